@@ -1,0 +1,49 @@
+# `make run` shows a Database becoming Running; `make test` proves it. Both need Python 3.11 or newer and nothing else;
+# with Go on the machine the tests also build and use a real kube-apiserver.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: run test check format bench manifests pins clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.installed: pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit("asyncctl needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; say make PYTHON=python3.x") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+run: $(VENV)/.installed
+	@$(BIN)/asyncctl dev --demo $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+manifests: $(VENV)/.installed
+	$(BIN)/asyncctl manifests --output manifests
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m bench $(ARGS)
+
+pins:
+	rm -rf build/pins && $(PYTHON) -m venv build/pins
+	build/pins/bin/python -m pip install --quiet --upgrade '.[fast,dev]' $$(grep '^#:' requirements-dev.txt | cut -c4-)
+	{ grep '^#' requirements-dev.txt; build/pins/bin/python -m pip freeze --exclude asyncctl; } > build/pins/new
+	mv build/pins/new requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
