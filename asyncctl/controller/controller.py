@@ -272,9 +272,9 @@ class Controller:
             delay = self.queue.retry_fast(key)
             log.debug("somebody else wrote the object first", error=str(error), retry_in=round(delay, 3))
             return "requeue"
-        delay = self.queue.retry(
-            key, counted=failure in {Failure.COUNTED, Failure.TERMINAL}, at_least=retry_after(error)
-        )
+        counted = failure in {Failure.COUNTED, Failure.TERMINAL}
+        at_least = spread(PARKED, 0.2, self._random) if parks else retry_after(error)
+        delay = self.queue.retry(key, counted=counted, at_least=at_least)
         text = str(error) if known else f"{type(error).__name__}: {error}"
         if not parks:
             log.warning("the pass has failed", error=text, retry_in=round(delay, 3), exc_info=trace)
