@@ -124,11 +124,16 @@ def _fields(part: msgspec.Struct) -> JsonObject:
         value = getattr(part, name)
         if value is None or (omit_empty and not value and value is not False):
             continue
-        written[wire_name] = _plain(value)
+        written[wire_name] = plain(value)
     return written
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return any value of a field as it is on the wire.
+
+    Raises:
+        TypeError: as `to_dict`.
+    """
     match value:
         case Enum():
             return value.value
@@ -137,11 +142,11 @@ def _plain(value: Any) -> Any:
         case msgspec.Struct():
             return _fields(value)
         case dict():
-            return {key: _plain(each) for key, each in value.items()}
+            return {key: plain(each) for key, each in value.items()}
         case list():
-            return [_plain(each) for each in value]
+            return [plain(each) for each in value]
         case set() | frozenset():
-            return sorted(_plain(each) for each in value)
+            return sorted(plain(each) for each in value)
         case bytes():
             return base64.b64encode(value).decode()
         case datetime():

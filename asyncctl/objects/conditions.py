@@ -20,17 +20,18 @@ _MESSAGE_LENGTH = 32768
 class Condition(Part):
     """One aspect of the state of an object."""
 
-    type: Annotated[str, Meta(min_length=1, max_length=316, description="The aspect, in CamelCase.")]
-    status: Annotated[ConditionStatus, Meta(description="Whether it is so.")]
-    reason: Annotated[
-        str,
-        Meta(min_length=1, max_length=1024, pattern=_REASON, description="Why, in one word for programs."),
-    ]
-    message: Annotated[str, Meta(max_length=_MESSAGE_LENGTH, description="Why, in words for people.")]
-    observed_generation: (
-        Annotated[int, Meta(ge=0, description="The metadata.generation that this was said of.")] | None
-    ) = None
-    last_transition_time: Annotated[datetime, Meta(description="When the status last flipped.")] | None = None
+    type: Annotated[str, Meta(min_length=1, max_length=316)]
+    """The aspect, in CamelCase."""
+    status: ConditionStatus
+    """Whether it is so."""
+    reason: Annotated[str, Meta(min_length=1, max_length=1024, pattern=_REASON)]
+    """Why, in one CamelCase word for programs."""
+    message: Annotated[str, Meta(max_length=_MESSAGE_LENGTH)]
+    """Why, in words for people."""
+    observed_generation: Annotated[int, Meta(ge=0)] | None = None
+    """The metadata.generation that this was said of."""
+    last_transition_time: datetime | None = None
+    """When the status last flipped."""
 
 
 class Conditions:
@@ -109,12 +110,12 @@ class Conditions:
 class Status(Part):
     """What is so: the base of a kind's `status`. The runtime fills in `observed_generation`."""
 
-    observed_generation: (
-        Annotated[int, Meta(ge=0, description="The metadata.generation that this status was made from.")] | None
-    ) = None
-    condition_list: Annotated[
-        list[Condition], Meta(description="The aspects of the state.", extra_json_schema=list_map("type"))
-    ] = field(name="conditions", default_factory=list)
+    observed_generation: Annotated[int, Meta(ge=0)] | None = None
+    """The metadata.generation that this status was made from."""
+    condition_list: Annotated[list[Condition], Meta(extra_json_schema=list_map("type"))] = field(
+        name="conditions", default_factory=list
+    )
+    """The aspects of the state, each with its reason."""
 
     @property
     def conditions(self) -> Conditions:
