@@ -1,0 +1,1 @@
+"""The controller that ships with asyncctl: `Database` objects become PostgreSQL databases."""
