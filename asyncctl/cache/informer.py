@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import anyio
 
 from asyncctl.cache.header import Entry, Key
-from asyncctl.cache.reflector import Reflector, WatchMetrics
+from asyncctl.cache.reflector import Reflector
 from asyncctl.cache.store import Handler, Store
 from asyncctl.client.client import Client
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
+from asyncctl.observe.metrics import InformerMetrics, Metrics
 from asyncctl.queue.backoff import Random
 
 
@@ -21,6 +22,7 @@ class Informer:
         client: Whom to ask.
         kind: What is kept.
         namespaces: Which are watched; empty means all, with one watch.
+        labels: A label selector; others are neither watched nor kept.
         manager: The field manager whose Apply entries are kept, for kinds that this program applies.
     """
 
@@ -32,26 +34,34 @@ class Informer:
         clock: Clock,
         random: Random,
         logger: Logger,
-        metrics: WatchMetrics,
+        metrics: Metrics,
         namespaces: tuple[str, ...] = (),
+        labels: str | None = None,
         manager: str | None = None,
     ) -> None:
         self.kind = kind
         scopes: tuple[str | None, ...] = namespaces if kind.namespaced and namespaces else (None,)
         self._stores = {scope: Store() for scope in scopes}
+        self._metrics = InformerMetrics(
+            metrics, kind.resource, lambda: sum(map(len, self._stores.values())),
+            lambda: sum(store.size for store in self._stores.values()), clock,
+        )  # fmt: skip
         self._reflectors = [
             Reflector(
-                client, kind, store, namespace=scope, manager=manager,
-                clock=clock, random=random, logger=logger, metrics=metrics,
+                client, kind, store, namespace=scope, labels=labels, manager=manager,
+                clock=clock, random=random, logger=logger, metrics=self._metrics,
             )
             for scope, store in self._stores.items()
         ]  # fmt: skip
 
     async def run(self) -> None:
         """Keep the cache current until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            for reflector in self._reflectors:
-                tasks.start_soon(reflector.run, name=f"reflector {self.kind.resource}")
+        try:
+            async with anyio.create_task_group() as tasks:
+                for reflector in self._reflectors:
+                    tasks.start_soon(reflector.run, name=f"reflector {self.kind.resource}")
+        finally:
+            self._metrics.close()
 
     async def wait_synced(self) -> None:
         """Return when the first list has come, of each namespace."""

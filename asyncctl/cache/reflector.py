@@ -10,7 +10,6 @@ version the server calls too large) drops the resume point.
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -31,23 +30,11 @@ from asyncctl.client.errors import (
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
+from asyncctl.observe.metrics import InformerMetrics
 from asyncctl.queue.backoff import Backoff, Random, Restarts
 
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
-
-
-class WatchMetrics(Protocol):
-    """What the reflector counts."""
-
-    def restarted(self, cause: str) -> None:
-        """The watch is opened again; cause is `end`, `expired`, `error`, `silent` or `probe`."""
-
-    def heard(self) -> None:
-        """An event or bookmark came."""
-
-    def size(self, objects: int, size: int) -> None:
-        """The store holds this many objects, of this many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +93,7 @@ class Reflector:
         clock: Clock,
         random: Random,
         logger: Logger,
-        metrics: WatchMetrics,
+        metrics: InformerMetrics,
         namespace: str | None = None,
         labels: str | None = None,
         manager: str | None = None,
@@ -168,6 +155,7 @@ class Reflector:
         self._metrics.restarted(cause)
         if error is None:
             return
+        self._metrics.synced(False)
         text = str(error)
         if text != self.problem:  # an outage is told once, not each time it is met
             self._logger.warning("the cache is not current", resource=self._kind.resource, cause=text)
@@ -177,11 +165,11 @@ class Reflector:
         if self.problem is not None and self.synced.is_set():
             self._logger.info("the cache is current again", resource=self._kind.resource)
         self.problem = None
+        self._metrics.synced(True)
 
     async def _list(self, state: Listing) -> State:
         entries, version = await self._list_pages(state.version)
         self._store.replace(entries, version)
-        self._metrics.size(len(self._store), self._store.size)
         self._healthy()
         self.synced.set()
         return Watching()
@@ -231,7 +219,6 @@ class Reflector:
                             heard = True
                     silence.reschedule(loop.time() + SILENT)
                     self._metrics.heard()
-                    self._metrics.size(len(self._store), self._store.size)
         except TimeoutError:
             self._metrics.restarted("silent")
             return Probing()

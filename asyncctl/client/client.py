@@ -122,7 +122,7 @@ class Client:
     def list(
         self, kind: Unstructured, *, namespace: str | None = None, labels: str | None = None
     ) -> AsyncIterator[JsonObject]: ...
-    async def list(  # type: ignore[misc]  # an async generator's overloads are plain functions
+    async def list(
         self, kind: Kind, *, namespace: str | None = None, labels: str | None = None
     ) -> AsyncIterator[Resource | JsonObject]:
         """Iterate over all objects of a kind, page by page. Without `namespace`: of all namespaces."""

@@ -129,6 +129,7 @@ def _from_kubeconfig(paths: str, source: str, context: str | None) -> ClusterCon
         raise ConfigError(f"{where}: no current-context is set; choose one with ASYNCCTL_CONTEXT")
     try:
         merged = KubeConfigMerger(os.pathsep.join(map(str, present))).config
+        assert merged is not None
         return _resolve(merged.value, where, present, chosen)
     except (ConfigException, OSError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{where}: {error}; check the file with `kubectl config view`") from error

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import aiohttp
 import anyio.to_thread
@@ -38,16 +38,17 @@ from asyncctl.client.errors import (
 from asyncctl.client.tls import explain, make_context
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
-from asyncctl.queue.backoff import Random
+from asyncctl.observe.metrics import RequestMetrics
+from asyncctl.queue.backoff import Backoff, Random, jittered
 from asyncctl.queue.token_bucket import TokenBucket
 from asyncctl.version import __version__
 
 Fence = Callable[[], float]
 """How long this process may still write, in seconds; raises `Fenced` when it may not."""
 
-TRIES = 5
 CONNECT_TIMEOUT = 10.0  # seconds
 WATCH_IDLE = 150.0  # seconds without a byte; bookmarks come each minute
+_RETRY = Backoff(base=0.1, maximum=2.0)
 _KNOWN_WARNINGS = 1000
 _EXPECTED_WARNINGS = ("prefer a domain-qualified finalizer name",)
 
@@ -59,22 +60,6 @@ class Lane(enum.Enum):
     WRITE = "write"
     WATCH = "watch"
     LEASE = "lease"
-
-
-class RequestMetrics(Protocol):
-    """What the transport counts."""
-
-    def request(self, method: str, code: str, seconds: float) -> None:
-        """A try has ended, with this status code or `<error>`."""
-
-    def retried(self) -> None:
-        """A request is sent once more."""
-
-    def throttled(self, seconds: float) -> None:
-        """A request has waited for the client-side limit."""
-
-    def fenced(self) -> None:
-        """A write was refused here, or by the server's fence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +115,11 @@ class Transport:
         logger: Logger,
         metrics: RequestMetrics,
         fence: Fence = lambda: float("inf"),
+        fenced: Callable[[], object] = lambda: None,
         timeout: float = 30.0,
         qps: float = 50.0,
         burst: int = 100,
+        tries: int = 5,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -140,7 +127,9 @@ class Transport:
         self._logger = logger
         self._metrics = metrics
         self._fence = fence
+        self._fenced = fenced
         self._timeout = timeout
+        self._tries = tries
         self._limits = {lane: TokenBucket(qps, burst, clock=clock) for lane in (Lane.READ, Lane.WRITE)}
         self._credentials = Credentials(config, clock)
         self._sessions: dict[Lane, aiohttp.ClientSession] = {}
@@ -186,45 +175,40 @@ class Transport:
         """
         bucket = self._limits.get(request.lane)
         if bucket is not None:
-            waited = await bucket.acquire()
-            if waited:
-                self._metrics.throttled(waited)
+            self._metrics.limited(request.method, await bucket.acquire())
         refreshed = False
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, self._tries + 1):
             try:
                 return await self._try(request)
             except (StatusError, TransportError) as error:
                 if isinstance(error, StatusError) and error.code == 401 and not refreshed:
                     refreshed = True
                     if await self._credentials.refresh():
-                        self._metrics.retried()
+                        self._metrics.retried(401, request.method)
                         continue
                 delay = self._retry_delay(request, error, attempt)
                 if delay is None:
                     raise
-            self._metrics.retried()
+                self._metrics.retried(error.code if isinstance(error, StatusError) else "<error>", request.method)
             await self._clock.sleep(delay)
         raise AssertionError("the last try returns or raises")
 
     def _retry_delay(self, request: Request, error: StatusError | TransportError, attempt: int) -> float | None:
         """Seconds until the next try, or None when there is none."""
-        if attempt == TRIES:
+        if attempt == self._tries:
             return None
+        asked = error.retry_after if isinstance(error, StatusError) else None
         if isinstance(error, TooManyRequests):
-            if error.retry_after is None:
-                return None
-            return error.retry_after * (1 + self._random() / 4)
+            return None if asked is None else jittered(asked, 0.25, self._random)
         unsent = isinstance(error, TransportError) and not error.sent
         transient = isinstance(error, TransportError) or (isinstance(error, ServerError) and error.code >= 500)
         if not (transient and (request.repeatable or unsent)):
             return None
-        if isinstance(error, StatusError) and error.retry_after is not None:
-            return error.retry_after * (1 + self._random() / 4)
-        return 0.1 * 2**attempt * (0.5 + self._random() / 2)
+        return _RETRY.delay(attempt, self._random) if asked is None else jittered(asked, 0.25, self._random)
 
     async def _try(self, request: Request) -> Reply:
         started = time.perf_counter()
-        code = "<error>"
+        code: int | str = "<error>"
         payload: _FencedBody | None = None
         validity: _Validity | None = None
         try:
@@ -234,34 +218,34 @@ class Transport:
                     validity = _Validity(self._may_write, deadline)
                 async with self._send(request, request.body if payload is None else payload) as response:
                     body = await response.read()
-            code = str(response.status)
+            code = response.status
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if payload is not None and validity is not None and (payload.refused or validity.over):
-                self._metrics.fenced()
+                self._fenced()
                 raise _fenced(request.target, payload) from None
             raise self._failure(request.target, error, sent=payload is None or payload.sent) from error
         finally:
             if validity is not None:
                 validity.cancel()
-            self._metrics.request(request.method, code, time.perf_counter() - started)
+            self._metrics.answered(code, request.method, time.perf_counter() - started)
         self._note_warnings(response.headers, request.target)
         if response.status < 400:
             return Reply(response.status, body)
         json_patch = request.content_type == "application/json-patch+json"
         failure = error_from_reply(request.target, response.status, body, response.headers, json_patch=json_patch)
         if isinstance(failure, Fenced):
-            self._metrics.fenced()
+            self._fenced()
         raise failure
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch: yields its chunks as they come. Idle for longer than `WATCH_IDLE` is a `TransportError`."""
         started = time.perf_counter()
-        code = "<error>"
+        code: int | str = "<error>"
         try:
             async with asyncio.timeout(self._timeout) as deadline, self._send(request, None) as response:
-                code = str(response.status)
-                self._metrics.request("WATCH", code, time.perf_counter() - started)
+                code = response.status
+                self._metrics.answered(code, "GET", time.perf_counter() - started)
                 if response.status >= 400:
                     raise error_from_reply(request.target, response.status, await response.read(), response.headers)
                 self._note_warnings(response.headers, request.target)
@@ -271,7 +255,7 @@ class Transport:
             raise self._failure(request.target, error, sent=True) from error
         finally:
             if code == "<error>":
-                self._metrics.request("WATCH", code, time.perf_counter() - started)
+                self._metrics.answered(code, "GET", time.perf_counter() - started)
 
     @asynccontextmanager
     async def _send(
@@ -335,6 +319,7 @@ class Transport:
     def _note_warnings(self, headers: CIMultiDictProxy[str], target: Target) -> None:
         for header in headers.getall("Warning", ()):
             text = header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
+            self._metrics.warnings.inc()
             expected = any(known in text for known in _EXPECTED_WARNINGS)
             if not expected and text not in self._warned and len(self._warned) < _KNOWN_WARNINGS:
                 self._warned.add(text)

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -27,6 +27,7 @@ from asyncctl.objects.codec import DecodeError, decode
 from asyncctl.objects.conditions import Conditions, Status
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Resource
+from asyncctl.observe.metrics import ControllerMetrics, Result
 from asyncctl.queue.backoff import Random, spread
 from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 
@@ -34,22 +35,6 @@ LOW = -100  # the priority of first lists and resyncs, controller-runtime's LowP
 PARKED = 600.0  # seconds, ±20 %, between the slow retries of a parked key
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
 _STALLED = "Stalled"
-
-
-class PassMetrics(Protocol):
-    """What the loop counts."""
-
-    def started(self) -> None:
-        """A pass begins."""
-
-    def finished(self, result: str, seconds: float) -> None:
-        """A pass is over: `success`, `requeue_after`, `requeue` or `error`."""
-
-    def failed(self, *, terminal: bool = False, panic: bool = False, timeout: bool = False) -> None:
-        """A pass has failed, for this reason."""
-
-    def parked(self, keys: int) -> None:
-        """So many keys are parked."""
 
 
 class Controller:
@@ -66,7 +51,7 @@ class Controller:
         resync: float,
         retry_limit: int,
         random: Random,
-        metrics: PassMetrics,
+        metrics: ControllerMetrics,
     ) -> None:
         self.declaration = declaration
         self.queue = queue
@@ -92,9 +77,13 @@ class Controller:
 
     async def work(self) -> None:
         """Run the workers until the queue is closed and what they hold is done."""
-        async with anyio.create_task_group() as tasks:
-            for number in range(self.workers):
-                tasks.start_soon(self._worker, name=f"{self.declaration.name} worker {number}")
+        self._metrics.active.set(1)
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number in range(self.workers):
+                    tasks.start_soon(self._worker, name=f"{self.declaration.name} worker {number}")
+        finally:
+            self._metrics.active.set(0)
 
     def overdue(self, grace: float) -> str | None:
         """The name of an object whose pass is longer past its timeout than `grace` seconds, or None. For the watchdog."""
@@ -138,7 +127,7 @@ class Controller:
         return handler
 
     def _blame(self, what: str, error: Exception) -> None:
-        self._metrics.failed(panic=True)
+        self._metrics.panics.inc()
         self._environment.logger.error(
             f"{what} has failed", controller=self.declaration.name, error=repr(error), exc_info=self._first_time(error)
         )
@@ -166,24 +155,25 @@ class Controller:
             return
         started = time.perf_counter()
         self._passes[key] = self._environment.clock.monotonic()
-        self._metrics.started()
-        result = "error"
+        self._metrics.active_workers.inc()
+        result: Result = "error"
         try:
             result = await self._pass(key, entry)
         finally:
             del self._passes[key]
+            self._metrics.active_workers.dec()
             self._metrics.finished(result, time.perf_counter() - started)
 
     def _is_none_of_ours(self, header: Header) -> bool:
         """Terminating, and not waiting for us: whatever we did to it would be too late."""
         return header.deleting and self.declaration.finalizers.keys().isdisjoint(header.finalizers)
 
-    async def _pass(self, key: Key, entry: Entry) -> str:
+    async def _pass(self, key: Key, entry: Entry) -> Result:
         attempt = self.queue.attempts(key) + 1
         try:
             obj: Resource | JsonObject = decode(self.declaration.kind, entry.data)
-        except DecodeError as error:
-            return self._after_failure(key, None, error, parks=self._at_limit(key))
+        except DecodeError as undecodable:
+            return self._after_failure(key, None, undecodable, parks=self._at_limit(key))
         ctx = Context(
             self._environment, entry, obj, attempt=attempt, reconcile_id=str(uuid4()),
             deadline=self._passes[key] + self.timeout,
@@ -210,7 +200,8 @@ class Controller:
         missing = tuple(name for name in self.declaration.finalizers if name not in ctx.header.finalizers)
         if missing:
             ctx.took(await finalizer.add(ctx.client, self._kind, ctx.header, missing))
-        return await self._timed(self.declaration.reconcile(ctx, obj))
+        requeue: Requeue | None = await self._timed(self.declaration.reconcile(ctx, obj))
+        return requeue
 
     async def _finalize(self, ctx: Context, obj: Resource | JsonObject) -> bool:
         """Run the clean-ups in the order of their declaration; True when the object is gone after it."""
@@ -234,7 +225,7 @@ class Controller:
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            self._metrics.failed(timeout=True)
+            self._metrics.timeouts.inc()
             raise TimeoutError(
                 f"the pass took longer than {self.timeout:g} s (ASYNCCTL_RECONCILE_TIMEOUT) and was cancelled"
             ) from error
@@ -249,7 +240,7 @@ class Controller:
             return error or caught
         return error
 
-    def _after_success(self, key: Key, requeue: Requeue | None, *, gone: bool) -> str:
+    def _after_success(self, key: Key, requeue: Requeue | None, *, gone: bool) -> Result:
         self.queue.forget(key)
         self._unpark(key)
         if gone:
@@ -260,13 +251,16 @@ class Controller:
         self.queue.add(key, after=spread(self._resync, 0.1, self._random), priority=LOW)
         return "success"
 
-    def _after_failure(self, key: Key, ctx: Context | None, error: Exception, *, parks: bool) -> str:
+    def _after_failure(self, key: Key, ctx: Context | None, error: Exception, *, parks: bool) -> Result:
         failure = classify(error)
         log = ctx.log if ctx is not None else self._environment.logger.bind(
             controller=self.declaration.name, namespace=key[0], name=key[1]
         )  # fmt: skip
         known = isinstance(error, KubernetesError | TerminalError | NotOwned | DecodeError | TimeoutError)
-        self._metrics.failed(terminal=failure is Failure.TERMINAL, panic=not known)
+        if failure is Failure.TERMINAL:
+            self._metrics.terminal_errors.inc()
+        if not known:
+            self._metrics.panics.inc()
         trace = not known and self._first_time(error)
         if failure is Failure.FAST:
             delay = self.queue.retry_fast(key)
@@ -286,7 +280,7 @@ class Controller:
         log = ctx.log if ctx is not None else self._environment.logger
         if key not in self._parked:
             self._parked.add(key)
-            self._metrics.parked(len(self._parked))
+            self._metrics.parked.set(len(self._parked))
             log.error("parked until the object changes", error=text, namespace=key[0], name=key[1], exc_info=trace)
             if ctx is not None:
                 ctx.warning(getattr(error, "reason", None) or _STALLED, text)
@@ -294,7 +288,7 @@ class Controller:
     def _unpark(self, key: Key) -> None:
         if key in self._parked:
             self._parked.discard(key)
-            self._metrics.parked(len(self._parked))
+            self._metrics.parked.set(len(self._parked))
 
     def _parks(self, key: Key, error: Exception) -> bool:
         failure = classify(error)

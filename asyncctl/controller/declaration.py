@@ -12,14 +12,15 @@ from asyncctl.controller.outcome import Requeue
 from asyncctl.controller.sources import Predicate, Watch
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 Reconcile = Callable[[Context, T], Awaitable[Requeue | None]]
 CleanUp = Callable[[Context, T], Awaitable[None]]
 
 
-class Reconciler(Protocol[T]):
+class Reconciler(Protocol[T_contra]):
     """A class with a `reconcile` method, where state or dependencies are wanted."""
 
-    async def reconcile(self, ctx: Context, obj: T, /) -> Requeue | None:
+    async def reconcile(self, ctx: Context, obj: T_contra, /) -> Requeue | None:
         """Make the world match `obj`."""
         ...
 
