@@ -11,7 +11,7 @@ from asyncctl.client.client import Client
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
-from asyncctl.observe.metrics import InformerMetrics, Metrics
+from asyncctl.observe.metrics import Metrics
 from asyncctl.queue.backoff import Random
 
 
@@ -42,10 +42,11 @@ class Informer:
         self.kind = kind
         scopes: tuple[str | None, ...] = namespaces if kind.namespaced and namespaces else (None,)
         self._stores = {scope: Store() for scope in scopes}
-        self._metrics = InformerMetrics(
-            metrics, kind.resource, lambda: sum(map(len, self._stores.values())),
-            lambda: sum(store.size for store in self._stores.values()), clock,
-        )  # fmt: skip
+        self._metrics = metrics.informer(
+            kind.resource,
+            objects=lambda: sum(map(len, self._stores.values())),
+            size=lambda: sum(store.size for store in self._stores.values()),
+        )
         self._reflectors = [
             Reflector(
                 client, kind, store, namespace=scope, labels=labels, manager=manager,

@@ -115,7 +115,7 @@ class Transport:
         logger: Logger,
         metrics: RequestMetrics,
         fence: Fence = lambda: float("inf"),
-        fenced: Callable[[], object] = lambda: None,
+        on_fenced: Callable[[], object] = lambda: None,
         timeout: float = 30.0,
         qps: float = 50.0,
         burst: int = 100,
@@ -127,7 +127,7 @@ class Transport:
         self._logger = logger
         self._metrics = metrics
         self._fence = fence
-        self._fenced = fenced
+        self._on_fenced = on_fenced
         self._timeout = timeout
         self._tries = tries
         self._limits = {lane: TokenBucket(qps, burst, clock=clock) for lane in (Lane.READ, Lane.WRITE)}
@@ -221,7 +221,7 @@ class Transport:
             code = response.status
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if payload is not None and validity is not None and (payload.refused or validity.over):
-                self._fenced()
+                self._on_fenced()
                 raise _fenced(request.target, payload) from None
             raise self._failure(request.target, error, sent=payload is None or payload.sent) from error
         finally:
@@ -234,7 +234,7 @@ class Transport:
         json_patch = request.content_type == "application/json-patch+json"
         failure = error_from_reply(request.target, response.status, body, response.headers, json_patch=json_patch)
         if isinstance(failure, Fenced):
-            self._fenced()
+            self._on_fenced()
         raise failure
 
     @asynccontextmanager

@@ -68,6 +68,11 @@ class Controller:
         self._passes: dict[Key, float] = {}
         self._told: set[tuple[str, int]] = set()
 
+    @property
+    def informers(self) -> list[Informer]:
+        """The caches that have to be filled before the first pass."""
+        return list(self._environment.informers.values())
+
     def wire(self) -> None:
         """Have the caches tell what changes."""
         self._informer.subscribe(self._on_primary)
