@@ -1,6 +1,6 @@
 """The CustomResourceDefinition (apiextensions.k8s.io/v1) of a kind, from its class alone.
 
-The schema is structural (KEP-1693) and says what the class says: types, bounds, patterns, enums, defaults, CEL rules,
+The schema is structural and says what the class says: types, bounds, patterns, enums, defaults, CEL rules,
 and in the docstrings of classes and fields. What has no structural form is refused with the field and the reason.
 Nothing under `status` gets a default: the API server would write it into objects before any controller has seen them.
 """
@@ -9,6 +9,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -83,19 +84,22 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+@dataclass(frozen=True)
 class _Place:
-    """Where the walk is: the names down to a field, the classes it is inside of, and whether it is under `status`."""
+    """Where the walk is: the names down to a field, and the classes it is inside of."""
 
-    def __init__(self, names: tuple[str, ...], classes: tuple[type, ...] = ()) -> None:
-        self.names = names
-        self.classes = classes
-        self.in_status = names[1:2] == ("status",)
+    names: tuple[str, ...]
+    classes: tuple[type, ...] = ()
+
+    @property
+    def in_status(self) -> bool:
+        return self.names[1:2] == ("status",)
 
     def at(self, name: str) -> "_Place":
-        return _Place((*self.names, name), self.classes)
+        return replace(self, names=(*self.names, name))
 
     def inside(self, cls: type) -> "_Place":
-        return _Place(self.names, (*self.classes, cls))
+        return replace(self, classes=(*self.classes, cls))
 
     def refuse(self, reason: str) -> SchemaError:
         return SchemaError(f"{'.'.join(self.names).replace('.[', '[')}: {reason}")
