@@ -144,7 +144,10 @@ def test_a_killed_run_leaves_no_process(kube, python):
     pids = json.loads(run.stdout.readline())
     assert len(pids) == 3
     run.kill()
-    assert all(ends_within(pid, 10) for pid in pids.values())
+    left = {name: pid for name, pid in pids.items() if not ends_within(pid, 10)}
+    for pid in left.values():
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 def test_a_program_that_does_not_start_is_reported_with_its_last_words(tmp_path):
@@ -167,7 +170,12 @@ def test_a_program_that_ignores_sigterm_is_killed(tmp_path):
 
 def test_a_program_outlives_the_thread_that_asked_for_it(tmp_path):
     started = []
-    thread = threading.Thread(target=lambda: started.append(Process(["sleep", "60"], tmp_path / "log")))
+
+    def start():
+        started.append(Process(["sh", "-c", "echo up; exec sleep 60"], tmp_path / "log"))
+        until(lambda: started[0].tail() == "up")
+
+    thread = threading.Thread(target=start)
     thread.start()
     thread.join()
     try:
