@@ -1,7 +1,7 @@
 """The CustomResourceDefinition (apiextensions.k8s.io/v1) of a kind, from its class alone.
 
-The schema is structural (KEP-1693) and says what the class says: types, bounds, patterns, enums, defaults, CEL rules and,
-from the docstrings of classes and fields, descriptions. What has no structural form is refused with field and reason.
+The schema is structural and says what the class says: types, bounds, patterns, enums, defaults, CEL rules,
+and in the docstrings of classes and fields. What has no structural form is refused with the field and the reason.
 Nothing under `status` gets a default: the API server would write it into objects before any controller has seen them.
 """
 
@@ -9,6 +9,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -83,19 +84,22 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+@dataclass(frozen=True)
 class _Place:
-    """Where the walk is: the names down to a field, the classes it is inside of, and whether it is under `status`."""
+    """Where the walk is: the names down to a field, and the classes it is inside of."""
 
-    def __init__(self, names: tuple[str, ...], classes: tuple[type, ...] = ()) -> None:
-        self.names = names
-        self.classes = classes
-        self.in_status = names[1:2] == ("status",)
+    names: tuple[str, ...]
+    classes: tuple[type, ...] = ()
+
+    @property
+    def in_status(self) -> bool:
+        return self.names[1:2] == ("status",)
 
     def at(self, name: str) -> "_Place":
-        return _Place((*self.names, name), self.classes)
+        return replace(self, names=(*self.names, name))
 
     def inside(self, cls: type) -> "_Place":
-        return _Place(self.names, (*self.classes, cls))
+        return replace(self, classes=(*self.classes, cls))
 
     def refuse(self, reason: str) -> SchemaError:
         return SchemaError(f"{'.'.join(self.names).replace('.[', '[')}: {reason}")
@@ -115,7 +119,7 @@ def _schema(type_: types.Type, place: _Place) -> JsonObject:
             schema = {"type": "array", **_lengths(type_, "Items"), "items": _schema(item, place.at("[]"))}
             schema["x-kubernetes-list-type"] = "set"
         case types.DictType(key_type=key, value_type=value):
-            if key not in (types.StrType(), types.AnyType()):  # noqa: PLR6201  # they can't be hashed
+            if key not in (types.StrType(), types.AnyType()):  # they can't be hashed
                 raise place.refuse("the keys of a map must be plain str: a CRD can say nothing about them")
             schema = {"type": "object", **_lengths(type_, "Properties")}
             if isinstance(value, types.AnyType):
@@ -177,12 +181,12 @@ def _struct(type_: types.Type, place: _Place) -> JsonObject:
         at = place.at(each.encode_name)
         if at.names[1:] == ("metadata",):
             continue
-        schema = _schema(each.type, at)
+        found = _schema(each.type, at)
         if each.name in docs and "description" not in _extra(each.type):
-            schema["description"] = docs[each.name]
+            found["description"] = docs[each.name]
         if not at.in_status and (default := _default(each)) not in (None, [], {}):
-            schema["default"] = default
-        properties[each.encode_name] = {key: schema[key] for key in (*_FIRST, *schema) if key in schema}
+            found["default"] = default
+        properties[each.encode_name] = {key: found[key] for key in (*_FIRST, *found) if key in found}
     described = inspect.cleandoc(type_.cls.__dict__.get("__doc__") or "")
     schema: JsonObject = {"description": described} if described else {}
     schema["type"] = "object"

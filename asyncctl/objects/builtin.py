@@ -15,16 +15,13 @@ class ConfigMap(Resource, group="", version="v1", short_names=["cm"], has_genera
 
 
 class Secret(Resource, group="", version="v1", has_generation=False, omit_empty=True):
-    """Confidential data: bytes here, base64 on the wire. Its `repr` and its errors show key names, never values."""
+    """Confidential data: bytes here, base64 on the wire. Its `repr` and its errors show no value."""
 
     hides_values = True
 
     type: str = "Opaque"
     data: dict[str, bytes] = field(default_factory=dict)
     immutable: bool | None = None
-
-    def __repr__(self) -> str:
-        return f"Secret({self.namespace}/{self.name}, type={self.type!r}, keys={sorted(self.data)})"
 
 
 class Namespace(Resource, group="", version="v1", scope="Cluster", short_names=["ns"], has_generation=False):

@@ -19,7 +19,7 @@ import orjson
 from asyncctl.objects.base import Part
 from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.quantity import Quantity
-from asyncctl.objects.resource import Kind, Resource, Unstructured
+from asyncctl.objects.resource import Kind, Resource, Unstructured, resource_type_of
 
 R = TypeVar("R", bound=Resource)
 
@@ -53,7 +53,7 @@ def to_dict(value: Part) -> JsonObject:
     """
     fields = _fields(value)
     if isinstance(value, Resource):
-        kind = type(value).resource_type
+        kind = resource_type_of(type(value))
         return {"apiVersion": kind.api_version, "kind": kind.kind, **fields}
     return fields
 
@@ -182,11 +182,12 @@ def _explain(kind: type[Resource], data: JsonObject, error: ValueError) -> Decod
         steps, reason = [*steps, missing[1]], "missing, but required"
     elif kind.hides_values:
         reason = reason if reason.startswith("expected ") else "invalid value"
-    elif isinstance(value, str | int | float) and "got" not in reason.split():
-        reason += f", got {_short(value)}"
-    elif isinstance(value, str | int | float) and reason.endswith(f"got {_json_type(value)}"):
-        reason += f" {_short(value)}"
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    elif isinstance(value, str | int | float):
+        if reason.endswith(f", got {_json_type(value)}"):
+            reason += f" {_short(value)}"
+        elif repr(value) not in reason:
+            reason += f", got {_short(value)}"
+    path = "".join(f".{step}" if _is_name(step) else f"[{step}]" for step in steps).removeprefix(".")
     return DecodeError(
         kind.resource_type.kind, str(metadata.get("namespace") or ""), str(metadata.get("name") or ""), path, reason
     )
@@ -211,6 +212,10 @@ def _locate(kind: type[Resource], data: JsonObject, error: ValueError) -> tuple[
         except (LookupError, TypeError):
             return steps, None
     return steps, value
+
+
+def _is_name(step: str | int) -> bool:
+    return isinstance(step, str) and re.fullmatch(r"[\w-]+", step) is not None
 
 
 def _fails(kind: type[Resource], data: JsonObject) -> bool:

@@ -5,7 +5,7 @@ arithmetic: `value` is a plain number. Source of the format: k8s.io/apimachinery
 """
 
 import re
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from functools import total_ordering
 from typing import TypeAlias
 
@@ -14,7 +14,6 @@ IntOrString: TypeAlias = int | str
 
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_SUFFIX = {exponent: suffix for suffix, exponent in _DECIMAL.items()}
 
 PATTERN = r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+))([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$"
 """What a quantity looks like, for a schema."""
@@ -51,17 +50,20 @@ class Quantity:
         return self._value
 
     def canonical(self) -> str:
-        """Return the shortest exact form: in binary suffixes if it was given in one, else in decimal ones."""
-        if self._text.endswith("i") and self._value == int(self._value):
+        """Return the form in which the API server writes it: the shortest of the same sort, and nothing below 1n."""
+        whole = int(self._value)
+        if self._text.endswith("i") and self._value == whole:
             for suffix, power in reversed(_BINARY.items()):
-                if self._value and self._value % 1024**power == 0:
-                    return f"{int(self._value) // 1024**power}{suffix}"
-            return str(int(self._value))
-        for exponent in sorted(_SUFFIX, reverse=True):
+                if whole and whole % 1024**power == 0:
+                    return f"{whole // 1024**power}{suffix}"
+            return str(whole)
+        exponential = re.search(r"[eE][+-]?[0-9]", self._text) is not None
+        for suffix, exponent in reversed(_DECIMAL.items()):
             scaled = self._value.scaleb(-exponent)
             if scaled and scaled == int(scaled):
-                return f"{int(scaled)}{_SUFFIX[exponent]}"
-        return "0"
+                return f"{int(scaled)}" + (f"e{exponent}" if exponential and exponent else suffix)
+        nanos = self._value.scaleb(9).to_integral_value(ROUND_UP)
+        return f"{nanos}n" if nanos else "0"
 
     def __str__(self) -> str:
         return self._text

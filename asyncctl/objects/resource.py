@@ -211,7 +211,7 @@ class Resource(Part, metaclass=ResourceClass):
 
     resource_type: ClassVar[ResourceType]
     hides_values: ClassVar[bool] = False
-    """Whether its values may not stand in errors and logs, as a Secret's."""
+    """Whether its values are kept out of `repr` and errors, as a Secret's."""
 
     metadata: ObjectMeta = field(default_factory=ObjectMeta)
 
@@ -230,6 +230,16 @@ class Resource(Part, metaclass=ResourceClass):
     def uid(self) -> str:
         """The uid, empty before the object was created."""
         return self.metadata.uid
+
+    def __repr__(self) -> str:
+        if self.hides_values:
+            return f"{type(self).__name__}(name={self.name!r}, namespace={self.namespace!r}, …)"
+        return super().__repr__()
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # what rich's tracebacks print
+        if self.hides_values:
+            return [("name", self.name), ("namespace", self.namespace)]
+        return super().__rich_repr__()
 
 
 class Unstructured:
@@ -304,7 +314,7 @@ def resource_type_of(kind: Kind) -> ResourceType:
 
 def owner_reference(owner: Resource) -> OwnerReference:
     """Return the reference by which an object says that `owner` controls it."""
-    kind = type(owner).resource_type
+    kind = resource_type_of(type(owner))
     return OwnerReference(
         api_version=kind.api_version,
         kind=kind.kind,
