@@ -52,6 +52,14 @@ class TerminalError(Exception):
         self.reason = reason
 
 
+class TransientError(Exception):
+    """Something outside is down, which says nothing of the object: retried with growing delay, and never parked.
+
+    Args:
+        message: What is down, for the log.
+    """
+
+
 class NotOwned(Exception):
     """An object of the wanted name exists and belongs to somebody else; it was not touched."""
 
@@ -72,7 +80,7 @@ def classify(error: Exception) -> Failure:
             return Failure.TERMINAL
         case Conflict():
             return Failure.FAST
-        case TransportError() | TooManyRequests() | ServerError() | Fenced() | StreamError() | ConfigError():
+        case TransientError() | TransportError() | TooManyRequests() | ServerError() | Fenced() | StreamError() | ConfigError():
             return Failure.UNCOUNTED
         case _:
             return Failure.COUNTED

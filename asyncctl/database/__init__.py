@@ -1,1 +1,1 @@
-"""The controller that ships with asyncctl: `Database` objects become PostgreSQL databases."""
+"""The shipped controller: a `Database` object gives a team a PostgreSQL database, and a Secret to connect to it."""

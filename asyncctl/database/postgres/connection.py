@@ -1,0 +1,276 @@
+"""Connections to PostgreSQL servers, for an admin that is no superuser.
+
+A connection is autocommit, short-lived, bounded in number for each server and in time for each statement, and pins
+every session setting that could change what a statement means: a tenant owns his database, and could set them there.
+It tells reads from writes: before each write the caller's `check` runs (a deposed leader's raises), and a warning of
+the server fails it, since `GRANT` and `REVOKE` may succeed with a warning and do nothing.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, LiteralString
+
+import anyio
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from asyncctl.database.postgres.errors import (
+    DatabaseError,
+    InsufficientPrivilege,
+    ServerUnreachable,
+    TooManyConnections,
+    connection_failed,
+    statement_failed,
+)
+
+SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
+
+# A tenant can set these for his database, and a DBA for the admin: what a statement of ours means must not depend on
+# it. `SET ROLE NONE`, since RESET ROLE goes back to the database's setting; messages, since a muted warning is missed.
+_SESSION = sql.SQL(
+    "SET ROLE NONE; SET search_path = pg_catalog, pg_temp; SET client_min_messages = notice;"
+    " SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';"
+    " SET standard_conforming_strings = on; SET statement_timeout = {statement}; SET lock_timeout = {lock}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A PostgreSQL server and our admin role on it (CREATEROLE and CREATEDB; not a superuser)."""
+
+    name: str
+    host: str
+    port: int = 5432
+    ssl_mode: SslMode = "verify-full"
+    ca_file: Path | None = None
+    admin_user: str
+    admin_password: str = field(repr=False)
+    maintenance_database: str = "postgres"
+    max_connections: int = 5
+    connect_timeout: float = 10.0  # seconds, as the next two
+    statement_timeout: float = 120.0
+    lock_timeout: float = 10.0
+
+    def __str__(self) -> str:
+        return f"server {self.name} ({self.host}:{self.port})"
+
+
+class Limits:
+    """How many connections of ours each server has at once: at most its `max_connections`.
+
+    A task holds at most one of a server's connections: a second would raise RuntimeError, since tasks that hold one
+    while they wait for another could wait for each other forever.
+    """
+
+    def __init__(self) -> None:
+        self._by_server: dict[str, anyio.CapacityLimiter] = {}
+
+    @asynccontextmanager
+    async def slot(self, server: Server) -> AsyncIterator[None]:
+        """Hold one of the server's connections for the length of the block; wait for it as long as for a connection.
+
+        Raises:
+            TooManyConnections: none was free in time.
+
+        """
+        limiter = self._by_server.setdefault(server.name, anyio.CapacityLimiter(server.max_connections))
+        limiter.total_tokens = server.max_connections
+        try:
+            async with asyncio.timeout(server.connect_timeout):
+                await limiter.acquire()
+        except TimeoutError:
+            raise TooManyConnections(
+                f"all {server.max_connections} connections that we may have to {server} were in use for"
+                f" {server.connect_timeout:.0f} s: raise its maxConnections"
+            ) from None
+        try:
+            yield
+        finally:
+            limiter.release()
+
+
+class Secret(sql.Literal):
+    """A literal that the server gets and no message shows."""
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+class Connection:
+    """One open session of the admin; made by `connect`."""
+
+    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Callable[[], None]) -> None:
+        self.server = server
+        self.database = raw.info.dbname
+        self.version = raw.info.server_version
+        """As libpq counts: 150018 is 15.18."""
+        self.written: list[str] = []
+        """The statements that had an effect, as they may be shown: empty when all was as it should be."""
+        self._raw = raw
+        self._check = check
+        self._warnings: list[tuple[str, str]] = []
+        raw.add_notice_handler(self._noticed)
+
+    @property
+    def server_version(self) -> str:
+        """The server's version as it says it: `15.18`."""
+        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0]
+
+    async def read(self, query: LiteralString, *parameters: str | int | None) -> list[TupleRow]:
+        """Return the rows of a query that changes nothing.
+
+        Raises:
+            DatabaseError: the kind that fits.
+
+        """
+        return await (await self._execute(query, " ".join(query.split()), parameters)).fetchall()
+
+    async def write(self, statement: sql.SQL | sql.Composed) -> None:
+        """Execute a statement that has an effect, after `check`.
+
+        Raises:
+            InsufficientPrivilege: the server warned instead of doing it (SQLSTATE class 01).
+            DatabaseError: the kind that fits; or what `check` raises.
+
+        """
+        self._check()
+        self._warnings.clear()
+        shown = _shown(statement)
+        await self._execute(statement, shown)
+        self.written.append(shown)
+        for sqlstate, text in self._warnings:
+            raise InsufficientPrivilege(
+                f"{shown} did nothing on {self._where}: {text} (SQLSTATE {sqlstate}): give the admin role what is"
+                " missing",
+                sqlstate=sqlstate,
+            )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Make the writes of the block one; `check` runs again before they take effect."""
+        try:
+            async with self._raw.transaction():
+                yield
+                self._check()
+        except psycopg.Error as error:
+            failure = statement_failed(error, "COMMIT", self._where)
+        else:
+            return
+        raise failure
+
+    def verifier(self, user: str, password: str) -> Secret:
+        """Return the SCRAM-SHA-256 verifier (RFC 5803) that the server keeps instead of the password."""
+        algorithm = b"scram-sha-256"
+        return Secret(self._raw.pgconn.encrypt_password(password.encode(), user.encode(), algorithm).decode())
+
+    async def pin_settings(self) -> None:
+        """Make the session's settings ours, whatever role and database say; `connect` has done it."""
+        statement, lock = (int(1000 * seconds) for seconds in (self.server.statement_timeout, self.server.lock_timeout))
+        await self._execute(_SESSION.format(statement=statement, lock=lock), "SET")
+
+    async def _execute(
+        self, query: LiteralString | sql.SQL | sql.Composed, shown: str, parameters: Sequence[object] | None = None
+    ) -> psycopg.AsyncCursor[TupleRow]:
+        try:
+            return await self._raw.execute(query, parameters)
+        except psycopg.Error as error:
+            failure = statement_failed(error, shown, self._where)
+        raise failure  # out here, or the driver's exception, which may quote the statement, would be its context
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        if (notice.sqlstate or "").startswith("01"):
+            self._warnings.append((notice.sqlstate or "", notice.message_primary or ""))
+
+    @property
+    def _where(self) -> str:
+        return _place(self.server, self.database, self.server.admin_user)
+
+
+@asynccontextmanager
+async def connect(
+    server: Server,
+    database: str | None = None,
+    *,
+    limits: Limits,
+    check: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Connection]:
+    """Open a session of the admin for the length of the block; one at a time for each task and server.
+
+    Cancelled, it cancels the running statement on the server, then closes.
+
+    Args:
+        server: where, and as whom.
+        database: the maintenance database when not given.
+        limits: counts the connections of this process.
+        check: called right before each effect; it raises where we may not write any more.
+
+    Raises:
+        DatabaseError: ServerUnreachable, AuthenticationFailed, TooManyConnections and others, as they fit.
+
+    """
+    database = database or server.maintenance_database
+    async with limits.slot(server):
+        raw = await open_session(server, database, server.admin_user, server.admin_password)
+        try:
+            connection = Connection(server, raw, check)
+            await connection.pin_settings()
+            yield connection
+        finally:
+            await raw.close()
+
+
+async def open_session(server: Server, database: str, user: str, password: str) -> psycopg.AsyncConnection[TupleRow]:
+    """Open a bare session as any user; the caller closes it. Raises as `connect` does."""
+    where = _place(server, database, user)
+    try:
+        async with asyncio.timeout(server.connect_timeout):
+            return await psycopg.AsyncConnection.connect(
+                host=server.host,
+                port=server.port,
+                dbname=database,
+                user=user,
+                password=password,
+                sslmode=server.ssl_mode,
+                sslrootcert=_trusted(server),
+                # Without a proof of who the server is, it must not be able to ask for the password in clear.
+                require_auth="" if server.ssl_mode.startswith("verify-") else "!password",
+                gssencmode="disable",
+                application_name="asyncctl",
+                client_encoding="UTF8",
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+                tcp_user_timeout=30_000,
+                autocommit=True,
+                prepare_threshold=None,
+            )
+    except psycopg.Error as error:
+        failure: DatabaseError = connection_failed(error, where)
+    except TimeoutError:
+        failure = ServerUnreachable(
+            f"can't connect to {where}: no answer within {server.connect_timeout:.0f} s: check that it runs, its"
+            " host and its port"
+        )
+    raise failure
+
+
+def _trusted(server: Server) -> str | None:
+    """Return the file of the authorities to trust: the server's own, else the machine's."""
+    if not server.ssl_mode.startswith("verify-"):
+        return None
+    return str(server.ca_file) if server.ca_file else ssl.get_default_verify_paths().cafile or "system"
+
+
+def _place(server: Server, database: str, user: str) -> str:
+    return f'{server}, database "{database}", as "{user}"'
+
+
+def _shown(statement: sql.Composable) -> str:
+    if isinstance(statement, sql.Composed):
+        return "".join(_shown(part) for part in statement)
+    return "'…'" if isinstance(statement, Secret) else statement.as_string()

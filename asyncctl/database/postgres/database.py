@@ -1,0 +1,206 @@
+"""One database on a server: made, closed to the public, proven by its login, dropped.
+
+The steps are for one session of the admin in the maintenance database, after `lock`. Each reads first and writes
+only what differs; each may be repeated after a crash at any point.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from asyncctl.database.postgres.claim import Claim
+from asyncctl.database.postgres.connection import Connection, Limits, Server, open_session
+from asyncctl.database.postgres.errors import (
+    DatabaseInUse,
+    DatabaseMissing,
+    InsufficientPrivilege,
+    NameConflict,
+)
+from asyncctl.database.postgres.roles import drop_roles, join_roles, owner_role, role_claim
+
+_INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What identifies a database, for status."""
+
+    system_identifier: str | None
+    """Of the server's cluster; None where the admin may not ask."""
+    database_oid: int
+    server_version: str
+
+
+async def lock(admin: Connection, database: str) -> None:
+    """Hold the name of a database against every other asyncctl on this server until the session ends.
+
+    Raises:
+        DatabaseInUse: someone else held it for 10 s.
+
+    """
+    key = int.from_bytes(hashlib.sha256(f"asyncctl/{database}".encode()).digest()[:8], "big", signed=True)
+    try:
+        await admin.read("SELECT pg_advisory_lock(%s::bigint)", key)
+    except DatabaseInUse:
+        held = True
+    else:
+        held = False
+    if held:
+        raise DatabaseInUse(f'another session is at work on database "{database}" on {admin.server}: it is tried again')
+
+
+async def ensure_database(
+    admin: Connection,
+    database: str,
+    *,
+    made_before: bool,
+    encoding: str = "UTF8",
+    locale: str | None = None,
+    connection_limit: int = -1,
+) -> None:
+    """Make sure that the database exists, belongs to the owner role and has this connection limit.
+
+    Args:
+        admin: a session in the maintenance database, after `claim_owner`.
+        database: its name.
+        made_before: it is known to have existed: if it is gone, it is not made again.
+        encoding: of a new database.
+        locale: of a new database; the server's default when not given.
+        connection_limit: sessions at once; -1 is no limit.
+
+    Raises:
+        DatabaseMissing: it was made before and is gone, or its DROP was interrupted.
+        NameConflict: it is someone else's.
+        InvalidRequest: the server has no such encoding or locale.
+
+    """
+    owner = owner_role(database)
+    found = await _owner_and_limit(admin, database)
+    name, limit = sql.Identifier(database), sql.Literal(connection_limit)
+    if found is None:
+        if made_before:
+            raise DatabaseMissing(
+                f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
+                f' owner "{owner}", or delete the Database object; it is not made again, empty'
+            )
+        parts = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} CONNECTION LIMIT {}")
+        statement = parts.format(name, sql.Identifier(owner), sql.Literal(encoding), limit)
+        await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
+        return
+    if found[0] != owner:
+        raise _not_owners(admin, database, found[0])
+    if found[1] == _INVALID:
+        raise DatabaseMissing(
+            f'database "{database}" on {admin.server} is invalid, as dropping it was interrupted: what it held is lost;'
+            " drop and restore it, or delete the Database object"
+        )
+    if found[1] != connection_limit:
+        await admin.write(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, limit))
+
+
+async def close_to_public(admin: Connection, database: str) -> None:
+    """Make sure that only roles which were granted something on the database can do anything with it.
+
+    Raises:
+        InsufficientPrivilege: the privileges are still there after REVOKE (another role granted them).
+
+    """
+    if not await public_privileges(admin, database):
+        return
+    await admin.write(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
+    if left := await public_privileges(admin, database):
+        raise InsufficientPrivilege(
+            f'PUBLIC still has {", ".join(left)} on database "{database}" on {admin.server} after REVOKE:'
+            f' let its owner or a superuser say REVOKE ALL ON DATABASE "{database}" FROM PUBLIC'
+        )
+
+
+async def public_privileges(admin: Connection, database: str) -> list[str]:
+    """Return what everybody may do with a database, such as CONNECT."""
+    rows = await admin.read(
+        """
+        SELECT DISTINCT privilege_type FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+        WHERE datname = %s AND grantee = 0 ORDER BY 1
+        """,
+        database,
+    )
+    return [privilege for (privilege,) in rows]
+
+
+async def facts(admin: Connection, database: str) -> Facts:
+    """Return what identifies the database.
+
+    Raises:
+        DatabaseMissing: it is not there.
+
+    """
+    rows = await admin.read("SELECT oid FROM pg_database WHERE datname = %s", database)
+    if not rows:
+        raise DatabaseMissing(f'database "{database}" on {admin.server} is gone: restore it')
+    allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+    system = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
+    return Facts(str(system[0][0]) if system else None, int(rows[0][0]), admin.server_version)
+
+
+async def prove_login(server: Server, database: str, user: str, password: str, *, limits: Limits) -> None:
+    """Log in as a tenant would, and out again; not while the same task holds a connection to that server.
+
+    Raises:
+        DatabaseError: AuthenticationFailed where the password is not the role's, or another kind as it fits.
+
+    """
+    async with limits.slot(server):
+        session = await open_session(server, database, user, password)
+        await session.close()
+
+
+async def drop(admin: Connection, database: str, claim: Claim) -> bool:
+    """Drop the database with all its sessions, its logins and its owner role, if they bear exactly this claim.
+
+    After a crash at any point the next call goes on: the owner role, which bears the claim, goes last.
+
+    Returns:
+        Whether there was anything of ours: nothing is touched where the claim is another's or the role is gone.
+
+    Raises:
+        DatabaseInUse: a session that the admin may not end, a prepared transaction or a replication slot.
+        RoleHasDependents: a role owns, or may do, something in another database.
+        NameConflict: the database belongs to another role.
+
+    """
+    owner = owner_role(database)
+    if await role_claim(admin, owner) != claim:
+        return False
+    there = await _owner_and_limit(admin, database)
+    if there is not None:
+        if there[0] != owner:
+            raise _not_owners(admin, database, there[0])
+        await join_roles(admin, database, claim)
+        await _drop_database(admin, database)
+    await drop_roles(admin, database, claim)
+    return True
+
+
+async def _drop_database(admin: Connection, database: str) -> None:
+    try:
+        await admin.write(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+    except InsufficientPrivilege as error:  # the admin acts for the owner, so that this is about ending a session
+        text = str(error)
+    else:
+        return
+    rows = await admin.read("SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = %s", database)
+    raise DatabaseInUse(f"{text}; sessions of: {', '.join(str(name) for (name,) in rows)}", sqlstate="42501")
+
+
+async def _owner_and_limit(admin: Connection, database: str) -> tuple[str, int] | None:
+    query = "SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s"
+    rows = await admin.read(query, database)
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def _not_owners(admin: Connection, database: str, actual: str) -> NameConflict:
+    return NameConflict(
+        f'database "{database}" on {admin.server} belongs to role "{actual}", not to "{owner_role(database)}":'
+        " choose another databaseName; nothing was changed"
+    )
