@@ -64,8 +64,8 @@ class QueueMetrics(Protocol):
     def finished(self, worked: float) -> None:
         """A worker is done with a key that it held for `worked` seconds."""
 
-    def retried(self) -> None:
-        """A key is to be tried again."""
+    def delayed(self) -> None:
+        """A key was added for later: a retry, most often."""
 
 
 class NullQueueMetrics:
@@ -83,7 +83,7 @@ class NullQueueMetrics:
     def finished(self, worked: float) -> None:
         """See `QueueMetrics`."""
 
-    def retried(self) -> None:
+    def delayed(self) -> None:
         """See `QueueMetrics`."""
 
 
@@ -165,6 +165,8 @@ class WorkQueue(Generic[K]):
         """
         if self._closed:
             return
+        if after > 0.0:
+            self._metrics.delayed()
         now = self._clock.monotonic()
         if (known := self._queued.get(key)) is not None:
             if priority > known:
@@ -322,7 +324,6 @@ class WorkQueue(Generic[K]):
 
     def _again(self, key: K, delay: float) -> float:
         held = self._processing.get(key)
-        self._metrics.retried()
         self.add(key, priority=0 if held is None else held.priority, after=delay)
         return delay
 
