@@ -1,7 +1,7 @@
 """What is read of every object that passes by: its header. All else stays bytes until somebody asks.
 
-`managedFields` are cut out of the kept bytes; of a kind that this program applies, the program's own Apply entry is kept,
-which tells later whether an apply would change anything.
+`managedFields` are cut out of the kept bytes; of a kind that this program applies, the program's own Apply entry is
+kept, which tells later whether an apply would change anything.
 """
 
 import msgspec
@@ -58,6 +58,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     applied: bytes | None = None
 
 
+_NOTHING = msgspec.Raw()  # an optional Raw is not read as such: a union with None decodes to a dict
+
+
 class _Metadata(msgspec.Struct, gc=False, rename="camel"):
     name: str
     uid: str = ""
@@ -68,8 +71,8 @@ class _Metadata(msgspec.Struct, gc=False, rename="camel"):
     finalizers: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     owner_references: tuple[Owner, ...] = ()
-    annotations: msgspec.Raw | None = None
-    managed_fields: msgspec.Raw | None = None
+    annotations: msgspec.Raw = _NOTHING
+    managed_fields: msgspec.Raw = _NOTHING
 
 
 class _Object(msgspec.Struct, gc=False):
@@ -99,11 +102,11 @@ def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
         msgspec.DecodeError: It is no object with a name.
     """
     metadata = _decode_object(raw).metadata
-    annotations = bytes(metadata.annotations) if metadata.annotations is not None else b""
+    annotations = bytes(metadata.annotations)
     data = bytes(raw)
     applied = None
-    if metadata.managed_fields is not None:
-        managed = bytes(metadata.managed_fields)
+    managed = bytes(metadata.managed_fields)
+    if managed:
         if manager is not None:
             applied = _own_fields(managed, manager)
         data = _without(data, b'"managedFields":' + managed)

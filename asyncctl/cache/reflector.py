@@ -1,10 +1,10 @@
 """List, then watch, for ever: keeps one store equal to what the server has.
 
-An explicit state machine: `Listing` -> `Watching` -> ... -> `BackingOff`, with `Probing` between a broken connection and the
-next watch, because a server that has been restored from a backup answers a watch from its future with silence. What can
-be lost is nothing: a gap is closed by a list, which announces what vanished in it. After client-go's
-`tools/cache/reflector.go`; where it differs: first lists are paged without a resourceVersion, and only 410 (or a
-version the server calls too large) drops the resume point.
+An explicit state machine: `Listing` -> `Watching` -> ... -> `BackingOff`, with `Probing` between a broken connection
+and the next watch, because a server that has been restored from a backup answers a watch from its future with
+silence. What can be lost is nothing: a gap is closed by a list, which announces what vanished in it. After
+client-go's `tools/cache/reflector.go`; where it differs: first lists are paged without a resourceVersion, and only
+410 (or a version the server calls too large) drops the resume point.
 """
 
 import asyncio
@@ -108,9 +108,7 @@ class Reflector:
         self._namespace = namespace
         self._labels = labels
         self._manager = manager
-        self._restarts = Restarts(
-            Backoff(base=0.8, maximum=30.0, full=True), quiet=120.0, clock=clock, random=random
-        )
+        self._restarts = Restarts(Backoff(base=0.8, maximum=30.0, full=True), quiet=120.0, clock=clock, random=random)
         self.synced = asyncio.Event()
         self.problem: str | None = "the first list has not come yet"
         """Why the cache is not current, or None."""
@@ -252,5 +250,3 @@ class Reflector:
                 raise error_from_reply(target, 500, bytes(event.object), {})
             case unknown:
                 raise StreamError(f"watch {self._kind.resource}: unknown event type {unknown!r}")
-
-

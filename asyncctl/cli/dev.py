@@ -1,7 +1,8 @@
 """`asyncctl dev`: everything on one machine, for a look and for development.
 
-API server, PostgreSQL and daemon live as long as the command and leave nothing behind. What a cluster would have been given
-beforehand is made here: the CRD, the namespaces, the catalogue of servers and an admin role that is no superuser.
+API server, PostgreSQL and daemon live as long as the command and leave nothing behind. What a cluster would have been
+given beforehand is made here: the CRD, the namespaces, the catalogue of servers and an admin role that is no
+superuser.
 """
 
 import asyncio
@@ -98,7 +99,9 @@ class _Dev:
             logger = make_logger(settings.log_level, settings.log_format, sys.stderr)
             config = ClusterConfig(server=server.url, source="embedded", user="dev")
             operator.startup.insert(0, _install)
-            async with operator.running(settings=settings, logger=logger, config=config, clock=SystemClock()) as running:
+            async with operator.running(
+                settings=settings, logger=logger, config=config, clock=SystemClock()
+            ) as running:
                 await running.ready.wait()
                 self._say("daemon", f"http://127.0.0.1:{running.port}/readyz?verbose")
                 yield running, kubeconfig
@@ -114,7 +117,10 @@ class _Dev:
         self._say("Database", f"{_NAMESPACE}/{_NAME} was created")
         told = ""
         watch = client.watch(
-            Database.resource_type, namespace=_NAMESPACE, resource_version=made.metadata.resource_version, timeout_seconds=60
+            Database.resource_type,
+            namespace=_NAMESPACE,
+            resource_version=made.metadata.resource_version,
+            timeout_seconds=60,
         )
         async with watch as batches, _closing(batches):
             async for batch in batches:
@@ -195,7 +201,9 @@ async def _prepare_postgres(postgres: PostgresServer, folder: Path) -> Path:
 
 
 def _hint(kubeconfig: Path) -> None:
-    print(f"watch:    KUBECONFIG={shlex.quote(str(kubeconfig))} kubectl get databases -A -w\nstop:     Ctrl-C", flush=True)
+    print(
+        f"watch:    KUBECONFIG={shlex.quote(str(kubeconfig))} kubectl get databases -A -w\nstop:     Ctrl-C", flush=True
+    )
 
 
 @contextlib.asynccontextmanager
@@ -207,5 +215,3 @@ async def _closing(stream: AsyncIterator[object]) -> AsyncIterator[None]:
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()
-
-

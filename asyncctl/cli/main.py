@@ -72,7 +72,9 @@ def _apiserver(arguments: Sequence[str]) -> int:
         "The embedded API server, for development and tests: it keeps everything in memory and checks no credentials.\n"
         "It listens on 127.0.0.1 and prints `ready PATH` once kubectl can use the kubeconfig. Ctrl-C ends it.",
     )
-    parser.add_argument("--kubeconfig", metavar="PATH", type=Path, required=True, help="write the kubeconfig here (mode 0600)")
+    parser.add_argument(
+        "--kubeconfig", metavar="PATH", type=Path, required=True, help="write the kubeconfig here (mode 0600)"
+    )
     parser.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
     parsed = parser.parse_args(arguments)
     from asyncctl.cli import apiserver

@@ -1,8 +1,8 @@
 """The live client: one call, one request, one typed answer or one typed error.
 
-Kinds are classes (`ConfigMap`) or `Unstructured`; objects come back as the class, or as a plain dict. Nothing whole is ever
-PUT of a partial type unless `replace` is asked for by name. A request outside of the namespaces this process may touch fails
-before it is sent.
+Kinds are classes (`ConfigMap`) or `Unstructured`; objects come back as the class, or as a plain dict. Nothing whole
+is ever PUT of a partial type unless `replace` is asked for by name. A request outside of the namespaces this process
+may touch fails before it is sent.
 """
 
 import builtins
@@ -115,9 +115,7 @@ class Client:
         return Page(page.items or [], page.metadata.resource_version, page.metadata.continue_)
 
     @overload
-    def list(
-        self, kind: type[R], *, namespace: str | None = None, labels: str | None = None
-    ) -> AsyncIterator[R]: ...
+    def list(self, kind: type[R], *, namespace: str | None = None, labels: str | None = None) -> AsyncIterator[R]: ...
     @overload
     def list(
         self, kind: Unstructured, *, namespace: str | None = None, labels: str | None = None

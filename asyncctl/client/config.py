@@ -1,9 +1,9 @@
 """Which cluster, and as whom: the search for a configuration, told in the order it is made.
 
-In-cluster when the service-account directory and `KUBERNETES_SERVICE_HOST` exist; else `KUBECONFIG` (a list of files is
-merged); else `~/.kube/config`; else one error that names all three and what was missing in each. kubernetes-asyncio
-reads kubeconfig files, and is imported on that path only: its models cost 39 MB, which a pod never pays. What comes out is a
-plain value; nothing is opened or connected here.
+In-cluster when the service-account directory and `KUBERNETES_SERVICE_HOST` exist; else `KUBECONFIG` (a list of files
+is merged); else `~/.kube/config`; else one error that names all three and what was missing in each.
+kubernetes-asyncio reads kubeconfig files, and is imported on that path only: its models cost 39 MB, which a pod never
+pays. What comes out is a plain value; nothing is opened or connected here.
 """
 
 import os
@@ -99,8 +99,8 @@ def _in_cluster(host: str, port: str, service_account: Path) -> ClusterConfig:
     for name in ("token", "ca.crt"):
         if not (service_account / name).is_file():
             raise ConfigError(
-                f"in-cluster: {service_account / name} is missing; is automountServiceAccountToken off, or the projected "
-                "volume incomplete?"
+                f"in-cluster: {service_account / name} is missing; is automountServiceAccountToken off, or the "
+                "projected volume incomplete?"
             )
     namespace = service_account / "namespace"
     return ClusterConfig(

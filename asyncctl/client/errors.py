@@ -22,7 +22,7 @@ class ConfigError(KubernetesError):
     """No usable cluster configuration; the text names each place that was looked at and what was missing there."""
 
 
-class Fenced(KubernetesError):  # noqa: N818 - the term of the field: the writer is fenced
+class Fenced(KubernetesError):
     """A write was refused because this process no longer holds its Lease: here before it was sent, or by the server."""
 
 

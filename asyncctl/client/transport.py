@@ -1,9 +1,9 @@
 """The one place that opens connections to the API server: lanes, deadlines, limits, retries and the fence.
 
 Reads, writes and watches have connection pools of their own, so that none can starve another. Every request has a
-deadline, and a bounded number of tries; only what is safe to repeat is sent twice. A write asks the fence as its bytes are
-handed to the socket, in one step, and waits for its answer no longer than the process may write. What comes back is the
-reply's bytes, or an error of `asyncctl.client.errors`; nothing is decoded here.
+deadline, and a bounded number of tries; only what is safe to repeat is sent twice. A write asks the fence as its
+bytes are handed to the socket, in one step, and waits for its answer no longer than the process may write. What comes
+back is the reply's bytes, or an error of `asyncctl.client.errors`; nothing is decoded here.
 """
 
 import asyncio
@@ -258,9 +258,7 @@ class Transport:
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
 
     @asynccontextmanager
-    async def _send(
-        self, request: Request, body: bytes | BytesPayload | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _send(self, request: Request, body: bytes | BytesPayload | None) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = CIMultiDict({"Accept": request.accept})
         authorization = await self._credentials.current()
         if authorization is not None:

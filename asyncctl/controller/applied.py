@@ -1,8 +1,8 @@
 """Would a server-side apply change anything? Told from the cache alone, so that the steady state costs no request.
 
-Comparing what is wanted with what is cached is not enough: the server normalises quantities and fills in defaults, and another
-manager may have taken a field over and put its value back. So the comparison is between the server's own record of what we
-apply (our `fieldsV1`), with the object seen through it, now and as our last apply was answered.
+Comparing what is wanted with what is cached is not enough: the server normalises quantities and fills in defaults,
+and another manager may have taken a field over and put its value back. So the comparison is between the server's own
+record of what we apply (our `fieldsV1`), with the object seen through it, now and as our last apply was answered.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def contains(have: object, wanted: object) -> bool:
 
 
 def _project(fields: JsonObject, value: Any) -> list[Any]:  # JSON in, JSON out
-    """`value` seen through `fields` (structured-merge-diff's `fieldsV1`): f: a member, k: a list item by key, v: by value."""
+    """`value` seen through structured-merge-diff's `fieldsV1`: f: a member, k: a list item by key, v: one by value."""
     seen: list[Any] = []
     for field, below in fields.items():
         mark, _, name = field.partition(":")

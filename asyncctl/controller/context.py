@@ -1,6 +1,7 @@
 """What a pass is given: reads from the cache, writes that own what they write, and ways to say something.
 
-A `Context` lives for one pass over one object. What it reads includes its own writes; what it writes goes through the fence.
+A `Context` lives for one pass over one object. What it reads includes its own writes; what it writes goes through the
+fence.
 """
 
 import copy
@@ -85,6 +86,7 @@ class Context:
         self._entry = entry
         self._object = obj
         self._status = _status_of(obj)
+        self._generation = entry.header.generation or None
         self._log: Logger | None = None
         self.attempt = attempt
         self.reconcile_id = reconcile_id
@@ -109,7 +111,7 @@ class Context:
         return self._entry.header
 
     def fence(self) -> float:
-        """Seconds for which this process may still act on the outside; raises `Fenced`. Ask it before an outside effect."""
+        """Seconds for which this process may still act; raises `Fenced`. Ask it before each effect on the outside."""
         return self._environment.fence()
 
     @overload
@@ -129,7 +131,9 @@ class Context:
         return None if entry is None else _decoded(kind, entry)
 
     @overload
-    def list(self, kind: type[R], *, namespace: str | None = None, labels: dict[str, str] | None = None) -> Iterator[R]: ...
+    def list(
+        self, kind: type[R], *, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> Iterator[R]: ...
     @overload
     def list(
         self, kind: Unstructured, *, namespace: str | None = None, labels: dict[str, str] | None = None
@@ -137,7 +141,7 @@ class Context:
     def list(
         self, kind: Kind, *, namespace: str | None = None, labels: dict[str, str] | None = None
     ) -> Iterator[Resource | JsonObject]:
-        """Read all objects of a kind from the cache, own writes included: of all namespaces, or of one; with these labels."""
+        """Read the objects of a kind from the cache, own writes included: of all namespaces or of one, with these labels."""
         wanted = (labels or {}).items()
         for entry in self._environment.informer(resource_type_of(kind)).entries(namespace):
             if wanted <= entry.header.labels.items():
@@ -212,11 +216,10 @@ class Context:
             NotFound: The object is gone.
             Conflict: Others changed it each time it was tried.
         """
-        obj, header = self._object, self._entry.header
-        generation = header.generation or None
-        if isinstance(obj, Resource) and isinstance(status := getattr(obj, "status", None), Status):
-            status.conditions.stamp(self._environment.clock.now(), generation)
-        after = _status_of(obj)
+        status = getattr(self._object, "status", None)
+        if isinstance(status, Status):
+            status.conditions.stamp(self._environment.clock.now(), self._generation)
+        after = _status_of(self._object)
         answer = await write_status(self.client, self._environment.resource, self._entry.data, self._status, after)
         self._status = after
         if answer is not None:
@@ -229,6 +232,13 @@ class Context:
     def warning(self, reason: str, note: str) -> None:
         """Say what a person should look at, as an Event of the object."""
         self._environment.events.say(self._reference(), "Warning", reason, note)
+
+    async def finish(self) -> None:
+        """Send what has changed in the status, and the generation that it was made from. For the runtime."""
+        status = getattr(self._object, "status", None)
+        if isinstance(status, Status):
+            status.observed_generation = self._generation
+        await self.save_status()
 
     def took(self, answer: bytes) -> None:
         """Know the object being reconciled as a write of ours was answered. For the runtime."""
@@ -261,8 +271,8 @@ class Context:
             return wanted
         if kind.namespaced and mine.namespace and metadata["namespace"] != mine.namespace:
             raise ValueError(
-                f"{kind} {metadata['namespace']}/{obj.name} can't be owned by {mine.namespace}/{mine.name}: an owner must "
-                "be in the same namespace; apply it with owned=False and clean it up in a finalizer"
+                f"{kind} {metadata['namespace']}/{obj.name} can't be owned by {mine.namespace}/{mine.name}: an owner "
+                "must be in the same namespace; apply it with owned=False and clean it up in a finalizer"
             )
         owner = self._environment.resource
         reference = OwnerReference(
@@ -323,7 +333,9 @@ class Context:
             )
         except Invalid as error:
             if any(field == "metadata.uid" for _, _, field in error.causes):  # a namesake the cache has not seen yet
-                raise Conflict(error.target, error.code, {"reason": "Conflict", "message": error.server_message}) from error
+                raise Conflict(
+                    error.target, error.code, {"reason": "Conflict", "message": error.server_message}
+                ) from error
             raise
 
 

@@ -1,8 +1,8 @@
 """The loop: from a change to a pass, from a pass to the queue's next step.
 
-Workers are long-lived coroutines; a key is worked on by one of them at a time. A pass decodes its object when it begins, runs
-the author's coroutine under the timeout, sends the status patch, and tells the queue what to do (`outcome`). Nothing an
-author raises ends a worker.
+Workers are long-lived coroutines; a key is worked on by one of them at a time. A pass decodes its object when it
+begins, runs the author's coroutine under the timeout, sends the status patch, and tells the queue what to do
+(`outcome`). Nothing an author raises ends a worker.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Controller:
             self._metrics.active.set(0)
 
     def overdue(self, grace: float) -> str | None:
-        """The name of an object whose pass is longer past its timeout than `grace` seconds, or None. For the watchdog."""
+        """An object whose pass is longer past its timeout than `grace` seconds, or None. For the watchdog."""
         limit = self._environment.clock.monotonic() - self.timeout - grace
         return next(("/".join(key) for key, since in self._passes.items() if since < limit), None)
 
@@ -134,7 +134,11 @@ class Controller:
     def _blame(self, what: str, error: Exception) -> None:
         self._metrics.panics.inc()
         self._environment.logger.error(
-            f"{what} has failed", controller=self.declaration.name, error=repr(error), exc_info=self._first_time(error)
+            "an author's function has failed",
+            function=what,
+            controller=self.declaration.name,
+            error=repr(error),
+            exc_info=self._first_time(error),
         )
 
     async def _worker(self) -> None:
@@ -195,7 +199,9 @@ class Controller:
             error = caught
         parks = error is not None and self._parks(key, error)
         if not gone:
-            self._mark_stalled(obj, error, parks=parks)
+            news = self._mark_stalled(key, obj, error, parks=parks)
+            if news and error is not None:
+                ctx.warning(getattr(error, "reason", None) or _STALLED, str(error))
             error = await self._save(ctx, error)
         if error is not None:
             return self._after_failure(key, ctx, error, parks=parks)
@@ -238,7 +244,7 @@ class Controller:
     async def _save(self, ctx: Context, error: Exception | None) -> Exception | None:
         """Send the status; a failure of that counts only where the pass itself has not failed."""
         try:
-            await ctx.save_status()
+            await ctx.finish()
         except NotFound:
             pass  # deleted meanwhile: there is nobody to tell
         except KubernetesError as caught:
@@ -278,17 +284,15 @@ class Controller:
         if not parks:
             log.warning("the pass has failed", error=text, retry_in=round(delay, 3), exc_info=trace)
             return "error"
-        self._park(key, ctx, error, text, trace=trace)
+        self._park(key, ctx, text, trace=trace)
         return "error"
 
-    def _park(self, key: Key, ctx: Context | None, error: Exception, text: str, *, trace: bool) -> None:
+    def _park(self, key: Key, ctx: Context | None, text: str, *, trace: bool) -> None:
         log = ctx.log if ctx is not None else self._environment.logger
         if key not in self._parked:
             self._parked.add(key)
             self._metrics.parked.set(len(self._parked))
             log.error("parked until the object changes", error=text, namespace=key[0], name=key[1], exc_info=trace)
-            if ctx is not None:
-                ctx.warning(getattr(error, "reason", None) or _STALLED, text)
 
     def _unpark(self, key: Key) -> None:
         if key in self._parked:
@@ -302,16 +306,19 @@ class Controller:
     def _at_limit(self, key: Key) -> bool:
         return self.queue.failures(key) + 1 >= self._retry_limit
 
-    def _mark_stalled(self, obj: Resource | JsonObject, error: Exception | None, *, parks: bool) -> None:
+    def _mark_stalled(self, key: Key, obj: Resource | JsonObject, error: Exception | None, *, parks: bool) -> bool:
+        """Keep the condition `Stalled`; True when it is news that the object is parked, for this reason."""
         status = getattr(obj, "status", None)
         if not isinstance(status, Status):
-            return
+            return parks and key not in self._parked
         if parks:
-            assert error is not None
+            before = status.conditions.get(_STALLED)
             reason = error.reason if isinstance(error, TerminalError) else "RetryLimitExceeded"
             status.conditions.set(_STALLED, True, reason, str(error))
-        elif error is None and _was_stalled(status.conditions):
+            return before is None or (before.status, before.reason) != ("True", reason)
+        if error is None and _was_stalled(status.conditions):
             status.conditions.set(_STALLED, False, "Reconciled")
+        return False
 
     def _first_time(self, error: Exception) -> bool:
         """Whether a traceback from this place has not been logged yet: once is enough to find it."""

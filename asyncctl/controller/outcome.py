@@ -80,7 +80,15 @@ def classify(error: Exception) -> Failure:
             return Failure.TERMINAL
         case Conflict():
             return Failure.FAST
-        case TransientError() | TransportError() | TooManyRequests() | ServerError() | Fenced() | StreamError() | ConfigError():
+        case (
+            TransientError()
+            | TransportError()
+            | TooManyRequests()
+            | ServerError()
+            | Fenced()
+            | StreamError()
+            | ConfigError()
+        ):
             return Failure.UNCOUNTED
         case _:
             return Failure.COUNTED

@@ -1,7 +1,7 @@
 """Which changes wake a controller (predicates), and which objects a change is about (mappers).
 
-Both see headers only; nothing is decoded to find out that nobody cares. Level-triggered: what comes out is a key, not an
-event.
+Both see headers only; nothing is decoded to find out that nobody cares. Level-triggered: what comes out is a key, not
+an event.
 """
 
 from collections.abc import Callable, Iterable

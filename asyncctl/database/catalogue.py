@@ -26,7 +26,7 @@ class CatalogueError(Exception):
     """The catalogue, or a file that it names, can't be used; the text names file, line and field."""
 
 
-class ServerRefused(Exception):  # noqa: N818 - it reads as what happened
+class ServerRefused(Exception):
     """A `Database` asks for a server that it can't have."""
 
     reason: ClassVar[str] = "ServerNotAllowed"

@@ -1,4 +1,4 @@
-"""The names of what belongs to one `Database`: in PostgreSQL, and in the cluster. The same object always gets the same."""
+"""The names of what belongs to one `Database`, in PostgreSQL and in the cluster; the same object gets the same ones."""
 
 import hashlib
 import re

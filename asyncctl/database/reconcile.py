@@ -1,7 +1,7 @@
 """The reconcile of a `Database`, read from top to bottom: refuse, name, claim, record, provision, bind, say.
 
-Name and claim are on record in the status before anything outside is made. Nothing is dropped or altered that does not bear
-this object's claim.
+Name and claim are on record in the status before anything outside is made. Nothing is dropped or altered that does
+not bear this object's claim.
 """
 
 from datetime import timedelta
@@ -80,7 +80,9 @@ class DatabaseReconciler:
                 removed = await external.remove()
             except (DatabaseError, ServerRefused, TerminalError) as error:
                 raise self._failure(ctx, db, error) from error
-            ctx.normal("Deleted", f"database {name} was dropped" if removed else f"database {name} was not ours to drop")
+            ctx.normal(
+                "Deleted", f"database {name} was dropped" if removed else f"database {name} was not ours to drop"
+            )
 
     async def _provision(self, ctx: Context, db: Database) -> None:
         _refuse_what_is_not_there_yet(db)
@@ -104,7 +106,9 @@ class DatabaseReconciler:
         db.status.server_version = known.server_version
         db.status.binding = Binding(name=secret.name)
         db.status.credentials = CredentialsStatus(active_users=[login])
-        message = f"database {name} on {external.server.host}:{external.server.port}; credentials in Secret {secret.name}"
+        message = (
+            f"database {name} on {external.server.host}:{external.server.port}; credentials in Secret {secret.name}"
+        )
         status.running(db.status, message)
         if first:
             ctx.normal("Provisioned", message)
@@ -164,5 +168,3 @@ def _refuse_what_is_not_there_yet(db: Database) -> None:
             f"not yet in this version: {', '.join('spec.' + wish for wish in missing)}; nothing was made or changed",
             reason="NotYet",
         )
-
-

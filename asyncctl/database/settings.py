@@ -23,6 +23,6 @@ class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):
         if self.namespaces and not self.cluster_id:
             yield Problem(
                 ("cluster_id", "namespaces"),
-                "ASYNCCTL_CLUSTER_ID is not set: must be, with ASYNCCTL_NAMESPACES, since namespace kube-system (whose uid "
-                "is the default) is outside of them",
+                "ASYNCCTL_CLUSTER_ID is not set: must be, with ASYNCCTL_NAMESPACES, since namespace kube-system (whose "
+                "uid is the default) is outside of them",
             )

@@ -1,9 +1,9 @@
 """Gets the Lease, keeps it, gives it back; and says at once when it is lost.
 
-Runs in a thread of its own, with its own event loop, connection and credentials, so that a blocked main loop can neither delay
-a renewal nor hide that it is dead: it renews only while the main loop's heartbeat is young. Another's Lease is judged by the
-local monotonic time since its record last changed and by the duration in the record; clocks are never compared (client-go's
-`tools/leaderelection`, whose records these are).
+Runs in a thread of its own, with its own event loop, connection and credentials, so that a blocked main loop can
+neither delay a renewal nor hide that it is dead: it renews only while the main loop's heartbeat is young. Another's
+Lease is judged by the local monotonic time since its record last changed and by the duration in the record; clocks
+are never compared (client-go's `tools/leaderelection`, whose records these are).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _JITTER = 0.2  # of the retry period, so that candidates do not run in step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseSettings:
-    """Which Lease, and its times in seconds; lease > renew > 1.2 × retry."""
+    """Which Lease, and its times in seconds; lease > renew > 1.2 x retry."""
 
     name: str
     namespace: str
@@ -103,7 +103,7 @@ class Elector:
     def _run(self) -> None:
         try:
             asyncio.run(self._campaign(), debug=False)
-        except Exception as error:  # noqa: BLE001 - whatever it was, this process must not write on
+        except Exception as error:
             self._logger.exception("the elector has failed")
             self._lose(f"the elector has failed: {error!r}")
         finally:
@@ -124,7 +124,9 @@ class Elector:
         """Wait for the Lease and take it; None when the campaign was called off."""
         seen: JsonObject | None = None
         seen_at = self._clock.monotonic()
-        while not await self._pause(0.0 if seen is None else jittered(self._settings.retry_period, _JITTER, self._random)):
+        while not await self._pause(
+            0.0 if seen is None else jittered(self._settings.retry_period, _JITTER, self._random)
+        ):
             try:
                 lease = await self._read(transport)
                 if seen is None or lease["spec"] != seen["spec"]:
@@ -204,7 +206,9 @@ class Elector:
             return await self._send(transport, "create", "POST", None, body)
         return await self._send(transport, "update", "PUT", self._settings.name, body)
 
-    async def _send(self, transport: Transport, verb: str, method: str, name: str | None, body: bytes | None) -> JsonObject:
+    async def _send(
+        self, transport: Transport, verb: str, method: str, name: str | None, body: bytes | None
+    ) -> JsonObject:
         kind, namespace = record.LEASE, self._settings.namespace
         request = Request(
             target=Target(verb, kind.resource, namespace, self._settings.name),

@@ -1,7 +1,7 @@
 """May this process write? Asked for each write in the step that hands it to the socket, answered by a comparison.
 
-The elector, in a thread of its own, moves the end of validity forward; every other thread only reads it. Time is `Clock.boot`,
-which goes on while the machine sleeps. Once revoked, it stays revoked.
+The elector, in a thread of its own, moves the end of validity forward; every other thread only reads it. Time is
+`Clock.boot`, which goes on while the machine sleeps. Once revoked, it stays revoked.
 """
 
 from asyncctl.client.errors import Fenced

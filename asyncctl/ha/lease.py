@@ -1,7 +1,7 @@
 """The Lease's record (coordination.k8s.io/v1), as client-go's `leaderelection` reads and writes it.
 
-Pure functions over the JSON object, so that fields which others put there are kept. Times in it are for people: nobody's
-clock is ever compared with another's.
+Pure functions over the JSON object, so that fields which others put there are kept. Times in it are for people:
+nobody's clock is ever compared with another's.
 """
 
 from datetime import UTC, datetime

@@ -77,7 +77,7 @@ class Operator:
         resync: timedelta | None = None,
         timeout: timedelta | None = None,
     ) -> _Decorator[Any]:
-        """Declare a controller: decorate `async def reconcile(ctx, obj)`, or call it with an object that has that method.
+        """Declare a controller: decorate `async def reconcile(ctx, obj)`, or pass an object that has that method.
 
         What is declared is what may be read from the cache, and what RBAC is generated for.
 

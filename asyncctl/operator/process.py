@@ -1,7 +1,7 @@
 """An operator as a program: the environment, signals and exit codes, in one place.
 
-Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost or something unforeseen happens; 2 when the
-settings are wrong or no cluster is found; 128 + the signal's number on a second signal, at once.
+Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost or something unforeseen happens; 2
+when the settings are wrong or no cluster is found; 128 + the signal's number on a second signal, at once.
 """
 
 import asyncio
@@ -56,15 +56,15 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
             logger.info("stopping")
     except* (ConfigError, SettingsError, ListenError) as group:
         for error in _leaves(group):
-            logger.error(str(error))
+            logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
         return_code = 2
     except* LeaseLost as group:
         for error in _leaves(group):
-            logger.error("ends, because the Lease is lost", cause=str(error))
+            logger.error("ends, because the Lease is lost", cause=str(error))  # noqa: TRY400 - as above
         return_code = 1
     except* Exception as group:
         for error in _leaves(group):
-            logger.error("ends, because of an error that nobody foresaw", exc_info=error)
+            logger.critical("ends, because of an error that nobody foresaw", exc_info=error)
         return_code = 1
     else:
         return_code = 0
@@ -85,7 +85,7 @@ def handle_signals(stop: asyncio.Event) -> None:
 
 
 def loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
-    """uvloop's loop where it is installed (extra `fast`), else asyncio's own."""
+    """Uvloop's loop where it is installed (extra `fast`), else asyncio's own."""
     try:
         import uvloop
     except ImportError:

@@ -1,7 +1,8 @@
 """The supervised life of an operator: what starts in which order, who owns which task, what stops in which order.
 
-Start: side server (live, not ready), credentials, transport, hooks, caches, ready, Lease, workers. Stop: not ready, workers
-drain, what is left to say is said, Lease released, caches, transport, side server last. No task outlives `live`.
+Start: side server (live, not ready), credentials, transport, hooks, caches, ready, Lease, workers. Stop: not ready,
+workers drain, what is left to say is said, Lease released, caches, transport, side server last. No task outlives
+`live`.
 """
 
 import os
@@ -39,7 +40,7 @@ _LAST_WORDS = 5.0  # seconds for events that still wait, and for the Lease
 _OUTSIDE_A_POD = "controllers"
 
 
-class LeaseLost(Exception):  # noqa: N818 - the term of the field
+class LeaseLost(Exception):
     """The Lease is held by somebody else, or could not be renewed: this process must end."""
 
 
@@ -190,7 +191,7 @@ class Running:
             status.set(0)
             self._elector = Elector(
                 config, lease, lease_fence, pod_name=settings.pod_name, clock=self.clock, random=self._random,
-                logger=self.logger, metrics=self.metrics.requests(host), on_change=lambda leads: status.set(leads),
+                logger=self.logger, metrics=self.metrics.requests(host), on_change=status.set,
             )  # fmt: skip
             fence = lease_fence
         self.fence = fence

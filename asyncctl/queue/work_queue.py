@@ -26,7 +26,7 @@ CONFLICT = Backoff(base=0.01, maximum=1.0)
 CONFLICTS = 5  # that are retried fast, then they count like any failure
 
 
-class QueueClosed(Exception):  # noqa: N818  # an end, not an error
+class QueueClosed(Exception):
     """No more keys: the queue is draining or closed."""
 
 

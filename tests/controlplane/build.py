@@ -24,11 +24,11 @@ HERE = Path(__file__).parent
 BUILD_DEADLINE = 45 * 60  # seconds; nine minutes is the worst seen on two cores
 
 
-class Unavailable(Exception):  # noqa: N818
+class Unavailable(Exception):
     """This machine has no control plane and no Go to build one; the text says what is missing."""
 
 
-class BuildFailed(Exception):  # noqa: N818
+class BuildFailed(Exception):
     """Go was there and could not build; the text ends with what Go said last."""
 
 

@@ -1,7 +1,7 @@
 """A database on a server that exists already: the SQL steps, in an order in which each may be the last before a crash.
 
-Claim, database, closed to the public, login, proof; each reads first and writes only what differs, so that a settled database is
-only looked at. Secrets and status are not known here.
+Claim, database, closed to the public, login, proof; each reads first and writes only what differs, so that a settled
+database is only looked at. Secrets and status are not known here.
 """
 
 from collections.abc import Callable
