@@ -141,7 +141,7 @@ class Context:
     def list(
         self, kind: Kind, *, namespace: str | None = None, labels: dict[str, str] | None = None
     ) -> Iterator[Resource | JsonObject]:
-        """Read the objects of a kind from the cache, own writes included: of all namespaces or of one, with these labels."""
+        """Read objects from the cache, own writes included: of all namespaces or of one, with these labels."""
         wanted = (labels or {}).items()
         for entry in self._environment.informer(resource_type_of(kind)).entries(namespace):
             if wanted <= entry.header.labels.items():

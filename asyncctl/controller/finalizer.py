@@ -20,7 +20,7 @@ def check_name(name: str) -> None:
 
 
 async def add(client: Client, kind: ResourceType, header: Header, names: tuple[str, ...]) -> bytes:
-    """Put the finalizers on, in one patch; returns the object's bytes. Raises `Conflict` if it was changed meanwhile."""
+    """Put the finalizers on, in one patch; returns the object's bytes. Raises `Conflict` if it was changed."""
     change: JsonObject = {
         "metadata": {
             "uid": header.uid,
