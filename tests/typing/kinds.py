@@ -1,5 +1,7 @@
 """What an author writes about a kind, as type checkers see it. An `ignore` asserts an error: unneeded, it is one."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=error
+
 from typing import Annotated, assert_type
 
 from asyncctl.objects import (
@@ -65,12 +67,12 @@ def a_kind_is_made_by_keywords() -> None:
 
 
 def mistakes_are_seen() -> None:
-    Plain()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    Widget(spec=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Widget(WidgetSpec())  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
-    WidgetSpec(sise=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    ConfigMap(name="c", data={"a": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
-    Widget(name="w").uid = "x"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    Plain()  # type: ignore[call-arg]
+    Widget(spec=1)  # type: ignore[arg-type]
+    Widget(WidgetSpec())  # type: ignore[call-arg, arg-type]
+    WidgetSpec(sise=1)  # type: ignore[call-arg]
+    ConfigMap(name="c", data={"a": 1})  # type: ignore[dict-item]
+    Widget(name="w").uid = "x"  # type: ignore[misc]
 
 
 def both_forms_of_a_kind_are_taken(data: bytes) -> None:
