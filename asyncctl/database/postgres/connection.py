@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, LiteralString
 
 import anyio
+import anyio.to_thread
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
@@ -86,7 +87,7 @@ class Limits:
         except TimeoutError:
             raise TooManyConnections(
                 f"all {server.max_connections} connections that we may have to {server} were in use for"
-                f" {server.connect_timeout:.0f} s: raise its maxConnections"
+                f" {server.connect_timeout:g} s: raise its maxConnections"
             ) from None
         try:
             yield
@@ -236,9 +237,9 @@ async def open_session(server: Server, database: str, user: str, password: str) 
                 user=user,
                 password=password,
                 sslmode=server.ssl_mode,
-                sslrootcert=_trusted(server),
+                sslrootcert=await _authorities(server),
                 # Without a proof of who the server is, it must not be able to ask for the password in clear.
-                require_auth="" if server.ssl_mode.startswith("verify-") else "!password",
+                require_auth=None if server.ssl_mode.startswith("verify-") else "!password",
                 gssencmode="disable",
                 application_name="asyncctl",
                 client_encoding="UTF8",
@@ -253,17 +254,24 @@ async def open_session(server: Server, database: str, user: str, password: str) 
         failure: DatabaseError = connection_failed(error, where)
     except TimeoutError:
         failure = ServerUnreachable(
-            f"can't connect to {where}: no answer within {server.connect_timeout:.0f} s: check that it runs, its"
+            f"can't connect to {where}: no answer within {server.connect_timeout:g} s: check that it runs, its"
             " host and its port"
         )
     raise failure
 
 
-def _trusted(server: Server) -> str | None:
+async def _authorities(server: Server) -> str | None:
     """Return the file of the authorities to trust: the server's own, else the machine's."""
     if not server.ssl_mode.startswith("verify-"):
         return None
-    return str(server.ca_file) if server.ca_file else ssl.get_default_verify_paths().cafile or "system"
+    return str(server.ca_file) if server.ca_file else await anyio.to_thread.run_sync(_trust_store)
+
+
+def _trust_store() -> str:
+    """Return the machine's bundle: `system` alone may not find it, as psycopg's binary brings an OpenSSL of its own."""
+    debian, red_hat = "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"
+    files = (ssl.get_default_verify_paths().cafile, debian, red_hat)
+    return next((file for file in files if file and Path(file).is_file()), "system")
 
 
 def _place(server: Server, database: str, user: str) -> str:
