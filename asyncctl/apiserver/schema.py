@@ -249,8 +249,7 @@ class Schema:
         """Fill in defaults, in place, where the parent exists; then drop nulls that may not be null."""
         if self.root.has_defaults:
             _default(obj, self.root)
-        if self.rules:
-            _drop_nulls(obj, self.root)
+        _drop_nulls(obj, self.root)
 
     def validate(self, obj: JsonObject, old: JsonObject | None = None) -> list[Cause]:
         """Judge the values of `obj`, metadata aside.
