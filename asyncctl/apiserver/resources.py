@@ -28,7 +28,7 @@ _AGE_DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that `kubectl get` prints: `path` is JSONPath, or empty where `table` computes the cell."""
+    """A column that `kubectl get` prints: `path` is a custom kind's JSONPath; `printers` fills a built-in kind's."""
 
     name: str
     type: str = "string"
@@ -106,8 +106,8 @@ class ResourceKind:
         return self.scale_paths is not None
 
 
-def _age(name: str = "Age") -> Column:
-    return Column(name, "string", ".metadata.creationTimestamp", description=_AGE_DESCRIPTION)
+def _age() -> Column:
+    return Column("Age", description=_AGE_DESCRIPTION)
 
 
 def _wide(*names: str) -> tuple[Column, ...]:
@@ -190,7 +190,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             status=True,
             verbs=tuple(verb for verb in _VERBS if verb != "deletecollection"),
             selectable_fields=("status.phase",),
-            columns=(Column("Status", path=".status.phase"), _age()),
+            columns=(Column("Status"), _age()),
             storage_hash="Q3oi5N2YM8M=",
             empty={"spec": {}, "status": {}},
         ),
@@ -231,7 +231,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             "Secret",
             core,
             selectable_fields=("type",),
-            columns=(Column("Type", path=".type"), Column("Data"), _age()),
+            columns=(Column("Type"), Column("Data"), _age()),
             storage_hash="S6u1pOWzb84=",
         ),
         _built_in(
@@ -245,7 +245,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             selectable_fields=("spec.clusterIP", "spec.type"),
             storage_hash="0/CO1lhkEBI=",
             columns=(
-                *(Column("Type", path=".spec.type"), Column("Cluster-IP"), Column("External-IP"), Column("Port(s)")),
+                *(Column("Type"), Column("Cluster-IP"), Column("External-IP"), Column("Port(s)")),
                 *(_age(), *_wide("Selector")),
             ),
             empty={"spec": {}, "status": {"loadBalancer": {}}},
@@ -286,7 +286,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             "io.k8s.api.coordination",
             create_on_update=True,
             unconditional_update=False,
-            columns=(Column("Holder", path=".spec.holderIdentity"), _age()),
+            columns=(Column("Holder"), _age()),
             storage_hash="gqkMMb/YqFM=",
             empty={"spec": {}},
         ),
@@ -319,7 +319,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             categories=("api-extensions",),
             status=True,
             has_generation=True,
-            columns=(Column("Created At", "date", ".metadata.creationTimestamp", description=_AGE_DESCRIPTION),),
+            columns=(Column("Created At", "date", description=_AGE_DESCRIPTION),),
             storage_hash="jfWCUB31mvA=",
             empty={"status": {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": None}},
         ),
