@@ -125,7 +125,7 @@ def _own_schema(kind: ResourceKind) -> JsonObject:
         "kind": {"type": "string"},
         "metadata": {"$ref": f"{_META}.ObjectMeta"},
     }
-    return {**own, "properties": {**(own.get("properties") or {}), **implied}}
+    return own | {"properties": (own.get("properties") or {}) | implied}
 
 
 def _expanded(schema: Json, prefix: str) -> Json:
