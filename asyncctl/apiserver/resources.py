@@ -28,7 +28,7 @@ _AGE_DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that `kubectl get` prints: `path` is JSONPath, or empty where `table` computes the cell."""
+    """A column that `kubectl get` prints: `path` is a custom kind's JSONPath; `printers` fills a built-in kind's."""
 
     name: str
     type: str = "string"
@@ -61,7 +61,7 @@ class ResourceKind:
         selectable_fields: what field selectors may name, beside `metadata.name` and `metadata.namespace`.
         schema: what objects may hold; None: anything.
         definition: the name of the type in OpenAPI, such as `io.k8s.api.core.v1.Pod`.
-        storage_hash: the `storageVersionHash` of discovery.
+        deprecation_warning: what is said to those who use this version; empty: nothing.
     """
 
     group: str
@@ -87,7 +87,6 @@ class ResourceKind:
     selectable_fields: tuple[str, ...] = ()
     schema: Schema | None = None
     definition: str = ""
-    storage_hash: str = ""
     deprecation_warning: str = ""
 
     @property
@@ -106,8 +105,8 @@ class ResourceKind:
         return self.scale_paths is not None
 
 
-def _age(name: str = "Age") -> Column:
-    return Column(name, "string", ".metadata.creationTimestamp", description=_AGE_DESCRIPTION)
+def _age() -> Column:
+    return Column("Age", description=_AGE_DESCRIPTION)
 
 
 def _wide(*names: str) -> tuple[Column, ...]:
@@ -140,7 +139,7 @@ def builtin_types() -> Mapping[str, JsonObject]:
 
 @cache
 def builtins() -> tuple[ResourceKind, ...]:
-    """Return the kinds that every server has."""
+    """Return the kinds that every server has, groups in the order of discovery."""
     core, apps = "io.k8s.api.core", "io.k8s.api.apps"
     replicas = ScalePaths(".spec.replicas", ".status.replicas", ".status.selector")
     events = (
@@ -159,7 +158,6 @@ def builtins() -> tuple[ResourceKind, ...]:
             "ConfigMap",
             core,
             short_names=("cm",),
-            storage_hash="qFsyl6wFWjQ=",
             columns=(Column("Data"), _age()),
         ),
         _built_in(
@@ -170,7 +168,6 @@ def builtins() -> tuple[ResourceKind, ...]:
             create_on_update=True,
             selectable_fields=events,
             columns=event_columns,
-            storage_hash="r2yiGXH7wu8=",
             empty={
                 "involvedObject": {},
                 "source": {},
@@ -190,8 +187,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             status=True,
             verbs=tuple(verb for verb in _VERBS if verb != "deletecollection"),
             selectable_fields=("status.phase",),
-            columns=(Column("Status", path=".status.phase"), _age()),
-            storage_hash="Q3oi5N2YM8M=",
+            columns=(Column("Status"), _age()),
             empty={"spec": {}, "status": {}},
         ),
         _built_in(
@@ -200,7 +196,6 @@ def builtins() -> tuple[ResourceKind, ...]:
             core,
             short_names=("pvc",),
             status=True,
-            storage_hash="QWTyNDq0dC4=",
             columns=(
                 *(Column("Status"), Column("Volume"), Column("Capacity"), Column("Access Modes")),
                 *(Column("StorageClass"), Column("VolumeAttributesClass"), _age(), *_wide("VolumeMode")),
@@ -215,7 +210,6 @@ def builtins() -> tuple[ResourceKind, ...]:
             categories=("all",),
             status=True,
             has_generation=True,
-            storage_hash="xPOwRZ+Yhw8=",
             selectable_fields=(
                 *("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"),
                 *("spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName"),
@@ -231,8 +225,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             "Secret",
             core,
             selectable_fields=("type",),
-            columns=(Column("Type", path=".type"), Column("Data"), _age()),
-            storage_hash="S6u1pOWzb84=",
+            columns=(Column("Type"), Column("Data"), _age()),
         ),
         _built_in(
             "",
@@ -243,14 +236,13 @@ def builtins() -> tuple[ResourceKind, ...]:
             status=True,
             create_on_update=True,
             selectable_fields=("spec.clusterIP", "spec.type"),
-            storage_hash="0/CO1lhkEBI=",
             columns=(
-                *(Column("Type", path=".spec.type"), Column("Cluster-IP"), Column("External-IP"), Column("Port(s)")),
+                *(Column("Type"), Column("Cluster-IP"), Column("External-IP"), Column("Port(s)")),
                 *(_age(), *_wide("Selector")),
             ),
             empty={"spec": {}, "status": {"loadBalancer": {}}},
         ),
-        _built_in("", "ServiceAccount", core, short_names=("sa",), columns=(_age(),), storage_hash="pbx9ZvyFpBE="),
+        _built_in("", "ServiceAccount", core, short_names=("sa",), columns=(_age(),)),
         _built_in(
             "apps",
             "Deployment",
@@ -260,7 +252,6 @@ def builtins() -> tuple[ResourceKind, ...]:
             status=True,
             has_generation=True,
             scale_paths=replicas,
-            storage_hash="8aSe+NMegvE=",
             columns=(
                 *(Column("Ready"), Column("Up-to-date"), Column("Available"), _age()),
                 *_wide("Containers", "Images", "Selector"),
@@ -276,19 +267,8 @@ def builtins() -> tuple[ResourceKind, ...]:
             status=True,
             has_generation=True,
             scale_paths=replicas,
-            storage_hash="H+vl74LkKdo=",
             columns=(Column("Ready"), _age(), *_wide("Containers", "Images")),
             empty={"spec": {"serviceName": "", "updateStrategy": {}}, "status": {"replicas": 0}},
-        ),
-        _built_in(
-            "coordination.k8s.io",
-            "Lease",
-            "io.k8s.api.coordination",
-            create_on_update=True,
-            unconditional_update=False,
-            columns=(Column("Holder", path=".spec.holderIdentity"), _age()),
-            storage_hash="gqkMMb/YqFM=",
-            empty={"spec": {}},
         ),
         _built_in(
             "events.k8s.io",
@@ -301,7 +281,6 @@ def builtins() -> tuple[ResourceKind, ...]:
                 *(f"regarding.{name.removeprefix('involvedObject.')}" for name in events if "." in name),
             ),
             columns=event_columns,
-            storage_hash="r2yiGXH7wu8=",
             empty={
                 "eventTime": None,
                 "deprecatedSource": {},
@@ -319,9 +298,17 @@ def builtins() -> tuple[ResourceKind, ...]:
             categories=("api-extensions",),
             status=True,
             has_generation=True,
-            columns=(Column("Created At", "date", ".metadata.creationTimestamp", description=_AGE_DESCRIPTION),),
-            storage_hash="jfWCUB31mvA=",
+            columns=(Column("Created At", "date", description=_AGE_DESCRIPTION),),
             empty={"status": {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": None}},
+        ),
+        _built_in(
+            "coordination.k8s.io",
+            "Lease",
+            "io.k8s.api.coordination",
+            create_on_update=True,
+            unconditional_update=False,
+            columns=(Column("Holder"), _age()),
+            empty={"spec": {}},
         ),
     )
 

@@ -6,16 +6,13 @@ Unknown fields are not its business (`schema.prune`), nor are CEL rules, which a
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from asyncctl.apiserver import causes
 from asyncctl.apiserver.errors import Cause
 from asyncctl.apiserver.formats import FORMATS, normal
 from asyncctl.apiserver.patterns import UnsupportedPatternError, compile_pattern
 from asyncctl.apiserver.wire import Json, JsonObject
-
-if TYPE_CHECKING:
-    from asyncctl.apiserver.schema import Node
 
 _ABSENT: Json = object()
 _INT64 = range(-(2**63), 2**63)
@@ -156,7 +153,7 @@ class Rules:
         if not types and not wanted:
             return 0
         kind, number_format = _kind(value)
-        whole = kind == "number" and "integer" in types and float(value).is_integer()
+        whole = kind == "number" and "integer" in types and _is_whole(float(value))
         fits = kind in types or whole or (kind == "integer" and "number" in types)
         if kind not in {"string", "array"} and wanted and not fits and number_format != wanted:
             errors.append(_type_error(path, wanted, number_format))
@@ -184,19 +181,30 @@ class Rules:
 
     def _check_number(self, value: float, path: str, errors: list[_Error]) -> None:
         self._check_range(value, "Checked", path, errors)
-        if (factor := self._multiple_of) is not None:
-            whole = isinstance(value, int) and float(factor).is_integer()
-            bad = value % int(factor) != 0 if whole else not float(value / factor).is_integer()
-            if bad:
+        if self._multiple_of is not None:
+            factor = self._bound(self._multiple_of, value, "MultipleOf", path, errors)
+            if factor <= 0:
+                message = f"factor MultipleOf declared for {path} must be positive: {causes.go_value(factor)}"
+                errors.append(_Error(_building(causes.invalid, factor, message), path, message))
+            elif not (value % factor == 0 if isinstance(factor, int) else _is_whole(value / factor)):
                 errors.append(_value_error(path, value, f"should be a multiple of {causes.go_value(factor)}"))
-        if (least := self._minimum) is not None and (value <= least if self._above else value < least):
-            words = "greater than" if self._above else "greater than or equal to"
-            errors.append(_value_error(path, value, f"should be {words} {causes.go_value(least)}"))
-        if (most := self._maximum) is not None and (value >= most if self._below else value > most):
-            words = "less than" if self._below else "less than or equal to"
-            errors.append(_value_error(path, value, f"should be {words} {causes.go_value(most)}"))
+        if self._minimum is not None:
+            least = self._bound(self._minimum, value, "Minimum boundary", path, errors)
+            if value <= least if self._above else value < least:
+                words = "greater than" if self._above else "greater than or equal to"
+                errors.append(_value_error(path, value, f"should be {words} {causes.go_value(least)}"))
+        if self._maximum is not None:
+            most = self._bound(self._maximum, value, "Maximum boundary", path, errors)
+            if value >= most if self._below else value > most:
+                words = "less than" if self._below else "less than or equal to"
+                errors.append(_value_error(path, value, f"should be {words} {causes.go_value(most)}"))
 
-    def _check_range(self, value: float, what: str, path: str, errors: list[_Error]) -> None:
+    def _bound(self, bound: float, value: float, what: str, path: str, errors: list[_Error]) -> float:
+        """Return a bound as the number it is compared as: an integer is compared to the bound without its fraction."""
+        fits = self._check_range(bound, what, path, errors)
+        return int(bound) if fits and isinstance(value, int) else float(bound)
+
+    def _check_range(self, value: float, what: str, path: str, errors: list[_Error]) -> bool:
         if self.types == ("integer",):
             limits = _INT32 if self._format == "int32" else _INT64
             fits = float(value).is_integer() and int(value) in limits
@@ -205,6 +213,7 @@ class Rules:
         if not fits:
             kind = f"{self.types[0]} with format {self._format}" if self._format else "integer (default format)"
             errors.append(_general_error(f"{what} value must be of type {kind} in {path}"))
+        return fits
 
     def _check_list(self, value: list[Json], path: str, old: Json, errors: list[_Error]) -> int:
         count = 0
@@ -325,6 +334,11 @@ def _matcher(pattern: str) -> Callable[[str], object]:
         return lambda _value: True
 
 
+def _is_whole(number: float) -> bool:
+    """Tell whether a float stands for an integer in JSON: within 53 bits, give or take a rounding error."""
+    return abs(number) < 2**53 and abs(number - round(number)) <= 1e-9 * abs(number)
+
+
 def _same(value: Json, allowed: Json) -> bool:
     if value is None:
         return False
@@ -349,41 +363,3 @@ def _type_error(path: str, wanted: str, got: str) -> _Error:
 
 def _general_error(message: str) -> _Error:
     return _Error(_building(causes.invalid, "", message), None, message)
-
-
-def duplicate_entries(node: "Node | None", value: Json, path: str = "") -> list[Cause]:
-    """Return a cause for each repeated entry of the lists below that are sets or maps."""
-    found: list[Cause] = []
-    if node is None:
-        return found
-    if isinstance(value, dict):
-        for key, each in value.items():
-            if (known := node.properties.get(key)) is not None:
-                if key != "metadata" or path:
-                    found += duplicate_entries(known, each, causes.child(path, key))
-            elif node.additional is not None:
-                found += duplicate_entries(node.additional, each, f"{path}[{key}]")
-    elif isinstance(value, list):
-        if node.list_type == "set":
-            found += _repeated(value, value, path)
-        elif node.list_type == "map":
-            for index, each in enumerate(value):
-                if each is not None and not isinstance(each, dict):
-                    text = "must be an object for an array of list-type map"
-                    return [causes.invalid(f"{path}[{index}]", each, text)]
-            keys = [{key: each[key] for key in node.map_keys if key in each} if each else {} for each in value]
-            found += _repeated(keys, keys, path)
-        for index, each in enumerate(value):
-            found += duplicate_entries(node.items, each, f"{path}[{index}]")
-    return found
-
-
-def _repeated(identities: Sequence[Json], shown: Sequence[Json], path: str) -> list[Cause]:
-    seen: dict[str, int] = {}
-    found = []
-    for index, identity in enumerate(identities):
-        text = causes.go_json(identity)
-        seen[text] = seen.get(text, 0) + 1
-        if seen[text] == 2:
-            found.append(causes.duplicate(f"{path}[{index}]", shown[index]))
-    return found

@@ -9,9 +9,9 @@ Semantics follow `k8s.io/apiextensions-apiserver/pkg/apiserver/schema`.
 from collections.abc import Mapping
 from typing import Self
 
-from asyncctl.apiserver import causes
 from asyncctl.apiserver.errors import Cause
-from asyncctl.apiserver.rules import Rules, duplicate_entries
+from asyncctl.apiserver.rules import Rules
+from asyncctl.apiserver.structure import duplicate_entries, embedded_resources
 from asyncctl.apiserver.wire import Json, JsonObject
 
 _TYPE_META = frozenset({"apiVersion", "kind", "metadata"})
@@ -259,7 +259,7 @@ class Schema:
         if not self.rules:
             return []
         found = self.rules.validate(obj, old)
-        found += _embedded_resources(obj, self.root, "")
+        found += embedded_resources(self.root, obj)
         if old is None or not duplicate_entries(self.root, old):
             found += duplicate_entries(self.root, obj)
         return found
@@ -339,22 +339,3 @@ def _drop_nulls(value: Json, node: Node | None) -> None:
     elif isinstance(value, list):
         for each in value:
             _drop_nulls(each, node.items if node is not None else None)
-
-
-def _embedded_resources(value: Json, node: Node | None, path: str) -> list[Cause]:
-    """An object inside an object must say what it is. Its metadata is not judged."""
-    found: list[Cause] = []
-    if node is None or not isinstance(value, dict | list):
-        return found
-    if isinstance(value, list):
-        for index, each in enumerate(value):
-            found += _embedded_resources(each, node.items, f"{path}[{index}]")
-        return found
-    if node.embedded and path:
-        found += [causes.required(f"{path}.{key}") for key in ("apiVersion", "kind") if key not in value]
-    for key, each in value.items():
-        if (known := node.properties.get(key)) is not None:
-            found += _embedded_resources(each, known, causes.child(path, key))
-        elif node.additional is not None:
-            found += _embedded_resources(each, node.additional, f"{path}[{key}]")
-    return found
