@@ -5,7 +5,6 @@ The rules are those of `pkg/registry/*/strategy.go` of the real server, as far a
 and workloads are stored, nothing runs.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -139,8 +138,6 @@ def default(kind: ResourceKind, obj: JsonObject) -> None:
             if meta.get("name"):
                 meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = meta["name"]
         case "secrets":
-            for name, text in (obj.pop("stringData", None) or {}).items():
-                obj.setdefault("data", {})[name] = base64.b64encode(str(text).encode()).decode()
             obj.setdefault("type", "Opaque")
         case "customresourcedefinitions.apiextensions.k8s.io":
             spec = obj.get("spec")
@@ -253,17 +250,6 @@ def mark_deleted(kind: ResourceKind, obj: JsonObject) -> None:
     """Set what else a deletion that has to wait changes."""
     if kind.resource == "namespaces":
         obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
-
-
-def warnings(obj: JsonObject, old: JsonObject | None) -> list[str]:
-    """Return the warnings every kind gives."""
-    known = set((old or {"metadata": {}})["metadata"].get("finalizers") or ())
-    return [
-        f"metadata.finalizers: {why.go_quote(name)}: prefer a domain-qualified finalizer name to avoid accidental "
-        "conflicts with other finalizer writers"
-        for name in obj["metadata"].get("finalizers") or ()
-        if "/" not in name and name not in known | {"orphan", "foregroundDeletion", "kubernetes"}
-    ]
 
 
 _EVENT_NAMES = {

@@ -124,7 +124,9 @@ class Definitions:
         conditions = record.object["status"].get("conditions") or ()
         if any(condition["reason"] == "InstanceDeletionPending" for condition in conditions):
             obj = record.copy()
-            self._set(obj, "Terminating", "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress")
+            self._set(
+                obj, "Terminating", "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress"
+            )
             record = self._save(obj, record)
             if record.key in self.served:
                 self._delete_all(self.served[record.key][0])

@@ -34,7 +34,7 @@ class Cause:
 
 
 class ApiError(Exception):
-    """A request that failed. `text` replaces the Status by a plain body (what the real server says to unknown paths)."""
+    """A request that failed. `text` replaces the Status by a plain body, as for unknown paths."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from asyncctl.apiserver.listing import Page
 from asyncctl.apiserver.request import Form
 from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.store import Change, Record
-from asyncctl.apiserver.table import table
+from asyncctl.apiserver.table import partial_metadata, table
 from asyncctl.apiserver.wire import Json, JsonObject
 
 
@@ -32,13 +32,13 @@ class Writer:
     def __init__(self, kind: ResourceKind, form: Form, include: str, now: Callable[[], datetime]) -> None:
         self._kind = kind
         self._form = form
-        self._include = include or "Metadata"
+        self._include = include
         self._now = now
         self.media_type = form.media_type
         self._plain = not form.transform
         self._shared = (kind.api_version, form.transform) if form.transform != "Table" else None
         self._lead = len(f'{{"kind":"{kind.kind}","apiVersion":"{kind.api_version}",')
-        self._headed = False
+        self._headers = True
 
     def object(self, record: Record) -> bytes:
         """Write one object."""
@@ -66,9 +66,10 @@ class Writer:
     def _transformed(self, record: Record, partial: str) -> Json:
         obj = self._converted(record)
         if self._form.transform == "Table":
-            return table(self._kind, [obj], self._include, self._now())
+            headers, self._headers = self._headers, False
+            return table(self._kind, [obj], self._include, self._now(), headers=headers)
         if self._form.transform == partial:
-            return {"kind": partial, "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+            return partial_metadata(obj)
         return obj
 
     def page(self, page: Page) -> bytes:
@@ -85,14 +86,9 @@ class Writer:
             return b'%b,"items":[%b]}' % (head[:-1], items)
         objects = [self._converted(record) for record in page.records]
         if self._form.transform == "Table":
-            body = table(kind, objects, self._include, self._now())
-            body["metadata"] = meta if meta.get("continue") else {"resourceVersion": str(page.version)}
-            return self._dump(body)
+            return self._dump(table(kind, objects, self._include, self._now(), meta=meta))
         if self._form.transform:
-            partial = [
-                {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
-                for obj in objects
-            ]
+            partial = [partial_metadata(obj) for obj in objects]
             name, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
             meta = {key: value for key, value in meta.items() if value != ""}
             return self._dump({"kind": name, "apiVersion": version, "metadata": meta, "items": partial})
@@ -123,15 +119,7 @@ class Writer:
         return self._event(type_, record)
 
     def _event(self, type_: str, record: Record) -> bytes:
-        if self._plain:
-            body = self._json(record)
-        else:
-            transformed = self._transformed(record, "PartialObjectMetadata")
-            if self._form.transform == "Table":
-                if self._headed:
-                    transformed["columnDefinitions"] = None
-                self._headed = True
-            body = orjson.dumps(transformed)
+        body = self._json(record) if self._plain else self._dump(self._transformed(record, "PartialObjectMetadata"))
         return b'{"type":"%b","object":%b}\n' % (type_.encode(), body)
 
     def bookmark(self, version: int, *, initial: bool = False) -> bytes:
@@ -141,7 +129,13 @@ class Writer:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
         body = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": meta, **self._kind.empty}
         if self._form.transform == "Table":
-            body = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": None, "rows": []}
+            body = {
+                "kind": "Table",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": meta,
+                "columnDefinitions": None,
+                "rows": [],
+            }
         elif self._form.transform:
             body = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return b'{"type":"BOOKMARK","object":%b}\n' % orjson.dumps(body)

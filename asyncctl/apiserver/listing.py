@@ -55,7 +55,7 @@ def options(query: Query, kind: ResourceKind, name: str, *, watch: bool) -> List
     chosen = selectors.both(selectors.fields(field_text, kind.selectable_fields), label)
     text, match = query.text("resourceVersion"), query.text("resourceVersionMatch")
     initial = query.flag("sendInitialEvents") if query.has("sendInitialEvents") else None
-    _check(query, text, match, initial, watch=watch)
+    _check(query, text, match, initial=initial, watch=watch)
     version = _version(text, watch=watch)
     return ListOptions(
         version,
@@ -70,7 +70,7 @@ def options(query: Query, kind: ResourceKind, name: str, *, watch: bool) -> List
     )
 
 
-def _check(query: Query, version: str, match: str, initial: bool | None, *, watch: bool) -> None:
+def _check(query: Query, version: str, match: str, *, initial: bool | None, watch: bool) -> None:
     found: list[errors.Cause] = []
     field = "resourceVersionMatch"
     if watch:
@@ -104,7 +104,8 @@ def _version(text: str, *, watch: bool) -> int | None:
         return None
     if text.isascii() and text.isdigit():
         return int(text)
-    wrong = f'resourceVersion: Invalid value: {why.go_quote(text)}: strconv.ParseUint: parsing {why.go_quote(text)}: invalid syntax'
+    shown = why.go_quote(text)
+    wrong = f"resourceVersion: Invalid value: {shown}: strconv.ParseUint: parsing {shown}: invalid syntax"
     raise errors.unclassified(wrong) if watch else errors.bad_request(f"invalid resource version: {wrong}")
 
 
@@ -150,19 +151,18 @@ def page(collection: Collection, prefix: str, wanted: ListOptions, current: int)
     if exact == current:
         records = collection.scan(prefix, prefix + start if start else "")
     else:
-        past = _past(collection, exact, prefix, start, wanted)
+        past = _past(collection, exact, start, wanted)
         records = iter([past[key] for key in sorted(past) if key.startswith(prefix) and key >= prefix + start])
     limit = 0 if version == 0 and not wanted.continuation else wanted.limit
     return _cut(records, prefix, exact, limit, wanted.selects)
 
 
-def _past(collection: Collection, exact: int, prefix: str, start: str, wanted: ListOptions) -> dict[str, Record]:
+def _past(collection: Collection, exact: int, start: str, wanted: ListOptions) -> dict[str, Record]:
     try:
         return collection.at(exact)
     except errors.ApiError:
         if not wanted.continuation:
             raise
-        del prefix
         raise errors.expired(errors.TOO_OLD_CONTINUE, _encode(-1, start)) from None
 
 
@@ -188,7 +188,6 @@ def _cut(
 
 
 def _encode(version: int, start: str) -> str:
-    start = start.removeprefix("/")
     token = orjson.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": start})
     return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
@@ -197,22 +196,21 @@ def _decode(token: str) -> tuple[int, str]:
     try:
         body = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except (binascii.Error, ValueError):
-        raise errors.bad_request("invalid continue token: continue key is not valid: illegal base64 data") from None
+        raise _bad_token("illegal base64 data") from None
     try:
         value = orjson.loads(body)
-        if value["v"] != "meta.k8s.io/v1":
-            raise errors.bad_request(
-                f'invalid continue token: continue key is not valid: server does not recognize this encoded version "{value["v"]}"'
-            )
-        if not value["rv"]:
-            raise errors.bad_request(
-                "invalid continue token: continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
-            )
-        if not value["start"]:
-            raise errors.bad_request("invalid continue token: continue key is not valid: encoded start key is empty")
-        return int(value["rv"]), str(value["start"])
+        known, version, start = value["v"], value["rv"], value["start"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         first = body[:1].decode("utf-8", "replace")
-        raise errors.bad_request(
-            f"invalid continue token: continue key is not valid: invalid character '{first}' looking for beginning of value"
-        ) from None
+        raise _bad_token(f"invalid character '{first}' looking for beginning of value") from None
+    if known != "meta.k8s.io/v1":
+        raise _bad_token(f'server does not recognize this encoded version "{known}"')
+    if not version:
+        raise _bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+    if not start:
+        raise _bad_token("encoded start key is empty")
+    return int(version), str(start).removeprefix("/")
+
+
+def _bad_token(text: str) -> errors.ApiError:
+    return errors.bad_request(f"invalid continue token: continue key is not valid: {text}")

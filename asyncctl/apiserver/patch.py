@@ -19,10 +19,7 @@ def json_patch(obj: JsonObject, body: bytes) -> JsonObject:
     """Apply a JSON patch; raise 400 when it cannot be read and 422 when it cannot be applied."""
     operations = _loads(body)
     if not isinstance(operations, list) or not all(isinstance(operation, dict) for operation in operations):
-        raise errors.bad_request(
-            f"error decoding patch: json: cannot unmarshal {_go_type(operations)} into Go value of type "
-            "[]handlers.jsonPatchOp"
-        )
+        raise _wrong_type(operations, "[]handlers.jsonPatchOp")
     try:
         patched: JsonObject = jsonpatch.JsonPatch(operations).apply(obj)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError):
@@ -34,9 +31,7 @@ def merge_patch(obj: JsonObject, body: bytes) -> JsonObject:
     """Apply a JSON merge patch; raise 400 when it cannot be read."""
     patch = _loads(body)
     if not isinstance(patch, dict):
-        raise errors.bad_request(
-            f"error decoding patch: json: cannot unmarshal {_go_type(patch)} into Go value of type map[string]interface {{}}"
-        )
+        raise _wrong_type(patch, "map[string]interface {}")
     merged: JsonObject = _merge(obj, patch)
     return merged
 
@@ -65,17 +60,16 @@ def _loads(body: bytes) -> Json:
         raise errors.bad_request(f"error decoding patch: {what}") from None
 
 
-def _go_type(value: Json) -> str:
-    return {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+def _wrong_type(value: Json, wanted: str) -> errors.ApiError:
+    found = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+    return errors.bad_request(f"error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}")
 
 
 def strategic_patch(obj: JsonObject, body: bytes, node: Node | None) -> JsonObject:
     """Apply a strategic merge patch. `node` is the kind's schema. Raise 400 when the patch cannot be read."""
     patch = _loads(body)
     if not isinstance(patch, dict):
-        raise errors.bad_request(
-            f"error decoding patch: json: cannot unmarshal {_go_type(patch)} into Go value of type map[string]interface {{}}"
-        )
+        raise _wrong_type(patch, "map[string]interface {}")
     return _strategic_map(obj, patch, node)
 
 

@@ -75,16 +75,24 @@ def decoded(kind: ResourceKind, obj: JsonObject, options: WriteOptions, strict: 
         ApiError: 400 when the type is another, or in strict mode when there is something to warn of.
     """
     behaviour.check_type(kind, obj)
+    if text := validation.decode_error(kind, obj):
+        raise behaviour.cannot_handle(kind, text)
     complaints = list(strict)
     if kind.schema is not None:
         complaints += [f'unknown field "{path}"' for path in kind.schema.prune(obj)]
     if complaints and options.validation == "Strict":
         raise behaviour.cannot_handle(kind, f"strict decoding error: {', '.join(complaints)}")
+    validation.prepare(kind, obj)
     behaviour.default(kind, obj)
     if kind.schema is not None:
         kind.schema.default(obj)
     behaviour.fill(obj, kind.empty)
     return complaints if options.validation == "Warn" else []
+
+
+def _raise(kind: ResourceKind, obj: JsonObject, found: list[Cause]) -> None:
+    if found:
+        raise errors.invalid(kind.group, kind.kind, obj["metadata"].get("name", ""), found)
 
 
 def _ignore(kind: ResourceKind, record: Record) -> None:
@@ -163,8 +171,8 @@ class Registry:
         behaviour.prepare_create(kind, obj)
         if kind.has_generation:
             meta["generation"] = 1
-        self._validate(kind, obj, None)
-        write.warnings += behaviour.warnings(obj, None)
+        _raise(kind, obj, validation.validate_create(kind, obj))
+        write.warnings += validation.warnings(kind, obj)
         version = meta.pop("resourceVersion", "")
         existing = self.collection(kind).records.get(write.key)
         if version not in {"", "0"}:
@@ -181,16 +189,6 @@ class Registry:
         record = self.store.put(self.collection(write.kind), write.key, stored)
         self.stored(write.kind, record)
         return record
-
-    def _validate(self, kind: ResourceKind, obj: JsonObject, old: JsonObject | None) -> None:
-        found = validation.validate_meta(kind, obj, old)
-        if kind.schema is not None:
-            found += kind.schema.validate(obj, old)
-            if kind.schema.unchecked_rules and any(cause.reason in why.BLOCKING for cause in found):
-                found.append(why.unchecked_rules())
-        found += validation.validate(kind, obj, old)
-        if found:
-            raise errors.invalid(kind.group, kind.kind, obj["metadata"].get("name", ""), found)
 
     def update(
         self,
@@ -230,8 +228,8 @@ class Registry:
             return self._insert(write, obj), True
         self._check_version(write, obj, current)
         self._prepare_update(write, obj, old)
-        self._validate(kind, obj, old)
-        write.warnings += behaviour.warnings(obj, old)
+        _raise(kind, obj, validation.validate_update(kind, obj, old, write.subresource))
+        write.warnings += validation.warnings(kind, obj, old)
         apply.keep_times(obj, old)
         obj["metadata"]["resourceVersion"] = str(current.version)
         if old["metadata"].get("deletionTimestamp") and behaviour.finished(kind, obj):

@@ -134,7 +134,9 @@ def write_options(query: Query, options: str, user_agent: str, *, patch: str = "
     if options == "PatchOptions":
         if patch == APPLY_PATCH:
             if not query.text("fieldManager"):
-                causes.append(Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager"))
+                causes.append(
+                    Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
+                )
         elif query.has("force"):
             message = "Forbidden: may not be specified for non-apply patch"
             causes.append(Cause("FieldValueForbidden", message, "force"))
@@ -161,10 +163,11 @@ class Form:
 
     media_type: str = "application/json"
     transform: str = ""
-    stream: bool = False
 
 
-def form(accept: str, transforms: Iterable[str] = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")) -> Form:
+def form(
+    accept: str, transforms: Iterable[str] = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+) -> Form:
     """Choose the first form of an `Accept` header that can be written; raise 406 when there is none."""
     for clause in accept.split(",") if accept else ("*/*",):
         media_type, *parameters = (part.strip() for part in clause.split(";"))
@@ -172,7 +175,7 @@ def form(accept: str, transforms: Iterable[str] = ("Table", "PartialObjectMetada
             media_type = "application/json"
         if media_type not in {"application/json", "application/yaml"}:
             continue
-        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        given = {name: value for name, _, value in (parameter.partition("=") for parameter in parameters)}
         transform = given.get("as", "")
         if not transform:
             return Form(media_type)
@@ -232,11 +235,11 @@ class _StrictLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.S
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> JsonObject:
     body: JsonObject = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        key = loader.construct_object(key_node, deep=True)
         name = key if isinstance(key, str) else json.dumps(key)
         if name in body:
             loader.duplicates.append(f'line {key_node.start_mark.line + 1}: key "{name}" already set in map')
-        body[name] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
+        body[name] = loader.construct_object(value_node, deep=True)
     return body
 
 
@@ -283,7 +286,7 @@ def decode(body: bytes, content_type: str, kind: str, *, validation: str = "Warn
     """
     media_type = content_type.split(";", 1)[0].strip()
     if media_type in {"application/yaml", "text/yaml"}:
-        value, duplicates = load_yaml(body, kind)
+        value, duplicates = load_yaml(body)
         strict = [f"yaml: unmarshal errors:\n  {line}" for line in duplicates]
         return Body(_object(value, kind, body), strict)
     if media_type not in {"application/json", ""}:
@@ -291,7 +294,9 @@ def decode(body: bytes, content_type: str, kind: str, *, validation: str = "Warn
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise unrecognized(kind, f"json parse error: {_json_error(body)} ({body[:1024].decode('utf-8', 'replace')})") from None
+        raise unrecognized(
+            kind, f"json parse error: {_json_error(body)} ({body[:1024].decode('utf-8', 'replace')})"
+        ) from None
     strict = []
     if validation != "Ignore":
         strict = [f'duplicate field "{path}"' for path in _duplicate_paths(body)]
@@ -317,7 +322,7 @@ def _object(value: Json, kind: str, body: bytes) -> JsonObject:
     )
 
 
-def load_yaml(body: bytes, kind: str = "") -> tuple[Json, list[str]]:
+def load_yaml(body: bytes) -> tuple[Json, list[str]]:
     """Decode YAML (or JSON, which is YAML too); return it and its duplicate keys. Raise 400 when it is neither."""
     if body[:1] == b"{":
         try:

@@ -45,6 +45,7 @@ class Answer:
     body: bytes
     content_type: str = "application/json"
     warnings: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Rest:
         store: where objects are.
         registry: writes them.
         kind_at: finds the kind of a group, version and plural, None when there is none.
-        group_custom: tells whether a group is unknown or consists of custom kinds only.
+        built_in: tells whether a group and version has built-in kinds.
         refuses: tells whether a custom kind's definition is going.
         now: gives the time.
         bookmark_interval: seconds.
@@ -177,9 +178,7 @@ class Rest:
 
     def _decode(self, incoming: Incoming, write: Write) -> JsonObject:
         kind = write.kind
-        body = request.decode(
-            incoming.body, incoming.content_type, kind.kind, validation=write.options.validation
-        )
+        body = request.decode(incoming.body, incoming.content_type, kind.kind, validation=write.options.validation)
         obj: JsonObject = body.value
         write.warnings += decoded(kind, obj, write.options, body.strict)
         return obj

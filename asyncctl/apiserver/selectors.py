@@ -11,7 +11,7 @@ from asyncctl.apiserver.wire import Json, JsonObject
 
 Predicate = Callable[[JsonObject], bool]
 
-_TOKEN = re.compile(r"\s*(==|!=|=|,|\(|\)|!|>|<|[^\s=!,()<>]+)")
+_WORD = re.compile(r"\s*(==|!=|=|,|\(|\)|!|>|<|[^\s=!,()<>]+)")
 
 
 def labels(text: str) -> Predicate | None:
@@ -28,54 +28,54 @@ def labels(text: str) -> Predicate | None:
 
 
 def _requirements(text: str) -> list[Callable[[dict[str, str]], bool]]:
-    tokens = _TOKEN.findall(text)
-    tokens.reverse()
+    words = _WORD.findall(text)
+    words.reverse()
     requirements: list[Callable[[dict[str, str]], bool]] = []
-    while tokens:
-        requirements.append(_requirement(tokens))
-        if not tokens:
+    while words:
+        requirements.append(_requirement(words))
+        if not words:
             break
-        token = tokens.pop()
-        if token != ",":
-            raise _unexpected(token, "',' or 'end of string'")
-        if not tokens:
+        word = words.pop()
+        if word != ",":
+            raise _unexpected(word, "',' or 'end of string'")
+        if not words:
             raise _unexpected("", "identifier after ','")
     return requirements
 
 
-def _unexpected(token: str, expected: str) -> errors.ApiError:
-    return errors.bad_request(f"unable to parse requirement: found '{token}', expected: {expected}")
+def _unexpected(word: str, expected: str) -> errors.ApiError:
+    return errors.bad_request(f"unable to parse requirement: found '{word}', expected: {expected}")
 
 
-def _identifier(tokens: list[str], expected: str = "identifier") -> str:
-    token = tokens.pop() if tokens else ""
-    if not token or token in {"=", "==", "!=", ",", "(", ")", "!", ">", "<"}:
-        raise _unexpected(token, expected)
-    return token
+def _identifier(words: list[str], expected: str = "identifier") -> str:
+    word = words.pop() if words else ""
+    if not word or word in {"=", "==", "!=", ",", "(", ")", "!", ">", "<"}:
+        raise _unexpected(word, expected)
+    return word
 
 
-def _requirement(tokens: list[str]) -> Callable[[dict[str, str]], bool]:
-    if tokens[-1] == "!":
-        tokens.pop()
-        absent = _identifier(tokens)
+def _requirement(words: list[str]) -> Callable[[dict[str, str]], bool]:
+    if words[-1] == "!":
+        words.pop()
+        absent = _identifier(words)
         return lambda found: absent not in found
-    key = _identifier(tokens, "!, identifier, or ',' or 'end of string'" if tokens[-1] == "," else "identifier")
-    if not tokens or tokens[-1] == ",":
+    key = _identifier(words, "!, identifier, or ',' or 'end of string'" if words[-1] == "," else "identifier")
+    if not words or words[-1] == ",":
         return lambda found: key in found
-    operator = tokens.pop()
+    operator = words.pop()
     if operator in {"=", "=="}:
-        value = _value(tokens)
+        value = _value(words)
         return lambda found: found.get(key) == value
     if operator == "!=":
-        value = _value(tokens)
+        value = _value(words)
         return lambda found: found.get(key) != value
     if operator in {"in", "notin"}:
-        values = _values(tokens)
+        values = _values(words)
         if operator == "in":
             return lambda found: found.get(key) in values
         return lambda found: found.get(key) not in values
     if operator in {">", "<"}:
-        bound = int(_value(tokens))
+        bound = int(_value(words))
         sign = 1 if operator == ">" else -1
         return lambda found: _integer(found.get(key)) is not None and (sign * int(found[key]) > sign * bound)
     raise _unexpected(operator, "in, notin, =, ==, !=, gt, lt")
@@ -85,24 +85,24 @@ def _integer(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"[-+]?\d+", text) else None
 
 
-def _value(tokens: list[str]) -> str:
-    return "" if not tokens or tokens[-1] == "," else _identifier(tokens)
+def _value(words: list[str]) -> str:
+    return "" if not words or words[-1] == "," else _identifier(words)
 
 
-def _values(tokens: list[str]) -> Collection[str]:
-    token = tokens.pop() if tokens else ""
-    if token != "(":
-        raise _unexpected(token, "'('")
+def _values(words: list[str]) -> Collection[str]:
+    word = words.pop() if words else ""
+    if word != "(":
+        raise _unexpected(word, "'('")
     values: set[str] = set()
     while True:
-        token = tokens.pop() if tokens else ""
-        if token == ")":
+        word = words.pop() if words else ""
+        if word == ")":
             return values or {""}
-        if token == ",":
+        if word == ",":
             continue
-        if not token:
+        if not word:
             raise _unexpected("", "',', ')' or identifier")
-        values.add(token)
+        values.add(word)
 
 
 def fields(text: str, supported: Collection[str]) -> Predicate | None:

@@ -9,6 +9,7 @@ it was stored. All of it lives on one event loop and in memory; nothing waits, s
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import orjson
 
@@ -17,7 +18,7 @@ from asyncctl.apiserver.wire import JsonObject
 
 
 class Record:
-    """One version of one object: its key (`namespace/name`, or the name), its resourceVersion, and the object itself."""
+    """One version of one object: its key (`namespace/name`, or the name), resourceVersion, and the object itself."""
 
     __slots__ = ("json", "key", "object", "version")
 
@@ -175,7 +176,7 @@ class Store:
 
 
 class Cursor:
-    """A watcher's place in a collection's history. Use it as a context manager: it hears of changes while it is open."""
+    """A watcher's place in a collection's history. As a context manager it hears of changes while it is open."""
 
     def __init__(self, store: Store, collection: Collection, version: int) -> None:
         self._store = store
@@ -183,7 +184,7 @@ class Cursor:
         self._position = collection.position(version)
         self._woken = asyncio.Event()
 
-    def __enter__(self) -> "Cursor":
+    def __enter__(self) -> Self:
         self._collection.watchers.add(self.wake)
         return self
 
