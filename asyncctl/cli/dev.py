@@ -7,6 +7,7 @@ superuser.
 
 import asyncio
 import contextlib
+import random
 import shlex
 import sys
 import time
@@ -27,14 +28,15 @@ from asyncctl.client.client import Client
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.errors import KubernetesError
 from asyncctl.client.patch import Patch
+from asyncctl.client.transport import Transport
 from asyncctl.clock import SystemClock
 from asyncctl.database.credentials import new_password
 from asyncctl.database.operator import database_operator
 from asyncctl.database.types import Database, DatabaseSpec, ExternalSpec, Phase, Provisioner
 from asyncctl.generate import crd
 from asyncctl.objects import Namespace, Secret, Unstructured, decode
-from asyncctl.observe.logs import make_logger
-from asyncctl.operator import Running
+from asyncctl.observe.logs import Logger, make_logger
+from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.process import handle_signals, loop_factory
 from asyncctl.settings import SettingsError
 
@@ -71,24 +73,26 @@ class _Dev:
         handle_signals(self._stop)
         with TemporaryDirectory(prefix="asyncctl-dev-") as name:
             folder = Path(name)
-            async with self._parts(folder) as (running, kubeconfig):
+            async with self._parts(folder) as (client, kubeconfig):
                 if not self._demo:
                     _hint(kubeconfig)
                     await self._stop.wait()
                     return 0
-                if not await self._show(running.client):
+                if not await self._show(client):
                     return 1
                 if not self._leave:
-                    await self._tell(running.client, kubeconfig)
+                    await self._tell(client, kubeconfig)
                     await self._stop.wait()
         return 0
 
     @contextlib.asynccontextmanager
-    async def _parts(self, folder: Path) -> AsyncIterator[tuple[Running, Path]]:
-        async with ApiServer() as server, PostgresServer.start() as postgres:
+    async def _parts(self, folder: Path) -> AsyncIterator[tuple[Client, Path]]:
+        async with contextlib.AsyncExitStack() as stack:
+            server = await stack.enter_async_context(ApiServer())
             kubeconfig = folder / "kubeconfig"
             await anyio.to_thread.run_sync(server.write_kubeconfig, kubeconfig)
             self._say("API server", server.url)
+            postgres = await stack.enter_async_context(PostgresServer.start())
             catalogue = await _prepare_postgres(postgres, folder)
             self._say("PostgreSQL", f"{postgres.version}, {postgres.host}:{postgres.port}")
             operator = database_operator()
@@ -98,13 +102,12 @@ class _Dev:
             )
             logger = make_logger(settings.log_level, settings.log_format, sys.stderr)
             config = ClusterConfig(server=server.url, source="embedded", user="dev")
-            operator.startup.insert(0, _install)
-            async with operator.running(
-                settings=settings, logger=logger, config=config, clock=SystemClock()
-            ) as running:
-                await running.ready.wait()
-                self._say("daemon", f"http://127.0.0.1:{running.port}/readyz?verbose")
-                yield running, kubeconfig
+            async with _client(config, logger) as client:
+                await _install(client)
+                async with operator.running(settings=settings, logger=logger, config=config) as running:
+                    await running.ready.wait()
+                    self._say("daemon", f"http://127.0.0.1:{running.port}/readyz?verbose")
+                    yield client, kubeconfig
 
     async def _show(self, client: Client) -> bool:
         """Make a Database, and show each change of it until it is Running; False when it can't be, or Ctrl-C came."""
@@ -153,16 +156,25 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
-async def _install(running: Running) -> None:
+@contextlib.asynccontextmanager
+async def _client(config: ClusterConfig, logger: Logger) -> AsyncIterator[Client]:
+    """A client as a user has one: with no Lease, and so no fence."""
+    requests = Metrics(process=False).requests(config.server)
+    async with Transport(
+        config, clock=SystemClock(), random=random.random, logger=logger, metrics=requests
+    ) as transport:
+        yield Client(transport, field_manager="asyncctl-dev")
+
+
+async def _install(client: Client) -> None:
     """What a cluster would have been given before the daemon: namespaces and the CRD, served."""
     for name in (_NAMESPACE, "controllers"):
-        await running.client.create(Namespace(name=name))
+        await client.create(Namespace(name=name))
     definition = crd(Database)
-    name = definition["metadata"]["name"]
-    await running.client.patch(CRD, name, definition, patch=Patch.APPLY, force=True)
+    await client.patch(CRD, definition["metadata"]["name"], definition, patch=Patch.APPLY, force=True)
     with anyio.fail_after(10):
-        while not await _served(running.client):
-            await running.clock.sleep(0.01)
+        while not await _served(client):
+            await anyio.sleep(0.01)  # noqa: ASYNC110 - it is another program that serves it; nobody can tell us when
 
 
 async def _served(client: Client) -> bool:
