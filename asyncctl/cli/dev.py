@@ -174,7 +174,7 @@ async def _install(client: Client) -> None:
     await client.patch(CRD, definition["metadata"]["name"], definition, patch=Patch.APPLY, force=True)
     with anyio.fail_after(10):
         while not await _served(client):
-            await anyio.sleep(0.01)  # noqa: ASYNC110 - it is another program that serves it; nobody can tell us when
+            await anyio.sleep(0.01)
 
 
 async def _served(client: Client) -> bool:

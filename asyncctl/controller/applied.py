@@ -6,12 +6,11 @@ record of what we apply (our `fieldsV1`), with the object seen through it, now a
 """
 
 import hashlib
-from typing import Any
 
 import orjson
 
 from asyncctl.cache.header import Entry
-from asyncctl.objects.json import JsonObject
+from asyncctl.objects.json import Json, JsonObject
 
 ANNOTATION = "asyncctl/applied"
 
@@ -36,12 +35,12 @@ def contains(have: object, wanted: object) -> bool:
     return have == wanted
 
 
-def _project(fields: JsonObject, value: Any) -> list[Any]:  # JSON in, JSON out
+def _project(fields: JsonObject, value: Json) -> list[Json]:
     """`value` seen through structured-merge-diff's `fieldsV1`: f: a member, k: a list item by key, v: one by value."""
-    seen: list[Any] = []
+    seen: list[Json] = []
     for field, below in fields.items():
         mark, _, name = field.partition(":")
-        found: Any = None
+        found: Json = None
         if mark == "f":
             found = value.get(name) if isinstance(value, dict) else None
         elif mark == "k":
@@ -54,7 +53,7 @@ def _project(fields: JsonObject, value: Any) -> list[Any]:  # JSON in, JSON out
     return seen
 
 
-def _item(items: Any, keys: JsonObject) -> Any:
+def _item(items: Json, keys: JsonObject) -> Json:
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and all(item.get(key) == value for key, value in keys.items()):
             return item

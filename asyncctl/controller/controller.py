@@ -10,13 +10,14 @@ import time
 import traceback
 from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import anyio
 
 from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.informer import Informer
+from asyncctl.cache.store import Handler
 from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.context import Context, Environment
@@ -31,6 +32,7 @@ from asyncctl.observe.metrics import ControllerMetrics, Result
 from asyncctl.queue.backoff import Random, spread
 from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 
+T = TypeVar("T")
 LOW = -100  # the priority of first lists and resyncs, controller-runtime's LowPriority
 PARKED = 600.0  # seconds, ±20 %, between the slow retries of a parked key
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
@@ -111,7 +113,7 @@ class Controller:
         if matters:
             self.queue.add(header.key, priority=LOW if initial else 0)
 
-    def _on_watched(self, informer: Informer, to: Mapper | None) -> Any:
+    def _on_watched(self, informer: Informer, to: Mapper | None) -> Handler:
         applied, kind = self._environment.applied, informer.kind
 
         def handler(old: Header | None, new: Header | None, initial: bool) -> None:  # noqa: FBT001 - a Handler
@@ -211,8 +213,7 @@ class Controller:
         missing = tuple(name for name in self.declaration.finalizers if name not in ctx.header.finalizers)
         if missing:
             ctx.took(await finalizer.add(ctx.client, self._kind, ctx.header, missing))
-        requeue: Requeue | None = await self._timed(self.declaration.reconcile(ctx, obj))
-        return requeue
+        return await self._timed(self.declaration.reconcile(ctx, obj))
 
     async def _finalize(self, ctx: Context, obj: Resource | JsonObject) -> bool:
         """Run the clean-ups in the order of their declaration; True when the object is gone after it."""
@@ -229,9 +230,10 @@ class Controller:
                     return True
         return False
 
-    async def _timed(self, step: Awaitable[Any]) -> Any:
+    async def _timed(self, step: Awaitable[T]) -> T:
+        scope = asyncio.timeout(self.timeout)
         try:
-            async with asyncio.timeout(self.timeout) as scope:
+            async with scope:
                 return await step
         except TimeoutError as error:
             if not scope.expired():

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from asyncctl.client.client import Kind
 from asyncctl.controller.context import Context
@@ -17,6 +17,7 @@ Reconcile = Callable[[Context, T], Awaitable[Requeue | None]]
 CleanUp = Callable[[Context, T], Awaitable[None]]
 
 
+@runtime_checkable
 class Reconciler(Protocol[T_contra]):
     """A class with a `reconcile` method, where state or dependencies are wanted."""
 

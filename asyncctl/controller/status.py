@@ -11,7 +11,7 @@ import orjson
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict
 from asyncctl.client.patch import Patch
-from asyncctl.objects.json import JsonObject
+from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.resource import ResourceType
 
 TRIES = 5
@@ -50,7 +50,7 @@ def merge(before: JsonObject, after: JsonObject, live: JsonObject) -> JsonObject
     return merged
 
 
-def _merge_conditions(before: Any, after: Any, live: Any) -> list[JsonObject]:
+def _merge_conditions(before: Json, after: Json, live: Json) -> list[JsonObject]:
     old, new, merged = _by_type(before), _by_type(after), _by_type(live)
     for kind in old.keys() | new.keys():
         if kind not in new:
@@ -60,7 +60,7 @@ def _merge_conditions(before: Any, after: Any, live: Any) -> list[JsonObject]:
     return [merged[kind] for kind in sorted(merged)]
 
 
-def _by_type(conditions: Any) -> dict[str, JsonObject]:
+def _by_type(conditions: Json) -> dict[str, JsonObject]:
     return {one["type"]: one for one in conditions} if isinstance(conditions, list) else {}
 
 

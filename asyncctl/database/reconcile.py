@@ -95,11 +95,10 @@ class DatabaseReconciler:
             status.working(db.status, "Provisioning", f"database {name} is being made on {external.server}")
             await ctx.save_status()  # on record before anything outside is made
         login = naming.login_name(name)
-        password = credentials.known_password(ctx.get(Secret, naming.secret_name(db)), login)
-        known = await external.provision(
-            db, password or (made := credentials.new_password()), new_password=password is None
-        )
-        secret = credentials.binding(db, external.server, name, login, password or made)
+        known_password = credentials.known_password(ctx.get(Secret, naming.secret_name(db)), login)
+        password = known_password or credentials.new_password()
+        known = await external.provision(db, password, new_password=known_password is None)
+        secret = credentials.binding(db, external.server, name, login, password)
         await ctx.apply(secret, owned=db.spec.reclaim_policy is ReclaimPolicy.DELETE)
         db.status.claim = Claim(system_identifier=known.system_identifier, database_oid=known.database_oid)
         db.status.host, db.status.port = external.server.host, external.server.port

@@ -16,7 +16,7 @@ import msgspec
 import yaml
 from msgspec import inspect as types
 
-from asyncctl.objects import Column, JsonObject, Quantity, Resource, ResourceType, Rule, resource_type_of
+from asyncctl.objects import Column, Json, JsonObject, Quantity, Resource, ResourceType, Rule, resource_type_of
 from asyncctl.objects.codec import plain
 from asyncctl.objects.quantity import PATTERN
 
@@ -203,7 +203,7 @@ def _extra(type_: types.Type) -> JsonObject:
     return (type_.extra_json_schema or {}) if isinstance(type_, types.Metadata) else {}
 
 
-def _default(each: types.Field) -> Any:
+def _default(each: types.Field) -> Json:
     value = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
     return None if value is msgspec.NODEFAULT or isinstance(value, bytes) else plain(value)
 
@@ -229,7 +229,7 @@ def _bounds(type_: types.IntType | types.FloatType) -> JsonObject:
     return schema
 
 
-def _lengths(type_: Any, unit: str) -> JsonObject:
+def _lengths(type_: types.StrType | types.ListType | types.DictType | types.CollectionType, unit: str) -> JsonObject:
     bounds = {f"min{unit}": type_.min_length, f"max{unit}": type_.max_length}
     return {name: bound for name, bound in bounds.items() if bound is not None}
 

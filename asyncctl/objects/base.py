@@ -50,7 +50,7 @@ class PartType(msgspec.StructMeta):
         *,
         rules: tuple[Rule, ...] | list[Rule] = (),
         omit_empty: bool | None = None,
-        **config: Any,
+        **config: Any,  # noqa: ANN401 - what `msgspec.Struct` takes
     ) -> _P:
         """Make the class; what `msgspec.Struct` takes is passed on."""
         config.setdefault("kw_only", True)

@@ -105,11 +105,11 @@ def from_dict(kind: Kind, data: Any) -> Resource | JsonObject:
 
 
 @cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+def _decoder(kind: type[Resource]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=_read)
 
 
-def _read(wanted: type, value: Any) -> Any:
+def _read(wanted: type, value: object) -> Quantity:
     if issubclass(wanted, Quantity):
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError(f"expected a quantity, got {_json_type(value)}")  # noqa: TRY004  # what msgspec adds the path to
@@ -128,7 +128,7 @@ def _fields(part: msgspec.Struct) -> JsonObject:
     return written
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Json:
     """Return any value of a field as it is on the wire.
 
     Raises:
@@ -136,7 +136,7 @@ def plain(value: Any) -> Any:
     """
     match value:
         case Enum():
-            return value.value
+            return plain(value.value)
         case str() | bool() | int() | float() | None:
             return value
         case msgspec.Struct():
@@ -231,6 +231,6 @@ def _short(value: Json) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _json_type(value: Any) -> str:
+def _json_type(value: object) -> str:
     names = {dict: "object", list: "array", type(None): "null"}
     return names.get(type(value), type(value).__name__)

@@ -138,7 +138,7 @@ class ResourceClass(PartType):
         categories: list[str] | tuple[str, ...] = (),
         columns: list[Column] | tuple[Column, ...] = (),
         has_generation: bool = True,
-        **config: Any,
+        **config: Any,  # noqa: ANN401 - what `msgspec.Struct` takes
     ) -> _C:
         """Make the class of a kind; without group and version it is a base for others.
 
@@ -196,7 +196,7 @@ class ResourceClass(PartType):
 _FOLDED = ("name", "namespace", "labels", "annotations")
 
 
-def _folded(name: str) -> Any:
+def _folded(name: str) -> property:
     """Return a property that reads and writes a field of `metadata`."""
     return property(lambda self: getattr(self.metadata, name), lambda self, value: setattr(self.metadata, name, value))
 

@@ -32,7 +32,9 @@ class _Decorator(Generic[T]):
         self._declare = declare
 
     def __call__(self, reconcile: Reconcile[T] | Reconciler[T]) -> Declaration[T]:
-        return self._declare(reconcile.reconcile if hasattr(reconcile, "reconcile") else reconcile)
+        if isinstance(reconcile, Reconciler):
+            return self._declare(reconcile.reconcile)
+        return self._declare(reconcile)
 
 
 class Operator:
