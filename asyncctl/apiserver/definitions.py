@@ -4,18 +4,21 @@ Source: `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation`. Conv
 correctness of CEL rules are not checked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asyncctl.apiserver import causes, names
 from asyncctl.apiserver.errors import Cause
 from asyncctl.apiserver.rules import deep_equal
+from asyncctl.apiserver.schema import Schema
 from asyncctl.apiserver.structural import check_structural
 from asyncctl.apiserver.wire import JsonObject
 
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
-_SAME = "per-version {0} may not all be set to identical values (top-level {1} should be used instead)"
+_SELECTABLE_LIMIT = 8
+_APPROVAL = "api-approved.kubernetes.io"
+_APPROVAL_PAGE = "https://github.com/kubernetes/enhancements/pull/1111"
 
 
 def validate_definition(crd: JsonObject) -> Iterator[Cause]:
@@ -23,6 +26,11 @@ def validate_definition(crd: JsonObject) -> Iterator[Cause]:
     spec: JsonObject = crd.get("spec") or {}
     yield from _spec(spec)
     yield from _stored_versions(crd)
+    group: str = spec.get("group", "")
+    annotations = (crd.get("metadata") or {}).get("annotations") or {}
+    if f".{group}".endswith((".k8s.io", ".kubernetes.io")) and not annotations.get(_APPROVAL):
+        text = f'protected groups must have approval annotation "{_APPROVAL}", see {_APPROVAL_PAGE}'
+        yield causes.required(f"metadata.annotations[{_APPROVAL}]", text)
 
 
 def validate_definition_update(new: JsonObject, old: JsonObject) -> Iterator[Cause]:
@@ -69,19 +77,46 @@ def _spec(spec: JsonObject) -> Iterator[Cause]:
     for index, version in enumerate(versions):
         if not (version.get("schema") or {}).get("openAPIV3Schema"):
             yield causes.required(f"spec.versions[{index}].schema.openAPIV3Schema")
-    # The server folds a single version, or versions that agree, into top-level fields before it judges them.
+    if versions and (wrong := names.dns_1035_label(versions[0].get("name", ""))):
+        yield causes.invalid("spec.version", versions[0].get("name", ""), ",".join(wrong))
     for index, version in enumerate(versions):
-        yield from _version(version, f"spec.versions[{index}]", folded=_agree(versions, "schema"))
+        if wrong := names.dns_1035_label(version.get("name", "")):
+            yield causes.invalid(f"spec.versions[{index}].name", version.get("name", ""), ",".join(wrong))
+        if version.get("deprecationWarning") is not None and not version.get("deprecated"):
+            text = "can only be set for deprecated versions"
+            here = f"spec.versions[{index}].deprecationWarning"
+            yield causes.invalid(here, version["deprecationWarning"], text)
+    for name, path, check in _FOLDED:
+        # What all versions agree in, the server folds into one top-level field before it judges it.
+        if versions and all(deep_equal(version.get(name), versions[0].get(name)) for version in versions):
+            yield from check(versions[0], f"spec.{path}")
+        else:
+            for index, version in enumerate(versions):
+                yield from check(version, f"spec.versions[{index}].{name}")
     if len({version.get("name") for version in versions}) < len(versions):
         yield causes.invalid("spec.versions", versions, "must contain unique version names")
     if sum(bool(version.get("storage")) for version in versions) != 1:
         text = "must have exactly one version marked as storage version"
         yield causes.invalid("spec.versions", versions, text)
     yield from _names(spec.get("names") or {})
+    yield from _conversion(spec.get("conversion") or {})
+    if spec.get("preserveUnknownFields"):
+        text = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead"
+        yield causes.invalid("spec.preserveUnknownFields", True, text)
 
 
-def _agree(versions: list[JsonObject], name: str) -> bool:
-    return all(deep_equal(version.get(name), versions[0].get(name)) for version in versions)
+def _conversion(conversion: JsonObject) -> Iterator[Cause]:
+    if conversion.get("strategy", "None") == "None":
+        return
+    if conversion["strategy"] != "Webhook":
+        yield causes.not_supported("spec.conversion.strategy", conversion["strategy"], ("None", "Webhook"))
+        return
+    webhook = conversion.get("webhook") or {}
+    if not webhook.get("clientConfig"):
+        text = "required when strategy is set to Webhook"
+        yield causes.required("spec.conversion.webhookClientConfig", text)
+    if not webhook.get("conversionReviewVersions"):
+        yield causes.required("spec.conversion.conversionReviewVersions")
 
 
 def _names(given: JsonObject) -> Iterator[Cause]:
@@ -98,34 +133,62 @@ def _names(given: JsonObject) -> Iterator[Cause]:
         yield causes.invalid(f"{path}.listKind", given["listKind"], "kind and listKind may not be the same")
 
 
-def _version(version: JsonObject, path: str, *, folded: bool) -> Iterator[Cause]:
-    if wrong := names.dns_1035_label(version.get("name", "")):
-        yield causes.invalid(f"{path}.name", version.get("name", ""), ",".join(wrong))
-    warning = version.get("deprecationWarning")
-    if warning is not None and not version.get("deprecated"):
-        text = "can only be set for deprecated versions"
-        yield causes.invalid(f"{path}.deprecationWarning", warning, text)
-    schema_path = "spec.validation" if folded else f"{path}.schema"
+def _schema(version: JsonObject, path: str) -> Iterator[Cause]:
     if schema := (version.get("schema") or {}).get("openAPIV3Schema"):
         status = "status" in (version.get("subresources") or {})
-        yield from check_structural(schema, f"{schema_path}.openAPIV3Schema", status=status)
-    yield from _subresources(version.get("subresources") or {}, path)
-    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        yield from _column(column, f"{path}.additionalPrinterColumns[{index}]")
+        yield from check_structural(schema, f"{path}.openAPIV3Schema", status=status)
 
 
-def _subresources(subresources: JsonObject, path: str) -> Iterator[Cause]:
-    if (scale := subresources.get("scale")) is None:
+def _subresources(version: JsonObject, path: str) -> Iterator[Cause]:
+    scale = (version.get("subresources") or {}).get("scale")
+    if scale is None:
         return
-    for name, root in (("specReplicasPath", ".spec"), ("statusReplicasPath", ".status")):
-        here = f"{path}.subresources.scale.{name}"
-        value = scale.get(name) or ""
-        if not value:
+    for name, roots in (
+        ("specReplicasPath", (".spec",)),
+        ("statusReplicasPath", (".status",)),
+        ("labelSelectorPath", (".spec", ".status")),
+    ):
+        here, value = f"{path}.scale.{name}", scale.get(name) or ""
+        if not value and len(roots) == 1:
             yield causes.required(here)
-        elif not value.startswith("."):
+        elif value and not value.startswith("."):
             yield causes.invalid(here, value, "must be a simple json path starting with .")
-        elif not value.startswith(f"{root}."):
-            yield causes.invalid(here, value, f"should be a json path under {root}")
+        elif value and not value.startswith(tuple(f"{root}." for root in roots)):
+            under = f"{'either ' if len(roots) > 1 else ''}{' or '.join(roots)}"
+            yield causes.invalid(here, value, f"should be a json path under {under}")
+
+
+def _columns(version: JsonObject, path: str) -> Iterator[Cause]:
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        yield from _column(column, f"{path}[{index}]")
+
+
+def _selectable_fields(version: JsonObject, path: str) -> Iterator[Cause]:
+    fields: list[JsonObject] = version.get("selectableFields") or []
+    schema = Schema((version.get("schema") or {}).get("openAPIV3Schema") or {}) if fields else Schema({})
+    seen: set[str] = set()
+    for index, each in enumerate(fields):
+        here, json_path = f"{path}[{index}].jsonPath", each.get("jsonPath") or ""
+        if not json_path:
+            yield causes.required(here)
+            continue
+        node = schema.at(*json_path.removeprefix(".").split("."))
+        if node is None:
+            yield causes.invalid(here, json_path, "is an invalid path: does not refer to a valid field")
+            continue
+        if json_path.startswith(".metadata."):
+            yield causes.invalid(here, json_path, "must not point to fields in metadata")
+        if node.type not in {"string", "boolean", "integer"}:
+            text = (
+                "must point to a field of type string, boolean or integer. "
+                "Enum string fields and strings with formats are allowed."
+            )
+            yield causes.invalid(here, json_path, text)
+        if json_path in seen:
+            yield causes.duplicate(here, json_path)
+        seen.add(json_path)
+    if len(seen) > _SELECTABLE_LIMIT:
+        yield causes.too_many(path, len(seen), _SELECTABLE_LIMIT)
 
 
 def _column(column: JsonObject, path: str) -> Iterator[Cause]:
@@ -152,12 +215,14 @@ def _stored_versions(crd: JsonObject) -> Iterator[Cause]:
     if not stored:
         yield causes.invalid(path, stored or None, "must have at least one stored version")
         return
+    unseen = list(stored)
     for version in versions:
-        if version.get("storage") and version.get("name") not in stored:
-            yield causes.invalid(path, stored, f"must have the storage version {version.get('name')}")
-    known = {version.get("name") for version in versions}
+        name = version.get("name")
+        if version.get("storage") and name not in unseen:
+            yield causes.invalid(path, stored, f"must have the storage version {name}")
+        unseen = [each for each in unseen if each != name]
     for index, name in enumerate(stored):
-        if name not in known:
+        if name in unseen:
             yield causes.invalid(
                 f"{path}[{index}]",
                 name,
@@ -165,3 +230,11 @@ def _stored_versions(crd: JsonObject) -> Iterator[Cause]:
                 "spec.versions until a storage migration ensures no data remains persisted in "
                 f"{name} and removes {name} from status.storedVersions",
             )
+
+
+_FOLDED: tuple[tuple[str, str, Callable[[JsonObject, str], Iterator[Cause]]], ...] = (
+    ("schema", "validation", _schema),
+    ("subresources", "subresources", _subresources),
+    ("additionalPrinterColumns", "additionalPrinterColumns", _columns),
+    ("selectableFields", "selectableFields", _selectable_fields),
+)

@@ -83,7 +83,7 @@ def _invariants(schema: JsonObject, path: str, level: str) -> Iterator[Cause]:
     preserve, embedded = schema.get(f"{_X}preserve-unknown-fields"), schema.get(f"{_X}embedded-resource")
     int_or_string = schema.get(f"{_X}int-or-string")
     items, properties = schema.get("items"), schema.get("properties") or {}
-    if kind == "array" and not items:
+    if kind == "array" and items is None:
         yield causes.required(f"{path}.items", "must be specified")
     if isinstance(items, dict):
         yield from _invariants(items, f"{path}.items", "item")
@@ -98,7 +98,7 @@ def _invariants(schema: JsonObject, path: str, level: str) -> Iterator[Cause]:
     for name, on in (("preserve-unknown-fields", preserve), ("embedded-resource", embedded)):
         if int_or_string and on:
             yield causes.invalid(f"{path}.{_X}{name}", True, f"must be false if {_X}int-or-string is true")
-    yield from _values(schema, path, skip_types=bool(int_or_string))
+    yield from _values(schema, path, skip_types=True)
     if embedded and kind != "object":
         text = f"must be object if {_X}embedded-resource is true"
         yield causes.invalid(f"{path}.type", kind, text) if kind else causes.required(f"{path}.type", text)
@@ -160,7 +160,7 @@ def _nested(schema: JsonObject, path: str, *, skip_types: bool = False) -> Itera
         yield from _nested(each, f"{path}.properties[{name}]")
     for name, text in _NESTED_FORBIDDEN:
         # `additionalProperties: false` says nothing new and is let pass.
-        if schema.get(name):
+        if schema.get(name) or (name == "default" and name in schema):
             yield causes.forbidden(f"{path}.{name}", text)
     if "metadata" in (schema.get("properties") or {}):
         yield causes.forbidden(f"{path}.properties[metadata]", "must not be specified in a nested context")
@@ -213,6 +213,8 @@ def _openapi(schema: JsonObject, path: str, *, root: bool = False) -> Iterator[C
     for name in _UNSUPPORTED:
         if schema.get(name):
             yield causes.forbidden(f"{path}.{name}", f"{name} is not supported")
+    if isinstance(schema.get("items"), list):
+        yield causes.forbidden(f"{path}.items", "items must be a schema object and not an array")
     if schema.get("uniqueItems"):
         text = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
         yield causes.forbidden(f"{path}.uniqueItems", text)
