@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, dataclass_transform, overload
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, Unpack, dataclass_transform, overload
 
 __all__ = ["Address", "Duration", "Problem", "Row", "Settings", "SettingsError", "format_duration", "setting"]
 
@@ -63,75 +63,38 @@ class SettingsError(ValueError):
         )
 
 
-class _Extra(NamedTuple):
-    """What a field of a settings class has beside type and default."""
-
-    meaning: str = ""
-    variable: str | None = None
-    shown: str | None = None
-    at_least: float | None = None
-    matches: str | None = None
-    allowed: str | None = None
-    secret: bool = False
-    not_yet: bool = False
+class _Extra(TypedDict, total=False):
+    meaning: str
+    variable: str
+    shown: str
+    at_least: float
+    matches: str
+    allowed: str
+    secret: bool
+    not_yet: bool
 
 
 @overload
-def setting(
-    *,
-    default: T,
-    meaning: str = ...,
-    variable: str | None = ...,
-    shown: str | None = ...,
-    at_least: float | None = ...,
-    matches: str | None = ...,
-    allowed: str | None = ...,
-    secret: bool = ...,
-    not_yet: bool = ...,
-) -> T: ...
+def setting(*, default: T, **extra: Unpack[_Extra]) -> T: ...
 @overload
-def setting(
-    *,
-    default_factory: Callable[[], T],
-    meaning: str = ...,
-    variable: str | None = ...,
-    shown: str | None = ...,
-    at_least: float | None = ...,
-    matches: str | None = ...,
-    allowed: str | None = ...,
-    secret: bool = ...,
-    not_yet: bool = ...,
-) -> T: ...
+def setting(*, default_factory: Callable[[], T], **extra: Unpack[_Extra]) -> T: ...
 @overload
-def setting(
-    *,
-    meaning: str = ...,
-    variable: str | None = ...,
-    at_least: float | None = ...,
-    matches: str | None = ...,
-    allowed: str | None = ...,
-    secret: bool = ...,
-) -> Any: ...
-def setting(*, default: object = MISSING, default_factory: Any = MISSING, **extra: Any) -> Any:  # noqa: D417  # they are told by the overloads' names
+def setting(**extra: Unpack[_Extra]) -> Any: ...
+def setting(*, default: Any = MISSING, default_factory: Any = MISSING, **extra: Unpack[_Extra]) -> Any:
     """Declare a field of a settings class; a plain `name: type = default` serves where nothing more is to be said.
 
     Args:
         default: the value when the variable is absent or empty. Without one the variable is required.
         default_factory: makes the default.
-        meaning: one line for the table.
-        variable: the environment variable, where it is not the class's prefix and the field's name in capitals.
-        shown: the default in words, where the value says less.
-        at_least: the lowest value of a number or duration.
-        matches: a regular expression that the text, or each item of a list, must match in full.
-        allowed: what is allowed, in words; made from the type where not given.
-        secret: never show the value, in no error and no table.
-        not_yet: read and refused: there is nothing yet that would act on it.
+        **extra: `meaning`, a line for the table; `variable`, where it is not the class's prefix and the field's name in
+            capitals; `shown`, the default in words; `at_least`, for a number or duration; `matches`, a regular
+            expression for the whole text or each item of a list; `allowed`, that in words; `secret`, when the value is
+            never to be shown; `not_yet`, when it is read and refused.
     """
-    repr_ = not extra.get("secret", False)
-    metadata = {"asyncctl": _Extra(**extra)}
+    shown = not extra.get("secret", False)
     if default_factory is not MISSING:
-        return field(default_factory=default_factory, metadata=metadata, repr=repr_)
-    return field(default=default, metadata=metadata, repr=repr_)
+        return field(default_factory=default_factory, metadata={"asyncctl": extra}, repr=shown)
+    return field(default=default, metadata={"asyncctl": extra}, repr=shown)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
@@ -172,16 +135,16 @@ class _Spec:
     def allowed(self) -> str:
         if typing.get_origin(self.kind) is Literal:
             return "one of " + ", ".join(typing.get_args(self.kind))
-        words = self.extra.allowed or ("texts separated by commas" if self.items else _KINDS[self.kind].allowed)
-        if self.extra.at_least is not None:
-            words += f", at least {self._show_one(self.extra.at_least)}"
+        words = self.extra.get("allowed") or ("texts separated by commas" if self.items else _KINDS[self.kind].allowed)
+        if (least := self.extra.get("at_least")) is not None:
+            words += f", at least {self._show_one(least)}"
         return words
 
     @property
     def default_shown(self) -> str:
         if self.required:
             return "(required)"
-        return self.extra.shown or self.show(self.default) or "-"
+        return self.extra.get("shown") or self.show(self.default) or "-"
 
     def read_or_none(self, text: str) -> Any:
         """Return the value that `text` stands for, None when it stands for none."""
@@ -198,21 +161,21 @@ class _Spec:
         """Return a value as it would be written in the environment; "" for None."""
         if value is None or value == ():
             return ""
-        if self.extra.secret:
+        if self.extra.get("secret"):
             return "***"
         return ",".join(value) if self.items else self._show_one(value)
 
     def wrong(self, text: str, value: Any, *, given: bool) -> Problem | None:
         """Return what is wrong with `value`, which was written as `text`, by somebody (`given`) or by us."""
-        said = f"{self.variable}={'***' if self.extra.secret else text}"
-        if self.extra.not_yet and given:
+        said = f"{self.variable}={'***' if self.extra.get('secret') else text}"
+        if self.extra.get("not_yet") and given:
             return Problem((self.name,), f"{said}: not yet: this version has nothing that acts on it; leave it out")
         if value is None:
             right = self.optional and not text
         elif typing.get_origin(self.kind) is Literal:
             right = value in typing.get_args(self.kind)
         else:
-            least, matches = self.extra.at_least, self.extra.matches
+            least, matches = self.extra.get("at_least"), self.extra.get("matches")
             right = (least is None or (value >= least and math.isfinite(value))) and (
                 matches is None or all(re.fullmatch(matches, item) for item in (value if self.items else [value]))
             )
@@ -230,7 +193,7 @@ def _variables(cls: type[_Declared]) -> dict[str, str]:
         for name in inspect.get_annotations(base):
             if name in own and name not in variables:
                 extra = own[name].metadata.get("asyncctl", _Extra())
-                variables[name] = extra.variable or f"{getattr(base, '_prefix', '')}{name.upper()}"
+                variables[name] = extra.get("variable") or f"{getattr(base, '_prefix', '')}{name.upper()}"
     return variables
 
 
@@ -427,8 +390,12 @@ class Settings(_Declared, prefix="ASYNCCTL_"):
                 if spec.wrong(text, value, given=True) is None:
                     in_force = spec.show(value)
                 else:
-                    in_force = f"{'***' if spec.extra.secret else text} (not usable)"
-            meaning = f"{spec.extra.meaning} (not yet)" if spec.extra.not_yet else spec.extra.meaning
+                    in_force = f"{'***' if spec.extra.get('secret') else text} (not usable)"
+            meaning = (
+                f"{spec.extra.get('meaning', '')} (not yet)"
+                if spec.extra.get("not_yet")
+                else spec.extra.get("meaning", "")
+            )
             rows.append(Row(spec.variable, spec.default_shown, in_force, meaning))
         return rows
 

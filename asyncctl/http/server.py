@@ -7,12 +7,14 @@ no access control: what it shows holds no secret. It is the first thing that sta
 
 import errno
 import gzip
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from anyio import CapacityLimiter, to_thread
 from prometheus_async.aio import time
 from prometheus_client.exposition import choose_encoder, gzip_accepted
@@ -85,6 +87,7 @@ class SideServer:
         server = web.Server(
             self._serve,
             access_log=None,
+            logger=_logger(),
             keepalive_timeout=self._patience,
             lingering_time=1.0,
             max_line_size=4096,
@@ -172,6 +175,21 @@ class SideServer:
         if pack:
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
+
+
+class _OursOnly(logging.Filter):
+    """Keeps out what is the sender's fault: anybody could fill the log with malformed requests."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+def _logger() -> logging.Logger:
+    """Return a logger of our own, so that the filter is on no one else's; it speaks through the root's handlers."""
+    logger = logging.Logger(__name__)  # noqa: LOG001  # one from `getLogger` is the whole process's
+    logger.parent = logging.getLogger()
+    logger.addFilter(_OursOnly())
+    return logger
 
 
 def _probed(request: web.BaseRequest, ask: Callable[..., Answer]) -> web.Response:

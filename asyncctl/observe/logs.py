@@ -131,10 +131,13 @@ class _ToLogger(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
+        except Exception:  # noqa: BLE001  # the library's mistake; what it meant to say is told all the same
+            message = f"{record.msg} (with arguments that do not fit)"
+        try:
             levelno = max(logging.DEBUG, min(record.levelno // 10 * 10, logging.CRITICAL))
             extra = {"exc_info": record.exc_info} if record.exc_info else {}
             self._logger.log(levelno, message, logger=record.name, **extra)
-        except Exception:  # noqa: BLE001  # logging's own rule: a record that can't be written is told on stderr
+        except Exception:  # noqa: BLE001  # a handler's rule: never raise into a library
             self.handleError(record)
 
 

@@ -68,7 +68,7 @@ def test_a_reason_of_many_lines_stays_one_line(probes):
 
 def test_a_check_is_asked_each_time(probes):
     reasons = [None, "gone"]
-    probes.ready("x", lambda: reasons.pop())
+    probes.ready("x", reasons.pop)
     assert not probes.readyz().ok
     assert probes.readyz().ok
 
