@@ -60,7 +60,10 @@ class PostgresServer:
 
     def uri(self, database: str = "postgres") -> str:
         """Return a libpq URI for the superuser in `database`, password included."""
-        return f"postgresql://{self.superuser}:{self.password}@{self.host}:{self.port}/{quote(database, safe='')}"
+        user, password, host, name = (
+            quote(part, safe="") for part in (self.superuser, self.password, self.host, database)
+        )
+        return f"postgresql://{user}:{password}@{host}:{self.port}/{name}"
 
     @classmethod
     @asynccontextmanager

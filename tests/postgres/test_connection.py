@@ -46,10 +46,15 @@ async def test_server_that_never_answers(admin, limits):
     assert "no answer within 0.2 s" in str(error)
 
 
-async def test_host_that_has_no_address(admin, limits):
-    error = await failure(replace(admin, host="no-such-host.invalid"), limits)
+async def test_host_that_has_no_address(admin, limits, monkeypatch):
+    def no_address(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)  # asks no name server from a test
+    error = await failure(replace(admin, host="pg.example.invalid"), limits)
     assert isinstance(error, ServerUnreachable)
-    assert "no-such-host.invalid" in str(error)
+    assert "server main (pg.example.invalid:" in str(error)
+    assert "Name or service not known" in str(error)
 
 
 async def test_wrong_password(admin, limits):

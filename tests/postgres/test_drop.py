@@ -78,7 +78,7 @@ async def test_second_login_of_ours_goes_too(made, admin, database, claim, limit
 
 async def test_session_that_the_admin_may_not_end_is_named(made, admin, database, claim, limits, postgres, state):
     before = state()
-    named = pytest.raises(DatabaseInUse, match=r"DROP DATABASE .*; sessions of: postgres")
+    named = pytest.raises(DatabaseInUse, match=f"DROP DATABASE .*; sessions of {postgres.superuser}: end them")
     with psycopg.connect(postgres.uri(database)), named:
         await remove(admin, database, claim, limits=limits)
     assert state() == before

@@ -15,9 +15,8 @@ from asyncctl.database.postgres.errors import (
     DatabaseInUse,
     DatabaseMissing,
     InsufficientPrivilege,
-    NameConflict,
 )
-from asyncctl.database.postgres.roles import drop_roles, join_roles, owner_role, role_claim
+from asyncctl.database.postgres.roles import drop_roles, foreign_database, join_roles, owner_role, role_claim
 
 _INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
 
@@ -89,7 +88,7 @@ async def ensure_database(
         await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
         return
     if found[0] != owner:
-        raise _not_owners(admin, database, found[0])
+        raise foreign_database(admin, database, found[0])
     if found[1] == _INVALID:
         raise DatabaseMissing(
             f'database "{database}" on {admin.server} is invalid, as dropping it was interrupted: what it held is lost;'
@@ -175,7 +174,7 @@ async def drop(admin: Connection, database: str, claim: Claim) -> bool:
     there = await _owner_and_limit(admin, database)
     if there is not None:
         if there[0] != owner:
-            raise _not_owners(admin, database, there[0])
+            raise foreign_database(admin, database, there[0])
         await join_roles(admin, database, claim)
         await _drop_database(admin, database)
     await drop_roles(admin, database, claim)
@@ -185,22 +184,16 @@ async def drop(admin: Connection, database: str, claim: Claim) -> bool:
 async def _drop_database(admin: Connection, database: str) -> None:
     try:
         await admin.write(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
-    except InsufficientPrivilege as error:  # the admin acts for the owner, so that this is about ending a session
-        text = str(error)
+    except InsufficientPrivilege as error:
+        refused = error
     else:
         return
-    rows = await admin.read("SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = %s", database)
-    raise DatabaseInUse(f"{text}; sessions of: {', '.join(str(name) for (name,) in rows)}", sqlstate="42501")
+    # The admin acts for the owner: what it was refused is to end a session.
+    rows = await admin.read("SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = %s ORDER BY 1", database)
+    raise DatabaseInUse(f"{refused}; sessions of {', '.join(str(name) for (name,) in rows)}: end them")
 
 
 async def _owner_and_limit(admin: Connection, database: str) -> tuple[str, int] | None:
     query = "SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s"
     rows = await admin.read(query, database)
     return (rows[0][0], rows[0][1]) if rows else None
-
-
-def _not_owners(admin: Connection, database: str, actual: str) -> NameConflict:
-    return NameConflict(
-        f'database "{database}" on {admin.server} belongs to role "{actual}", not to "{owner_role(database)}":'
-        " choose another databaseName; nothing was changed"
-    )

@@ -31,10 +31,7 @@ async def claim_owner(admin: Connection, database: str, claim: Claim) -> None:
     found = await _ours(admin, owner, claim)
     rows = await admin.read("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", database)
     if rows and rows[0][0] != owner:
-        raise NameConflict(
-            f'database "{database}" on {admin.server} exists and belongs to role "{rows[0][0]}", not to "{owner}":'
-            " choose another databaseName; nothing was changed"
-        )
+        raise foreign_database(admin, database, rows[0][0])
     async with admin.transaction():
         if found is None:
             await admin.write(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(owner)))
@@ -155,6 +152,14 @@ async def role_claim(admin: Connection, role: str) -> Claim | None:
     """Return the claim that a role bears; None where it bears none, or is not there."""
     rows = await admin.read("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = %s", role)
     return Claim.parse(rows[0][0]) if rows else None
+
+
+def foreign_database(admin: Connection, database: str, actual: str) -> NameConflict:
+    """Return the error for a database whose owner is the role `actual`."""
+    return NameConflict(
+        f'database "{database}" on {admin.server} exists and belongs to role "{actual}", not to'
+        f' "{owner_role(database)}": choose another databaseName; nothing was changed'
+    )
 
 
 async def _ours(admin: Connection, role: str, claim: Claim) -> Claim | None:
