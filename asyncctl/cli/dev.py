@@ -172,9 +172,11 @@ async def _install(client: Client) -> None:
         await client.create(Namespace(name=name))
     definition = crd(Database)
     await client.patch(CRD, definition["metadata"]["name"], definition, patch=Patch.APPLY, force=True)
-    with anyio.fail_after(10):
-        while not await _served(client):
-            await anyio.sleep(0.01)
+    for _ in range(500):
+        if await _served(client):
+            return
+        await anyio.sleep(0.01)
+    raise TimeoutError(f"{definition['metadata']['name']} is not served 5 s after it was created")
 
 
 async def _served(client: Client) -> bool:

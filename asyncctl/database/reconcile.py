@@ -10,7 +10,7 @@ from asyncctl.client.errors import NotFound
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
 from asyncctl.database import credentials, naming, status
-from asyncctl.database.catalogue import Catalogue, ServerRefused
+from asyncctl.database.catalogue import Catalogue, CatalogueError, ServerRefused
 from asyncctl.database.postgres.claim import Claim as RoleClaim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.errors import DatabaseError
@@ -28,6 +28,7 @@ from asyncctl.database.types import (
 )
 from asyncctl.objects import Namespace, Secret
 from asyncctl.operator import Running
+from asyncctl.settings import Problem, SettingsError
 
 ORPHAN = "apps.example.com/on-delete"
 
@@ -47,7 +48,10 @@ class DatabaseReconciler:
         self._clock = running.clock
         self._cluster = running.settings.cluster_id
         self._catalogue = Catalogue(running.settings.servers)
-        await self._catalogue.load()
+        try:
+            await self._catalogue.load()
+        except CatalogueError as error:
+            raise SettingsError([Problem(("servers",), f"ASYNCCTL_DATABASE_SERVERS: {error}")]) from error
         for warning in self._catalogue.warnings:
             running.logger.warning(warning)
 
