@@ -10,7 +10,7 @@ import os
 import random
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,18 +20,13 @@ import orjson
 import yaml
 from aiohttp import web
 
-from asyncctl.apiserver import behaviour, discovery, errors, openapi, request, reviews
-from asyncctl.apiserver.collector import Collector
-from asyncctl.apiserver.crd import Definitions
+from asyncctl.apiserver import discovery, errors, openapi, request, reviews
+from asyncctl.apiserver.cluster import Cluster
 from asyncctl.apiserver.errors import ApiError
-from asyncctl.apiserver.registry import DeleteOptions, Registry, Write
-from asyncctl.apiserver.request import WriteOptions
-from asyncctl.apiserver.resources import ResourceKind, builtins
-from asyncctl.apiserver.rest import Answer, Incoming, Rest, Stream
-from asyncctl.apiserver.store import Record, Store
+from asyncctl.apiserver.resources import builtins
+from asyncctl.apiserver.rest import Answer, Incoming, Stream
 from asyncctl.apiserver.wire import JsonObject
 
-_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _LINGER = 0.05
 """Seconds that open watches have to end by themselves when the server stops, before they are cancelled."""
@@ -72,32 +67,19 @@ class ApiServer:
         self._host = host
         self._port = port
         self._version = version
-        self._store = Store(history)
-        self._registry = Registry(self._store, now, rng or random.Random())
-        self._builtins = {(kind.group, kind.version, kind.plural): kind for kind in builtins()}
-        crds = self._builtins["apiextensions.k8s.io", "v1", "customresourcedefinitions"]
-        self._definitions = Definitions(crds, self._store, now, self._delete_all)
-        self._collector = Collector(self._registry, self._storage_kinds)
-        self._registry.stored = self._stored
-        self._registry.removed = self._removed
-        self._rest = Rest(
-            self._store,
-            self._registry,
-            self._kind_at,
-            self._built_in,
-            self._definitions.terminating,
-            now,
-            bookmark_interval,
-        )
-        for kind in self._builtins.values():
-            self._registry.collection(kind)
+        self._now = now
+        self._history = history
+        self._bookmark_interval = bookmark_interval
+        self._rng = rng or random.Random()
+        self._cluster: Cluster | None = None
         self._runner: web.ServerRunner | None = None
         self._streams: dict[asyncio.Task[object], Stream] = {}
 
     async def __aenter__(self) -> Self:
         """Listen. Raise OSError when the port is taken."""
-        for name in _NAMESPACES:
-            self._create_namespace(name)
+        # The types of the built-in kinds are read from a file of the package.
+        kinds = await asyncio.to_thread(builtins)
+        self._cluster = Cluster(kinds, self._now, self._history, self._bookmark_interval, self._rng)
         server = web.Server(self._handle, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=_LINGER)
         await self._runner.setup()
@@ -123,9 +105,14 @@ class ApiServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    @property
+    def _started(self) -> Cluster:
+        assert self._cluster is not None, "the API server is not started: use it as `async with`"
+        return self._cluster
+
     def compact(self) -> None:
         """Forget the history: whoever resumes from an older resourceVersion gets 410."""
-        self._store.compact()
+        self._started.store.compact()
 
     def write_kubeconfig(self, path: str | os.PathLike[str]) -> None:
         """Write a kubeconfig (mode 0600) whose only context, `asyncctl-apiserver`, is this server."""
@@ -142,51 +129,6 @@ class ApiServer:
         where.touch(mode=0o600)
         where.chmod(0o600)
         where.write_text(yaml.safe_dump(config, sort_keys=False))
-
-    def _create_namespace(self, name: str) -> None:
-        kind = self._builtins["", "v1", "namespaces"]
-        if name in self._registry.collection(kind).records:
-            return
-        obj: JsonObject = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}}
-        behaviour.default(kind, obj)
-        self._registry.create(Write(kind, "", "", WriteOptions("kube-apiserver")), obj)
-
-    def _kinds(self) -> list[ResourceKind]:
-        custom = [kind for kinds in self._definitions.served.values() for kind in kinds]
-        return [*self._builtins.values(), *custom]
-
-    def _storage_kinds(self) -> Iterator[ResourceKind]:
-        seen: set[str] = set()
-        for kind in self._kinds():
-            storage = behaviour.of(kind).storage
-            if storage not in seen:
-                seen.add(storage)
-                yield kind
-
-    def _kind_at(self, group: str, version: str, plural: str) -> ResourceKind | None:
-        if kind := self._builtins.get((group, version, plural)):
-            return kind
-        served = self._definitions.served.get(f"{plural}.{group}", ())
-        return next((kind for kind in served if kind.version == version), None)
-
-    def _built_in(self, group: str, version: str) -> bool:
-        return any(kind.group == group and kind.version == version for kind in self._builtins.values())
-
-    def _stored(self, kind: ResourceKind, record: Record) -> None:
-        if kind.resource == behaviour.CRD:
-            self._definitions.changed(record.key)
-        self._collector.stored(kind, record)
-
-    def _removed(self, kind: ResourceKind, record: Record) -> None:
-        self._collector.removed(kind, record)
-        if kind.resource == behaviour.CRD:
-            self._definitions.changed(record.key)
-        elif kind.custom:
-            self._definitions.touched(kind)
-
-    def _delete_all(self, kind: ResourceKind) -> None:
-        for record in list(self._registry.collection(kind).records.values()):
-            self._rest.delete_record(kind, record, DeleteOptions())
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         headers = {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private"}
@@ -244,7 +186,7 @@ class ApiServer:
         )
         if reviews.known(target.group, target.plural):
             return self._review(incoming)
-        return await self._rest.answer(incoming)
+        return await self._started.rest.answer(incoming)
 
     def _review(self, incoming: Incoming) -> Answer:
         request.form(incoming.accept, ())
@@ -263,7 +205,7 @@ class ApiServer:
         if path.startswith("/openapi/"):
             return self._openapi(path)
         accept = http.headers.get("Accept", "")
-        kinds = self._kinds()
+        kinds = self._started.kinds()
         if path.rstrip("/") in {"/api", "/apis"}:
             core = path.rstrip("/") == "/api"
             if re.search(r"g=apidiscovery\.k8s\.io", accept) and re.search(r"v=v2\b(?!beta)", accept):
@@ -280,7 +222,7 @@ class ApiServer:
         return _json(body)
 
     def _openapi(self, path: str) -> Answer:
-        kinds = self._kinds()
+        kinds = self._started.kinds()
         if path == "/openapi/v2":
             return _json(openapi.swagger(kinds))
         if path == "/openapi/v3":
