@@ -119,7 +119,9 @@ _LIST_META: JsonObject = {
 def _own_schema(kind: ResourceKind) -> JsonObject:
     if not kind.custom:
         return builtin_types()[kind.definition]
-    own = kind.schema.json if kind.schema else {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    own: JsonObject = (
+        kind.schema.json if kind.schema else {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    )
     implied = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},

@@ -75,4 +75,23 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile("".join(parts), re.ASCII)
     except re.error as error:
-        raise InvalidPatternError(f"error parsing regexp: {error.msg}: `{error.pattern!s}`") from error
+        raise InvalidPatternError(f"error parsing regexp: {_in_go(error, pattern)}") from error
+
+
+def _in_go(error: re.error, pattern: str) -> str:
+    """Say Python's complaint in Go's words, with the part of the pattern that Go shows."""
+    rest = pattern[error.pos or 0 :]
+    match error.msg.split(",")[0].split(" at ")[0]:
+        case "missing )":
+            return f"missing closing ): `{pattern}`"
+        case "unbalanced parenthesis":
+            return f"unexpected ): `{pattern}`"
+        case "unterminated character set":
+            return f"missing closing ]: `{rest}`"
+        case "nothing to repeat":
+            return f"missing argument to repetition operator: `{rest[:1]}`"
+        case "min repeat greater than max repeat":
+            repeat = re.search(r"\{\d+,\d+\}", pattern)
+            return f"invalid repeat count: `{repeat[0] if repeat else rest}`"
+        case other:
+            return f"{other}: `{pattern}`"

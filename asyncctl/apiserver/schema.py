@@ -186,6 +186,10 @@ _META_SCHEMA: JsonObject = {
 def _metadata() -> Node:
     node = _Compiler({}).node(_META_SCHEMA)
     node.go_type = "ObjectMeta"
+    for name, entry in (("ownerReferences", "OwnerReference"), ("managedFields", "ManagedFieldsEntry")):
+        items = node.properties[name].items
+        assert items is not None
+        items.go_type = entry
     return node
 
 

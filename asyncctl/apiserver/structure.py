@@ -1,6 +1,6 @@
 """Rules on an object's shape that walk the nodes of its schema: lists that are sets or maps, objects inside objects.
 
-Source: `listtype/validation.go` and `objectmeta/validation.go` of `k8s.io/apiextensions-apiserver/pkg/apiserver/schema`.
+Source: `listtype/validation.go` and `objectmeta/validation.go` of apiextensions-apiserver's `pkg/apiserver/schema`.
 """
 
 from collections.abc import Sequence

@@ -132,4 +132,4 @@ def _text(value: Json) -> str:
         case float():
             return go_float(value)
         case _:
-            return go_json(value).replace("\\u003c", "<").replace("\\u003e", ">").replace("\\u0026", "&")
+            return go_json(value)
