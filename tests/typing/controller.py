@@ -4,10 +4,8 @@
 
 from typing import Annotated, assert_type
 
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import Requeue
-from asyncctl.objects import ConfigMap, Meta, Resource, Spec
-from asyncctl.operator import Operator
+from asyncctl import Context, Meta, Operator, Requeue, Resource, Spec
+from asyncctl.objects import ConfigMap
 
 
 class WidgetSpec(Spec):
