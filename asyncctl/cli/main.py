@@ -61,8 +61,10 @@ def _dev(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(arguments)
     if parsed.exit and not parsed.demo:
         parser.error("--exit goes with --demo")
-    from asyncctl.cli import dev
-
+    try:
+        from asyncctl.cli import dev
+    except ModuleNotFoundError as error:
+        return _extra_needed("dev", error)
     return dev.main(os.environ, demo=parsed.demo, leave=parsed.exit)
 
 
@@ -77,8 +79,10 @@ def _apiserver(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
     parsed = parser.parse_args(arguments)
-    from asyncctl.cli import apiserver
-
+    try:
+        from asyncctl.cli import apiserver
+    except ModuleNotFoundError as error:
+        return _extra_needed("apiserver", error)
     return apiserver.main(parsed.kubeconfig, parsed.port)
 
 
@@ -95,6 +99,11 @@ def _version(arguments: Sequence[str]) -> int:
     _parser("asyncctl version", "What this is.").parse_args(arguments)
     print(f"asyncctl {__version__}")
     return 0
+
+
+def _extra_needed(command: str, error: ModuleNotFoundError) -> int:
+    print(f"asyncctl {command} needs {error.name}: pip install 'asyncctl[dev]'", file=sys.stderr)
+    return 2
 
 
 _CALLS = {"run": _run, "dev": _dev, "apiserver": _apiserver, "manifests": _manifests, "version": _version}

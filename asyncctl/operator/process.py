@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from asyncctl.client.errors import ConfigError
+from asyncctl.client.errors import ConfigError, TLSError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
@@ -54,7 +54,7 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         async with operator.running(settings=settings, logger=logger):
             await stop.wait()
             logger.info("stopping")
-    except* (ConfigError, SettingsError, ListenError) as group:
+    except* (ConfigError, TLSError, SettingsError, ListenError) as group:
         for error in _leaves(group):
             logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
         return_code = 2
