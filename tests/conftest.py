@@ -1,8 +1,101 @@
-"""What every test has: asyncio in debug mode, and one line at the end that names the backends the run had."""
+"""What every test has: asyncio in debug mode, no task left behind, no blocking call of ours in the event loop.
+
+And one line at the end of the run, which names the backends it had, and the test folders it skipped for want of one.
+"""
+
+import asyncio
+import inspect
+from collections import defaultdict
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from blockbuster import BlockBuster
+
+pytest_plugins = [
+    f"tests.{folder}.plugin"
+    for folder in ("controlplane", "postgres")
+    if (Path(__file__).parent / folder / "plugin.py").exists()
+]
+
+
+class Backends:
+    """What the run had of each backend. The fixture that starts one tells it here."""
+
+    def __init__(self) -> None:
+        self.had: dict[str, str] = dict.fromkeys(("embedded", "kube", "postgres"), "not used")
+        self.reasons: dict[str, str] = {}  # why a backend could not be had, as its skipped tests say it
+
+    def have(self, name: str, version: str = "yes") -> None:
+        """Note that the backend `name` runs, at `version`."""
+        self.had[name] = version
+
+    def lack(self, name: str, why: str) -> NoReturn:
+        """Note that `name` can't be had, and skip the test that wants it."""
+        self.had[name] = "no"
+        self.reasons[name] = f"no {name}: {why}"
+        pytest.skip(self.reasons[name])
+
+    def summary(self, skips: list[pytest.TestReport]) -> str:
+        """Return the line for the end of the run, in which `skips` are all skipped tests."""
+        had = ", ".join(f"{name} {version}" for name, version in self.had.items())
+        folders: dict[str, set[str]] = defaultdict(set)  # by the reason they were skipped for
+        for report in skips:
+            if isinstance(report.longrepr, tuple):
+                why = report.longrepr[2].removeprefix("Skipped: ")
+                folders[why].add(Path(report.nodeid.partition("::")[0]).parent.name)
+        wanting = {why: folders[why] for why in self.reasons.values() if why in folders}
+        count = len(set().union(*wanting.values()))
+        told = "; ".join(f"{', '.join(sorted(names))} ({why})" for why, names in wanting.items())
+        return f"backends: {had}; {count} suite{'' if count == 1 else 's'} skipped{told and ': '}{told}"
+
+
+BACKENDS = pytest.StashKey[Backends]()
+
+
+def pytest_configure(config):
+    config.stash[BACKENDS] = Backends()
+
+
+@pytest.fixture(scope="session")
+def backends(pytestconfig):
+    return pytestconfig.stash[BACKENDS]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost, and so last: pytest's own line alone comes after ours
+def pytest_terminal_summary(terminalreporter, config):
+    yield
+    terminalreporter.write_line(config.stash[BACKENDS].summary(terminalreporter.stats.get("skipped", [])))
 
 
 @pytest.fixture(scope="session")
 def anyio_backend():
     return "asyncio", {"debug": True}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_blocking_call():
+    """A call that blocks, made in an event loop by code of asyncctl or on its behalf, raises `BlockingError`."""
+    watch = BlockBuster(scanned_modules=["asyncctl"])
+    watch.activate()
+    yield
+    watch.deactivate()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector, name, obj):
+    if collector.istestfunction(obj, name) and inspect.iscoroutinefunction(obj):
+        pytest.mark.usefixtures("no_task_left")(obj)
+
+
+@pytest.fixture
+async def no_task_left():
+    """Fail an async test of whose tasks one is still pending a second after its end and that of its fixtures."""
+    before = asyncio.all_tasks()
+    yield
+    # One task is neither the test's nor ours: anyio's, which waits for this very line.
+    begun = {task for task in asyncio.all_tasks() - before if "_call_in_runner_task" not in repr(task.get_coro())}
+    left = (await asyncio.wait(begun, timeout=1))[1] if begun else set()
+    for task in left:
+        task.cancel("its test has ended")
+    assert not left, f"the test left {len(left)} pending: {', '.join(map(repr, left))}"

@@ -44,7 +44,7 @@ rm -rf "$2"
 """
 
 
-class PostgresUnavailable(Exception):  # noqa: N818 - it reads as what happened
+class PostgresUnavailable(Exception):
     """No temporary PostgreSQL can be had here; the text says why and what to do."""
 
 

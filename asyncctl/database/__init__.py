@@ -1,1 +1,1 @@
-"""The shipped controller: gives a team a PostgreSQL database from one `Database` object."""
+"""The shipped controller: a `Database` object gives a team a PostgreSQL database, and a Secret to connect to it."""

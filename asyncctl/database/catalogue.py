@@ -4,6 +4,7 @@ Passwords come from files beside it, never inline. What is wrong is told with fi
 again when they change; a bad new state keeps the last good one and shows in `problem`. It opens no connection.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,7 +27,7 @@ class CatalogueError(Exception):
     """The catalogue, or a file that it names, can't be used; the text names file, line and field."""
 
 
-class ServerRefused(Exception):  # noqa: N818 - it reads as what happened
+class ServerRefused(Exception):
     """A `Database` asks for a server that it can't have."""
 
     reason: ClassVar[str] = "ServerNotAllowed"
@@ -85,7 +86,7 @@ class Catalogue:
         return [
             f"server {name} has sslMode disable: passwords' proofs and data go over the network in clear"
             for name, known in self._known.items()
-            if known.server.ssl_mode == "disable"
+            if known.server.ssl_mode == "disable" and not _is_loopback(known.server.host)
         ]
 
     async def load(self) -> None:
@@ -140,6 +141,13 @@ class Catalogue:
             self.problem, self._known = None, known
         self._seen = seen  # also of a bad state: it is not parsed anew until something changes
         return True
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _stamp(path: Path) -> _Stamp:

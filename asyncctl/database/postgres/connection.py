@@ -105,7 +105,7 @@ class Secret(sql.Literal):
 class Connection:
     """One open session of the admin; made by `connect`."""
 
-    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Callable[[], None]) -> None:
+    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Callable[[], object]) -> None:
         self.server = server
         self.database = raw.info.dbname
         self.version = raw.info.server_version
@@ -198,7 +198,7 @@ async def connect(
     database: str | None = None,
     *,
     limits: Limits,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Connection]:
     """Open a session of the admin for the length of the block; one at a time for each task and server.
 

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - the names are the reasons that conditions show
 """What can go wrong with a PostgreSQL server, as one tree of errors with the reasons that conditions show.
 
 Each message says what happened, on which server and database, and what to do. None ever carries a password, a

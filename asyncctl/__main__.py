@@ -1,0 +1,5 @@
+"""`python -m asyncctl`."""
+
+from asyncctl.cli.main import main
+
+main()

@@ -1,0 +1,148 @@
+"""What is read of every object that passes by: its header. All else stays bytes until somebody asks.
+
+`managedFields` are cut out of the kept bytes; of a kind that this program applies, the program's own Apply entry is
+kept, which tells later whether an apply would change anything.
+"""
+
+import msgspec
+
+Key = tuple[str, str]
+"""Namespace (empty for a cluster-wide kind) and name."""
+
+PAUSED = "asyncctl/paused"
+
+
+class Owner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """An owner reference."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    """Whose object this is and how far it has come. `gc=False` holds: strings make no cycles."""
+
+    name: str
+    namespace: str
+    uid: str
+    version: int
+    """The resourceVersion; comparable within one resource of one server (KEP-5504)."""
+    generation: int
+    deleting: bool
+    finalizers: tuple[str, ...]
+    labels: dict[str, str]
+    owners: tuple[Owner, ...]
+    annotations: int
+    """A digest, within this process: it differs when the annotations do."""
+    paused: bool
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    @property
+    def controller(self) -> Owner | None:
+        """The owner that controls this object."""
+        return next((owner for owner in self.owners if owner.controller), None)
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """An object as it is kept: its header, its bytes without `managedFields`, and our own Apply entry's `fieldsV1`."""
+
+    header: Header
+    data: bytes
+    applied: bytes | None = None
+
+
+_NOTHING = msgspec.Raw()  # an optional Raw is not read as such: a union with None decodes to a dict
+
+
+class _Metadata(msgspec.Struct, gc=False, rename="camel"):
+    name: str
+    uid: str = ""
+    resource_version: str = "0"
+    namespace: str = ""
+    generation: int = 0
+    deletion_timestamp: str | None = None
+    finalizers: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    owner_references: tuple[Owner, ...] = ()
+    annotations: msgspec.Raw = _NOTHING
+    managed_fields: msgspec.Raw = _NOTHING
+
+
+class _Object(msgspec.Struct, gc=False):
+    metadata: _Metadata
+
+
+class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    fields_v1: msgspec.Raw = msgspec.field(name="fieldsV1", default=msgspec.Raw(b"{}"))
+
+
+_decode_object = msgspec.json.Decoder(_Object).decode
+_decode_managed = msgspec.json.Decoder(list[_ManagedFields]).decode
+_PAUSED = f'"{PAUSED}":"true"'.encode()
+
+
+def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
+    """Read the header of an object and copy its bytes out of the page or line they came in.
+
+    Args:
+        raw: The object as JSON.
+        manager: The field manager whose Apply entry is kept; None keeps none.
+
+    Raises:
+        msgspec.DecodeError: It is no object with a name.
+    """
+    metadata = _decode_object(raw).metadata
+    annotations = bytes(metadata.annotations)
+    data = bytes(raw)
+    applied = None
+    managed = bytes(metadata.managed_fields)
+    if managed:
+        if manager is not None:
+            applied = _own_fields(managed, manager)
+        data = _without(data, b'"managedFields":' + managed)
+    header = Header(
+        name=metadata.name,
+        namespace=metadata.namespace,
+        uid=metadata.uid,
+        version=int(metadata.resource_version),
+        generation=metadata.generation,
+        deleting=metadata.deletion_timestamp is not None,
+        finalizers=metadata.finalizers,
+        labels=metadata.labels,
+        owners=metadata.owner_references,
+        annotations=hash(annotations),
+        paused=_PAUSED in annotations,
+    )
+    return Entry(header, data, applied)
+
+
+def _own_fields(managed: bytes, manager: str) -> bytes | None:
+    if manager.encode() not in managed:
+        return None
+    for entry in _decode_managed(managed):
+        if entry.manager == manager and entry.operation == "Apply" and not entry.subresource:
+            return bytes(entry.fields_v1)
+    return None
+
+
+def _without(data: bytes, member: bytes) -> bytes:
+    """`data` without one member of an object; unchanged when it is not there exactly once, written without spaces."""
+    start = data.find(member)
+    if start < 0 or data.find(member, start + 1) >= 0:
+        return data
+    end = start + len(member)
+    if data[end : end + 1] == b",":
+        return data[:start] + data[end + 1 :]
+    if data[start - 1 : start] == b",":
+        return data[: start - 1] + data[end:]
+    return data[:start] + data[end:]

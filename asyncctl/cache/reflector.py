@@ -1,0 +1,252 @@
+"""List, then watch, for ever: keeps one store equal to what the server has.
+
+An explicit state machine: `Listing` -> `Watching` -> ... -> `BackingOff`, with `Probing` between a broken connection
+and the next watch, because a server that has been restored from a backup answers a watch from its future with
+silence. What can be lost is nothing: a gap is closed by a list, which announces what vanished in it. After
+client-go's `tools/cache/reflector.go`; where it differs: first lists are paged without a resourceVersion, and only
+410 (or a version the server calls too large) drops the resume point.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+import msgspec
+
+from asyncctl.cache.header import Entry, read_entry
+from asyncctl.cache.store import Store
+from asyncctl.client.client import Client, Page
+from asyncctl.client.errors import (
+    Gone,
+    KubernetesError,
+    NotFound,
+    ServerTimeout,
+    StatusError,
+    StreamError,
+    Target,
+    TooManyRequests,
+    error_from_reply,
+)
+from asyncctl.clock import Clock
+from asyncctl.objects.resource import ResourceType
+from asyncctl.observe.logs import Logger
+from asyncctl.observe.metrics import InformerMetrics
+from asyncctl.queue.backoff import Backoff, Random, Restarts
+
+SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
+SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """About to list; `version` is the oldest state that will do, None: whatever the server calls current."""
+
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """About to watch from the store's progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """About to ask whether the server still knows our progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackingOff:
+    """Waiting, then `then`."""
+
+    then: "Listing | Watching | Probing"
+
+
+State = Listing | Watching | Probing | BackingOff
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _Versioned(msgspec.Struct):
+    metadata: "_Version"
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    resource_version: str
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_versioned = msgspec.json.Decoder(_Versioned).decode
+
+
+class Reflector:
+    """Feeds `store` with the objects of `kind` in `namespace` (None: everywhere)."""
+
+    def __init__(
+        self,
+        client: Client,
+        kind: ResourceType,
+        store: Store,
+        *,
+        clock: Clock,
+        random: Random,
+        logger: Logger,
+        metrics: InformerMetrics,
+        namespace: str | None = None,
+        labels: str | None = None,
+        manager: str | None = None,
+    ) -> None:
+        self._client = client
+        self._kind = kind
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._logger = logger
+        self._metrics = metrics
+        self._namespace = namespace
+        self._labels = labels
+        self._manager = manager
+        self._restarts = Restarts(Backoff(base=0.8, maximum=30.0, full=True), quiet=120.0, clock=clock, random=random)
+        self.synced = asyncio.Event()
+        self.problem: str | None = "the first list has not come yet"
+        """Why the cache is not current, or None."""
+
+    async def run(self) -> None:
+        """Run until cancelled. No answer of the server ends it."""
+        state: State = Listing()
+        while True:
+            match state:
+                case Listing():
+                    state = await self._guard(self._list(state), state)
+                case Watching():
+                    state = await self._guard(self._watch(), state)
+                case Probing():
+                    state = await self._guard(self._probe(), state)
+                case BackingOff():
+                    await self._clock.sleep(self._restarts.next())
+                    state = state.then
+
+    async def _guard(self, step: Coroutine[object, object, State], state: Listing | Watching | Probing) -> State:
+        """The next state after `step`, also where it failed."""
+        try:
+            return await step
+        except Gone:
+            self._restart("expired", None)
+            return Listing(None)
+        except KubernetesError as error:
+            self._restart("error", error)
+            if isinstance(error, NotFound) or (isinstance(error, StatusError) and error.code == 403):
+                return BackingOff(Listing(None))
+            if isinstance(state, Listing):
+                too_large = isinstance(error, ServerTimeout) and state.version is not None
+                return BackingOff(Listing(None) if too_large else state)
+            # refused, 429 and 5xx: the server has enough to do, do not list anew
+            same_server = isinstance(error, StatusError | TooManyRequests)
+            return BackingOff(Watching() if same_server else Probing())
+        except (msgspec.DecodeError, ValueError) as error:
+            self._restart("error", error)
+            return BackingOff(Listing(None))
+
+    def _restart(self, cause: str, error: Exception | None) -> None:
+        self._metrics.restarted(cause)
+        if error is None:
+            return
+        self._metrics.synced(False)
+        text = str(error)
+        if text != self.problem:  # an outage is told once, not each time it is met
+            self._logger.warning("the cache is not current", resource=self._kind.resource, cause=text)
+        self.problem = text
+
+    def _healthy(self) -> None:
+        if self.problem is not None and self.synced.is_set():
+            self._logger.info("the cache is current again", resource=self._kind.resource)
+        self.problem = None
+        self._metrics.synced(True)
+
+    async def _list(self, state: Listing) -> State:
+        entries, version = await self._list_pages(state.version)
+        self._store.replace(entries, version)
+        self._healthy()
+        self.synced.set()
+        return Watching()
+
+    async def _list_pages(self, version: str | None) -> tuple[list[Entry], int]:
+        entries: list[Entry] = []
+        token = ""
+        while True:
+            try:
+                page = await self._page(token, version)
+            except Gone:
+                if not token:
+                    raise
+                entries.clear()
+                page = await self._page("", None, limit=0)  # one that can't expire half way
+            entries += [read_entry(item, self._manager) for item in page.items]
+            token = page.continue_token
+            if not token:
+                return entries, int(page.resource_version)
+
+    async def _page(self, token: str, version: str | None, limit: int = 500) -> Page:
+        return await self._client.list_page(
+            self._kind, namespace=self._namespace, labels=self._labels, limit=limit,
+            continue_token=token, resource_version=version,
+        )  # fmt: skip
+
+    async def _watch(self) -> State:
+        opened = self._clock.monotonic()
+        heard = False
+        loop = asyncio.get_running_loop()
+        try:
+            async with (
+                asyncio.timeout(SILENT) as silence,
+                self._client.watch(
+                    self._kind,
+                    resource_version=str(self._store.progress),
+                    timeout_seconds=290 + int(290 * self._random()),
+                    namespace=self._namespace,
+                    labels=self._labels,
+                ) as batches,
+            ):
+                self._healthy()
+                async for batch in batches:
+                    for line in batch:
+                        if line:
+                            self._deliver(line)
+                            heard = True
+                    silence.reschedule(loop.time() + SILENT)
+                    self._metrics.heard()
+        except TimeoutError:
+            self._metrics.restarted("silent")
+            return Probing()
+        self._metrics.restarted("end")
+        if not heard and self._clock.monotonic() - opened < SHORT:
+            return BackingOff(Watching())
+        return Watching()
+
+    async def _probe(self) -> State:
+        """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
+        page = await self._client.list_page(self._kind, namespace=self._namespace, limit=1)
+        if int(page.resource_version) < self._store.progress:
+            self._restart("probe", StreamError(
+                f"the server is at resourceVersion {page.resource_version}, we have seen {self._store.progress}: "
+                "it was restored or replaced; listing anew"
+            ))  # fmt: skip
+            return Listing(None)
+        return Watching()
+
+    def _deliver(self, line: bytes) -> None:
+        event = _decode_event(line)
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                self._store.upsert(read_entry(event.object, self._manager))
+            case "DELETED":
+                self._store.remove(read_entry(event.object, self._manager))
+            case "BOOKMARK":
+                self._store.advance(int(_decode_versioned(event.object).metadata.resource_version))
+            case "ERROR":
+                target = Target("watch", self._kind.resource, self._namespace)
+                raise error_from_reply(target, 500, bytes(event.object), {})
+            case unknown:
+                raise StreamError(f"watch {self._kind.resource}: unknown event type {unknown!r}")

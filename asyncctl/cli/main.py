@@ -1,0 +1,100 @@
+"""The command line: parse, call, print. A command's own modules are imported when it is called, not before."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from asyncctl.version import __version__
+
+_COMMANDS = """\
+commands:
+  run         the daemon: gives each Database object a PostgreSQL database
+  dev         all of it on this machine: API server, PostgreSQL and daemon
+  apiserver   the embedded API server alone, for kubectl and for tests
+  manifests   write what is generated from the code: the CRD
+  version     what this is
+
+`asyncctl COMMAND --help` tells more; `asyncctl run --help` lists every setting."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that `arguments` (default: those of the process) name, and exit with its code."""
+    parser = _parser("asyncctl", "The asyncio-native controller runtime for Kubernetes, and its Database controller.")
+    parser.epilog = _COMMANDS
+    parser.add_argument("command", metavar="COMMAND", choices=list(_CALLS), nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help()
+        sys.exit(2)
+    sys.exit(_CALLS[parsed.command](parsed.rest))
+
+
+def _parser(program: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{program} COMMAND [OPTIONS]" if program == "asyncctl" else None,
+    )  # fmt: skip
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from asyncctl.database.operator import database_operator
+    from asyncctl.operator.process import main as serve
+
+    operator = database_operator()
+    parser = _parser("asyncctl run", "The daemon. It is configured by environment variables alone.")
+    parser.epilog = operator.settings.describe(os.environ)
+    parser.parse_args(arguments)
+    return serve(operator, os.environ)
+
+
+def _dev(arguments: Sequence[str]) -> int:
+    parser = _parser(
+        "asyncctl dev",
+        "An embedded API server, a temporary PostgreSQL and the daemon, in one process on this machine.\n"
+        "Nothing is needed beforehand and nothing is left afterwards. Ctrl-C ends it.",
+    )
+    parser.add_argument("--demo", action="store_true", help="make a Database, and show how it becomes Running")
+    parser.add_argument("--exit", action="store_true", help="with --demo: end with 0 as soon as it is Running")
+    parsed = parser.parse_args(arguments)
+    if parsed.exit and not parsed.demo:
+        parser.error("--exit goes with --demo")
+    from asyncctl.cli import dev
+
+    return dev.main(os.environ, demo=parsed.demo, leave=parsed.exit)
+
+
+def _apiserver(arguments: Sequence[str]) -> int:
+    parser = _parser(
+        "asyncctl apiserver",
+        "The embedded API server, for development and tests: it keeps everything in memory and checks no credentials.\n"
+        "It listens on 127.0.0.1 and prints `ready PATH` once kubectl can use the kubeconfig. Ctrl-C ends it.",
+    )
+    parser.add_argument(
+        "--kubeconfig", metavar="PATH", type=Path, required=True, help="write the kubeconfig here (mode 0600)"
+    )
+    parser.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
+    parsed = parser.parse_args(arguments)
+    from asyncctl.cli import apiserver
+
+    return apiserver.main(parsed.kubeconfig, parsed.port)
+
+
+def _manifests(arguments: Sequence[str]) -> int:
+    parser = _parser("asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml.")
+    parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: to standard output")
+    parsed = parser.parse_args(arguments)
+    from asyncctl.cli import manifests
+
+    return manifests.main(parsed.output)
+
+
+def _version(arguments: Sequence[str]) -> int:
+    _parser("asyncctl version", "What this is.").parse_args(arguments)
+    print(f"asyncctl {__version__}")
+    return 0
+
+
+_CALLS = {"run": _run, "dev": _dev, "apiserver": _apiserver, "manifests": _manifests, "version": _version}

@@ -1,0 +1,243 @@
+"""What can go wrong between us and the API server, as one tree.
+
+`StatusError` is an answer of the server (its `Status`); `TransportError` means that there was no answer; `ConfigError`
+means that nobody could even be asked; `Fenced` means that this process may not write any more. Each says what happened,
+to which object, and what to do. Nothing here is ever raised for a bug of ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import orjson
+
+from asyncctl.objects.json import JsonObject
+
+
+class KubernetesError(Exception):
+    """The root of every error that talking to the API server can raise."""
+
+
+class ConfigError(KubernetesError):
+    """No usable cluster configuration; the text names each place that was looked at and what was missing there."""
+
+
+class Fenced(KubernetesError):
+    """A write was refused because this process no longer holds its Lease: here before it was sent, or by the server."""
+
+
+class TransportError(KubernetesError):
+    """The request got no answer: refused, reset, timed out. `sent` tells whether the server may have seen it."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class TLSError(TransportError):
+    """The connection is refused for a reason of TLS; the text names the host or file and the fix."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
+class StreamError(KubernetesError):
+    """A watch stream broke: a line that is not JSON, or an end in the middle of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request was about, for error texts and logs."""
+
+    verb: str
+    resource: str
+    namespace: str | None = None
+    name: str | None = None
+
+    def __str__(self) -> str:
+        where = "/".join(part for part in (self.namespace, self.name) if part)
+        return f"{self.verb} {self.resource} {where}".rstrip()
+
+
+class StatusError(KubernetesError):
+    """The API server said no. `reason` and `code` are its own; `causes` are (reason, message, field)."""
+
+    reason: ClassVar[str] = ""
+
+    def __init__(
+        self, target: Target, code: int, status: JsonObject, *, retry_after: float | None = None, audit_id: str = ""
+    ) -> None:
+        self.target = target
+        self.code = code
+        self.server_reason = str(status.get("reason") or "")
+        self.server_message = str(status.get("message") or "")
+        details = status.get("details")
+        self.details: JsonObject = details if isinstance(details, dict) else {}
+        self.retry_after = retry_after
+        self.audit_id = audit_id
+        super().__init__(f"{target}: {code} {self.server_reason or type(self).__name__}: {self.server_message}")
+
+    @property
+    def causes(self) -> list[tuple[str, str, str]]:
+        """Each cause as (reason, message, field path)."""
+        found = self.details.get("causes")
+        return [
+            (str(cause.get("reason", "")), str(cause.get("message", "")), str(cause.get("field", "")))
+            for cause in (found if isinstance(found, list) else [])
+            if isinstance(cause, dict)
+        ]
+
+
+class BadRequest(StatusError):
+    """400: the request makes no sense to the server."""
+
+    reason = "BadRequest"
+
+
+class Unauthorized(StatusError):
+    """401: the credentials are not accepted."""
+
+    reason = "Unauthorized"
+
+
+class Forbidden(StatusError):
+    """403: authenticated, but not allowed."""
+
+    reason = "Forbidden"
+
+
+class NamespaceBoundaryExceeded(Forbidden):
+    """The request is outside of `ASYNCCTL_NAMESPACES`; it was never sent. Not to be taken for `NotFound`."""
+
+    reason = "NamespaceBoundaryExceeded"
+
+
+class NotFound(StatusError):
+    """404: there is no such object, or no such kind."""
+
+    reason = "NotFound"
+
+
+class Conflict(StatusError):
+    """409: the object has changed since it was read; or, for a JSON Patch, its `test` failed."""
+
+    reason = "Conflict"
+
+
+class AlreadyExists(StatusError):
+    """409: an object of that name is there already."""
+
+    reason = "AlreadyExists"
+
+
+class ApplyConflict(StatusError):
+    """409 of a server-side apply: other managers own fields that we want (the causes name them)."""
+
+    reason = "ApplyConflict"
+
+
+class Gone(StatusError):
+    """410: the resourceVersion or continue token is no longer in the server's memory."""
+
+    reason = "Gone"
+
+
+class Expired(Gone):
+    """410 as list and watch say it."""
+
+    reason = "Expired"
+
+
+class Invalid(StatusError):
+    """422: the object breaks a rule of its schema; `causes` name the fields."""
+
+    reason = "Invalid"
+
+
+class TooManyRequests(StatusError):
+    """429: the server asks to come back later; `retry_after` is in seconds."""
+
+    reason = "TooManyRequests"
+
+
+class ServerError(StatusError):
+    """5xx, or a reply that is no Status at all (an HTML page of a proxy)."""
+
+    reason = "InternalError"
+
+
+class ServerTimeout(ServerError):
+    """The server could not answer in time."""
+
+    reason = "ServerTimeout"
+
+
+class ServiceUnavailable(ServerError):
+    """503: the server is there, but not serving."""
+
+    reason = "ServiceUnavailable"
+
+
+_BY_REASON: Mapping[str, type[StatusError]] = {
+    kind.reason: kind
+    for kind in (
+        BadRequest, Unauthorized, Forbidden, NotFound, Conflict, AlreadyExists, Gone, Expired, Invalid,
+        TooManyRequests, ServerError, ServerTimeout, ServiceUnavailable,
+    )
+} | {"Timeout": ServerTimeout}  # fmt: skip
+_BY_CODE: Mapping[int, type[StatusError]] = {
+    400: BadRequest, 401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone, 422: Invalid,
+    429: TooManyRequests, 503: ServiceUnavailable, 504: ServerTimeout,
+}  # fmt: skip
+
+_FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
+
+
+def error_from_reply(
+    target: Target, code: int, body: bytes, headers: Mapping[str, str], *, json_patch: bool = False
+) -> KubernetesError:
+    """The error for an answer of 400 and above, or for a `Status` that came where an object was asked for.
+
+    A body that is no Status keeps its first 200 characters in the message. `json_patch`: the server answers a failed
+    `test` with 422 and no causes, which means what a 409 means.
+    """
+    status = _status(body)
+    if status is None:
+        start = body[:200].decode(errors="replace").strip() or "(empty body)"
+        status = {"message": f"the reply is not a Kubernetes Status: {start}"}
+        kind = _BY_CODE.get(code, ServerError) if code in {401, 403, 404, 429} else ServerError
+    else:
+        kind = _BY_REASON.get(str(status.get("reason"))) or _BY_CODE.get(code) or ServerError
+    error = kind(target, code, status, retry_after=_retry_after(status, headers), audit_id=headers.get("Audit-Id", ""))
+    if isinstance(error, Forbidden) and _FENCE_MARK in error.server_message:
+        return Fenced(f"{target}: {error.server_message}")
+    if isinstance(error, Conflict) and any(reason == "FieldManagerConflict" for reason, _, _ in error.causes):
+        return ApplyConflict(target, code, status, audit_id=error.audit_id)
+    if json_patch and isinstance(error, Invalid) and not error.causes:
+        return Conflict(target, code, status, audit_id=error.audit_id)
+    return error
+
+
+def boundary_error(target: Target, namespaces: tuple[str, ...]) -> NamespaceBoundaryExceeded:
+    """The refusal of a request outside of the namespaces this process may touch."""
+    where = f"namespace {target.namespace!r}" if target.namespace else "all namespaces"
+    allowed = ", ".join(namespaces)
+    message = f"{where} is outside of ASYNCCTL_NAMESPACES ({allowed}); add it there, and its Role and RoleBinding"
+    return NamespaceBoundaryExceeded(target, 403, {"reason": "NamespaceBoundaryExceeded", "message": message})
+
+
+def _status(body: bytes) -> JsonObject | None:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return parsed if isinstance(parsed, dict) and parsed.get("kind") == "Status" else None
+
+
+def _retry_after(status: JsonObject, headers: Mapping[str, str]) -> float | None:
+    details = status.get("details")
+    wanted = headers.get("Retry-After") or (details.get("retryAfterSeconds") if isinstance(details, dict) else None)
+    try:
+        return float(wanted) if wanted is not None else None
+    except (TypeError, ValueError):  # an HTTP date: no API server sends one
+        return None

@@ -1,0 +1,65 @@
+"""What an author declares of one controller; nothing runs here."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from asyncctl.client.client import Kind
+from asyncctl.controller.context import Context
+from asyncctl.controller.finalizer import check_name
+from asyncctl.controller.outcome import Requeue
+from asyncctl.controller.sources import Predicate, Watch
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+Reconcile = Callable[[Context, T], Awaitable[Requeue | None]]
+CleanUp = Callable[[Context, T], Awaitable[None]]
+
+
+@runtime_checkable
+class Reconciler(Protocol[T_contra]):
+    """A class with a `reconcile` method, where state or dependencies are wanted."""
+
+    async def reconcile(self, ctx: Context, obj: T_contra, /) -> Requeue | None:
+        """Make the world match `obj`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration(Generic[T]):
+    """One controller, as declared by `Operator.controller`. Calling it calls the coroutine that was decorated."""
+
+    name: str
+    kind: Kind
+    reconcile: Reconcile[T]
+    watches: tuple[Watch, ...] = ()
+    """Every kind beside the primary one, with whom its changes wake."""
+    workers: int | None = None
+    when: Predicate | None = None
+    resync: timedelta | None = None
+    timeout: timedelta | None = None
+    finalizers: dict[str, CleanUp[Any]] = field(default_factory=dict)
+
+    async def __call__(self, ctx: Context, obj: T) -> Requeue | None:
+        """Run the pass."""
+        return await self.reconcile(ctx, obj)
+
+    def finalizer(self, name: str) -> Callable[[CleanUp[T]], CleanUp[T]]:
+        """Decorate the clean-up that has to return before an object may vanish.
+
+        Args:
+            name: The finalizer, such as `example.com/widgets`. It is put on before the first pass.
+
+        Raises:
+            ValueError: The name is no finalizer's, or was declared before.
+        """
+        check_name(name)
+        if name in self.finalizers:
+            raise ValueError(f"controller {self.name!r}: finalizer {name!r} is declared twice")
+
+        def declare(clean_up: CleanUp[T]) -> CleanUp[T]:
+            self.finalizers[name] = clean_up
+            return clean_up
+
+        return declare

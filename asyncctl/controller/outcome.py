@@ -1,0 +1,100 @@
+"""The contract of a reconcile: what a pass may return or raise, and what the queue does then.
+
+| the pass                                          | the queue                                            |
+|---------------------------------------------------|------------------------------------------------------|
+| returns None                                      | forgets earlier failures                             |
+| returns `Requeue(after=...)`                      | forgets, and adds after that time, ±10 %             |
+| raises `Conflict`                                 | adds fast, five times; then it counts                |
+| raises `TerminalError`                            | parks: no retry until the object changes, or slowly  |
+| raises what says nothing of the object            | adds with growing delay, never counted               |
+| raises anything else, or takes too long           | adds with growing delay, counted; parks at the limit |
+
+What says nothing of the object: no answer, 429, 5xx, a write that was fenced. An outage of ten minutes parks nothing.
+"""
+
+import enum
+from dataclasses import dataclass
+from datetime import timedelta
+
+from asyncctl.client.errors import (
+    ConfigError,
+    Conflict,
+    Fenced,
+    ServerError,
+    StreamError,
+    TooManyRequests,
+    TransportError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Run this object's next pass after a while, whether or not it changes. `after` is a timedelta, or seconds."""
+
+    after: timedelta | float
+
+    @property
+    def seconds(self) -> float:
+        """The delay in seconds."""
+        return self.after.total_seconds() if isinstance(self.after, timedelta) else float(self.after)
+
+
+class TerminalError(Exception):
+    """Retrying can't help: the object is parked until it changes, with condition `Stalled`.
+
+    Args:
+        message: What is wrong and what to do, for the condition's message and a Warning event.
+        reason: CamelCase, for the condition's reason.
+    """
+
+    def __init__(self, message: str, *, reason: str = "TerminalError") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TransientError(Exception):
+    """Something outside is down, which says nothing of the object: retried with growing delay, and never parked.
+
+    Args:
+        message: What is down, for the log.
+    """
+
+
+class NotOwned(Exception):
+    """An object of the wanted name exists and belongs to somebody else; it was not touched."""
+
+
+class Failure(enum.Enum):
+    """How a failed pass is treated."""
+
+    FAST = "conflict"
+    COUNTED = "error"
+    UNCOUNTED = "outage"
+    TERMINAL = "terminal"
+
+
+def classify(error: Exception) -> Failure:
+    """How the queue treats a pass that raised `error`."""
+    match error:
+        case TerminalError():
+            return Failure.TERMINAL
+        case Conflict():
+            return Failure.FAST
+        case (
+            TransientError()
+            | TransportError()
+            | TooManyRequests()
+            | ServerError()
+            | Fenced()
+            | StreamError()
+            | ConfigError()
+        ):
+            return Failure.UNCOUNTED
+        case _:
+            return Failure.COUNTED
+
+
+def retry_after(error: Exception) -> float:
+    """Seconds for which the server has asked us to wait."""
+    wanted = getattr(error, "retry_after", None)
+    return float(wanted) if wanted else 0.0

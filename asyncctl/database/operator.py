@@ -1,0 +1,31 @@
+"""The shipped program: one operator with one controller, declared as any author would."""
+
+from collections.abc import Iterable
+
+from asyncctl.cache.header import Header, Key
+from asyncctl.controller.sources import Watch
+from asyncctl.database.naming import LABEL, MANAGED, MANAGER
+from asyncctl.database.reconcile import DatabaseReconciler
+from asyncctl.database.settings import DatabaseSettings
+from asyncctl.database.types import Database
+from asyncctl.objects import Secret
+from asyncctl.operator import Operator
+
+FINALIZER = "database.finalizers.example.com"
+
+
+def database_operator() -> Operator:
+    """Declare it; each call makes one of its own."""
+    operator = Operator("database", settings=DatabaseSettings)
+    reconciler = DatabaseReconciler()
+    secrets = Watch(Secret, to=_database_of, labels=f"{MANAGED}={MANAGER}")
+    declared = operator.controller(Database, watches=[secrets])(reconciler)
+    declared.finalizer(FINALIZER)(reconciler.clean_up)
+    operator.on_startup(reconciler.start)
+    return operator
+
+
+def _database_of(secret: Header) -> Iterable[Key]:
+    """A Secret that somebody changed or deleted is put right at once."""
+    name = secret.labels.get(LABEL)
+    return [(secret.namespace, name)] if name else []

@@ -1,0 +1,28 @@
+"""What the shipped controller can be told beside the runtime's own settings."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from asyncctl.settings import Duration, Problem, Settings, setting
+
+
+class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):
+    """The settings of `asyncctl run`."""
+
+    servers: Path | None = setting(default=None, meaning="file with the catalogue of External servers")
+    drift: Duration = setting(
+        default=300.0,
+        at_least=1,
+        variable="ASYNCCTL_DATABASE_RESYNC",
+        meaning="how often each database is compared with what is wanted",
+    )
+
+    def check(self) -> Iterator[Problem]:
+        """See `Settings.check`."""
+        yield from super().check()
+        if self.namespaces and not self.cluster_id:
+            yield Problem(
+                ("cluster_id", "namespaces"),
+                "ASYNCCTL_CLUSTER_ID is not set: must be, with ASYNCCTL_NAMESPACES, since namespace kube-system (whose "
+                "uid is the default) is outside of them",
+            )

@@ -1,0 +1,6 @@
+"""A program made of controllers: what it declares, and the supervised life of it."""
+
+from asyncctl.operator.operator import Operator
+from asyncctl.operator.running import LeaseLost, Running
+
+__all__ = ["LeaseLost", "Operator", "Running"]

@@ -1,0 +1,163 @@
+"""What a program declares: its controllers and hooks. Declaring runs nothing and opens nothing; `run` and `running` do.
+
+Operators share nothing: several may run in one process.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, overload
+
+from asyncctl.client.client import Kind
+from asyncctl.client.config import ClusterConfig
+from asyncctl.clock import Clock, SystemClock
+from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler
+from asyncctl.controller.sources import Predicate, Watch, as_watch, to_controller_of
+from asyncctl.objects.json import JsonObject
+from asyncctl.objects.resource import Resource, Unstructured, resource_type_of
+from asyncctl.observe.logs import Logger
+from asyncctl.operator.running import Hook, Running
+from asyncctl.settings import Settings
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Resource)
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class _Decorator(Generic[T]):
+    """Takes a coroutine function, or an object with a `reconcile` method."""
+
+    def __init__(self, declare: Callable[[Reconcile[Any]], Declaration[Any]]) -> None:
+        self._declare = declare
+
+    def __call__(self, reconcile: Reconcile[T] | Reconciler[T]) -> Declaration[T]:
+        if isinstance(reconcile, Reconciler):
+            return self._declare(reconcile.reconcile)
+        return self._declare(reconcile)
+
+
+class Operator:
+    """A program of one or more controllers.
+
+    Args:
+        name: Lower-case; part of the field manager (`asyncctl-<name>`), of events and of the logs.
+        settings: The class of its settings, for a program that has its own.
+    """
+
+    def __init__(self, name: str, *, settings: type[Settings] = Settings) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"operator {name!r}: a name of lower-case letters, digits and dashes is needed")
+        self.name = name
+        self.settings = settings
+        self.declarations: list[Declaration[Any]] = []
+        self.startup: list[Hook] = []
+        self.shutdown: list[Hook] = []
+
+    @overload
+    def controller(
+        self, kind: type[R], *, name: str | None = ..., owns: Sequence[Kind | Watch] = ...,
+        watches: Sequence[Watch] = ..., reads: Sequence[Kind | Watch] = ..., workers: int | None = ...,
+        when: Predicate | None = ..., resync: timedelta | None = ..., timeout: timedelta | None = ...,
+    ) -> _Decorator[R]: ...  # fmt: skip
+    @overload
+    def controller(
+        self, kind: Unstructured, *, name: str | None = ..., owns: Sequence[Kind | Watch] = ...,
+        watches: Sequence[Watch] = ..., reads: Sequence[Kind | Watch] = ..., workers: int | None = ...,
+        when: Predicate | None = ..., resync: timedelta | None = ..., timeout: timedelta | None = ...,
+    ) -> _Decorator[JsonObject]: ...  # fmt: skip
+    def controller(
+        self,
+        kind: Kind,
+        *,
+        name: str | None = None,
+        owns: Sequence[Kind | Watch] = (),
+        watches: Sequence[Watch] = (),
+        reads: Sequence[Kind | Watch] = (),
+        workers: int | None = None,
+        when: Predicate | None = None,
+        resync: timedelta | None = None,
+        timeout: timedelta | None = None,
+    ) -> _Decorator[Any]:
+        """Declare a controller: decorate `async def reconcile(ctx, obj)`, or pass an object that has that method.
+
+        What is declared is what may be read from the cache, and what RBAC is generated for.
+
+        Args:
+            kind: The primary kind, a class or `Unstructured`.
+            name: Default: the kind's plural. Unique within the operator.
+            owns: Kinds it makes; a change of one wakes the object that controls it.
+            watches: Kinds whose changes wake whom their `to` says.
+            reads: Kinds that are cached and wake nobody.
+            workers: Passes at once; default `ASYNCCTL_WORKERS`.
+            when: Which changes of the primary matter; default: all but those of its status alone.
+            resync: How often each object is looked at anew; default `ASYNCCTL_RESYNC`.
+            timeout: How long a pass may take; default `ASYNCCTL_RECONCILE_TIMEOUT`.
+
+        Raises:
+            ValueError: The name is taken, or a kind is declared twice.
+        """
+        resource = resource_type_of(kind)
+        chosen = name or resource.plural
+        if any(declared.name == chosen for declared in self.declarations):
+            raise ValueError(f"operator {self.name!r} has a controller {chosen!r} already; give this one a name=")
+        sources = (
+            *(as_watch(each, to_controller_of(resource)) for each in owns),
+            *watches,
+            *(as_watch(each, None) for each in reads),
+        )
+        kinds = [resource_type_of(watch.kind) for watch in sources]
+        twice = {kind for kind in kinds if kinds.count(kind) > 1}
+        if twice:
+            raise ValueError(f"controller {chosen!r} declares {', '.join(map(str, twice))} twice; one Watch will do")
+
+        def declare(reconcile: Reconcile[Any]) -> Declaration[Any]:
+            declaration: Declaration[Any] = Declaration(
+                name=chosen, kind=kind, reconcile=reconcile, watches=sources,
+                workers=workers, when=when, resync=resync, timeout=timeout,
+            )  # fmt: skip
+            self.declarations.append(declaration)
+            return declaration
+
+        return _Decorator(declare)
+
+    def on_startup(self, hook: Hook) -> Hook:
+        """Run `hook` before the caches fill; what it raises ends the start."""
+        self.startup.append(hook)
+        return hook
+
+    def on_shutdown(self, hook: Hook) -> Hook:
+        """Run `hook` after the last pass."""
+        self.shutdown.append(hook)
+        return hook
+
+    def running(
+        self,
+        *,
+        settings: Settings,
+        logger: Logger,
+        config: ClusterConfig | None = None,
+        clock: Clock | None = None,
+    ) -> AbstractAsyncContextManager[Running]:
+        """The operator at work, as an async context manager; leaving it drains, gives the Lease back and stops.
+
+        Args:
+            settings: What to do; of the operator's settings class.
+            logger: Where to say it.
+            config: Which cluster; None searches as `runtime` says.
+            clock: Time.
+
+        Raises:
+            ConfigError: No cluster was found.
+            LeaseLost: In an exception group: somebody else leads now.
+        """
+        return Running(
+            self.name, self.declarations, settings=settings, logger=logger, clock=clock or SystemClock(),
+            startup=self.startup, shutdown=self.shutdown,
+        ).live(config)  # fmt: skip
+
+    def run(self) -> None:
+        """Run as a program until SIGTERM or SIGINT, and exit with the code that the end deserves."""
+        from asyncctl.operator.process import run
+
+        run(self)

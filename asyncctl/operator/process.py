@@ -1,0 +1,100 @@
+"""An operator as a program: the environment, signals and exit codes, in one place.
+
+Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost or something unforeseen happens; 2
+when the settings are wrong or no cluster is found; 128 + the signal's number on a second signal, at once.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from asyncctl.client.errors import ConfigError
+from asyncctl.clock import SystemClock
+from asyncctl.http import ListenError
+from asyncctl.observe.logs import Logger, make_logger, route_stdlib
+from asyncctl.operator.running import LeaseLost
+from asyncctl.settings import Settings, SettingsError
+from asyncctl.version import __version__
+
+if TYPE_CHECKING:
+    from asyncctl.operator.operator import Operator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(operator: "Operator") -> None:
+    """Run `operator` with the process's environment until it is told to stop, and exit."""
+    sys.exit(main(operator, os.environ))
+
+
+def main(operator: "Operator", environ: Mapping[str, str]) -> int:
+    """Run `operator` as `environ` says; returns the exit code."""
+    try:
+        settings = operator.settings.from_environment(environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    clock = SystemClock()
+    logger = make_logger(settings.log_level, settings.log_format, sys.stderr, clock)
+    for warning in operator.settings.unknown(environ):
+        logger.warning(warning)
+    with route_stdlib(logger), asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(serve(operator, settings, logger))
+
+
+async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int:
+    """Run until a signal comes; returns the exit code. Errors that a person can mend are told in one line."""
+    stop = asyncio.Event()
+    handle_signals(stop)
+    logger.info("starting", program=operator.name, version=__version__, pid=os.getpid())
+    try:
+        async with operator.running(settings=settings, logger=logger):
+            await stop.wait()
+            logger.info("stopping")
+    except* (ConfigError, SettingsError, ListenError) as group:
+        for error in _leaves(group):
+            logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
+        return_code = 2
+    except* LeaseLost as group:
+        for error in _leaves(group):
+            logger.error("ends, because the Lease is lost", cause=str(error))  # noqa: TRY400 - as above
+        return_code = 1
+    except* Exception as group:
+        for error in _leaves(group):
+            logger.critical("ends, because of an error that nobody foresaw", exc_info=error)
+        return_code = 1
+    else:
+        return_code = 0
+    return return_code
+
+
+def handle_signals(stop: asyncio.Event) -> None:
+    """Set `stop` on the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for each in SIGNALS:
+        loop.add_signal_handler(each, on_signal, int(each))
+
+
+def loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+    """Uvloop's loop where it is installed (extra `fast`), else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
