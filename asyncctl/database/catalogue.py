@@ -162,14 +162,14 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
         unknown = message.partition("unknown field `")[2].rstrip("`")
         field = f"{where}.{unknown}" if unknown else where
         hint = "; passwords come from files: adminPasswordFile" if "password" in unknown.lower() else ""
-        raise CatalogueError(f"{path}:{lines.get(field, 1)}: {_shown(field)}: {message}{hint}") from None
+        raise CatalogueError(f"{path}:{_line(field, lines)}: {_shown(field)}: {message}{hint}") from None
     known: dict[str, _Known] = {}
     for index, entry in enumerate(entries):
         at = f"$.servers[{index}]"
         if entry.name in known:
-            raise CatalogueError(f"{path}:{lines[at + '.name']}: {_shown(at)}.name: {entry.name} is there twice")
+            raise CatalogueError(f"{path}:{_line(f'{at}.name', lines)}: {_shown(at)}.name: {entry.name} is there twice")
         field = f"{at}.adminPasswordFile"
-        where = f"{path}:{lines[field]}: {_shown(field)}"
+        where = f"{path}:{_line(field, lines)}: {_shown(field)}"
         password = _text(path.parent / entry.admin_password_file, seen, where).removesuffix("\n").removesuffix("\r")
         if not password or "\0" in password:
             raise CatalogueError(f"{where}: {path.parent / entry.admin_password_file} holds no password")
@@ -177,7 +177,7 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
         if entry.ca_file is not None:
             ca_file = path.parent / entry.ca_file
             field = f"{at}.caFile"
-            _text(ca_file, seen, f"{path}:{lines[field]}: {_shown(field)}")
+            _text(ca_file, seen, f"{path}:{_line(field, lines)}: {_shown(field)}")
         server = Server(
             name=entry.name,
             host=entry.host,
@@ -205,12 +205,12 @@ def _text(path: Path, seen: dict[Path, _Stamp], where: str) -> str:
 
 def _parse(path: Path, text: str) -> tuple[object, dict[str, int]]:
     """Return the YAML document and the line of each of its fields, by msgspec's path: `$.servers[0].port`."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise CatalogueError(f"{path}:1: the file is empty; it needs `servers:`")
-        lines = {}
+        lines = {"$": 1}
         for field, line in _fields(node, "$"):
             if field in lines:
                 raise CatalogueError(f"{path}:{line}: {_shown(field)} is there twice")
@@ -219,10 +219,8 @@ def _parse(path: Path, text: str) -> tuple[object, dict[str, int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogueError(f"{path}:{line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError:
-        raise CatalogueError(f"{path}:1: not YAML: a character that it does not allow") from None
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a bad character, an impossible date, a loop
+        raise CatalogueError(f"{path}:1: not YAML that can be read: {type(error).__name__}") from None
 
 
 def _fields(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
@@ -235,6 +233,13 @@ def _fields(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
         for index, item in enumerate(node.value):
             yield f"{path}[{index}]", item.start_mark.line + 1
             yield from _fields(item, f"{path}[{index}]")
+
+
+def _line(field: str, lines: dict[str, int]) -> int:
+    """Return the line of a field, or of what holds it: a merged-in one has none of its own."""
+    while field not in lines:
+        field = field[: max(field.rfind("."), field.rfind("["))]
+    return lines[field]
 
 
 def _shown(field: str) -> str:
