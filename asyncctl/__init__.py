@@ -1,1 +1,65 @@
-"""The asyncio-native controller runtime for Kubernetes."""
+"""The asyncio-native controller runtime for Kubernetes: the names that a controller author needs.
+
+Objects of Kubernetes itself are in `asyncctl.objects`, errors of the API server in `asyncctl.client.errors`.
+"""
+
+from asyncctl.controller.context import Context
+from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
+from asyncctl.controller.sources import (
+    Predicate,
+    Watch,
+    annotations_changed,
+    any_change,
+    generation_changed,
+    labels_changed,
+)
+from asyncctl.objects import (
+    Column,
+    Condition,
+    Meta,
+    Part,
+    Resource,
+    Rule,
+    Spec,
+    Status,
+    Unstructured,
+    field,
+    list_map,
+    ready_column,
+)
+from asyncctl.operator import LeaseLost, Operator, Running
+from asyncctl.settings import Settings, SettingsError, setting
+from asyncctl.version import __version__
+
+__all__ = [
+    "Column",
+    "Condition",
+    "Context",
+    "LeaseLost",
+    "Meta",
+    "NotOwned",
+    "Operator",
+    "Part",
+    "Predicate",
+    "Requeue",
+    "Resource",
+    "Rule",
+    "Running",
+    "Settings",
+    "SettingsError",
+    "Spec",
+    "Status",
+    "TerminalError",
+    "TransientError",
+    "Unstructured",
+    "Watch",
+    "__version__",
+    "annotations_changed",
+    "any_change",
+    "field",
+    "generation_changed",
+    "labels_changed",
+    "list_map",
+    "ready_column",
+    "setting",
+]

@@ -157,7 +157,7 @@ ALLOWED = [
 
 
 def test_the_committed_file_is_what_the_types_say():
-    assert (BASES / "apps.example.com_databases.yaml").read_text() == crd_yaml(Database), "make manifests"
+    assert (BASES / "apps.example.com_databases.yaml").read_text() == crd_yaml(Database), "say `make manifests`"
 
 
 def test_nothing_but_crds_stands_in_the_folder_that_kubectl_applies():

@@ -1,0 +1,36 @@
+"""What an author writes about a controller, as type checkers see it."""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=error
+
+from typing import Annotated, assert_type
+
+from asyncctl.controller.context import Context
+from asyncctl.controller.outcome import Requeue
+from asyncctl.objects import ConfigMap, Meta, Resource, Spec
+from asyncctl.operator import Operator
+
+
+class WidgetSpec(Spec):
+    size: Annotated[int, Meta(ge=1, le=10)] = 1
+
+
+class Widget(Resource, group="example.com", version="v1"):
+    spec: WidgetSpec
+
+
+operator = Operator("widgets")
+
+
+@operator.controller(Widget, owns=[ConfigMap])
+async def reconcile(ctx: Context, widget: Widget) -> Requeue | None:
+    assert_type(widget.spec.size, int)
+    await ctx.apply(ConfigMap(name=widget.name, data={"size": str(widget.spec.size)}))
+    return None
+
+
+@reconcile.finalizer("example.com/widgets")
+async def clean_up(ctx: Context, widget: Widget) -> None: ...
+
+
+if __name__ == "__main__":
+    operator.run()
