@@ -268,7 +268,10 @@ def builtins() -> tuple[ResourceKind, ...]:
             has_generation=True,
             scale_paths=replicas,
             columns=(Column("Ready"), _age(), *_wide("Containers", "Images")),
-            empty={"spec": {"serviceName": "", "updateStrategy": {}}, "status": {"replicas": 0, "availableReplicas": 0}},
+            empty={
+                "spec": {"serviceName": "", "updateStrategy": {}},
+                "status": {"replicas": 0, "availableReplicas": 0},
+            },
         ),
         _built_in(
             "events.k8s.io",

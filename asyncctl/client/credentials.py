@@ -40,10 +40,12 @@ class Credentials:
 
     async def _read(self, file: Path) -> None:
         try:
-            token = (await anyio.to_thread.run_sync(file.read_text)).strip()
-        except OSError as error:
+            token = (await anyio.to_thread.run_sync(file.read_text, "ascii")).strip()
+            if not token:
+                raise ValueError("it is empty")  # noqa: TRY301 - one way out for all that is wrong with it
+        except (OSError, ValueError) as error:
             if self._fixed is None:
-                raise ConfigError(f"the token file {file} can't be read: {error.strerror}") from error
+                raise ConfigError(f"the token file {file} can't be used: {error}") from error
             return  # the last token may still be good; the server will say
         self._fixed = f"Bearer {token}"
         self._read_at = self._clock.monotonic()

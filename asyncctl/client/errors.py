@@ -37,8 +37,8 @@ class TransportError(KubernetesError):
 class TLSError(TransportError):
     """The connection is refused for a reason of TLS; the text names the host or file and the fix."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, sent=False)
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message, sent=sent)
 
 
 class StreamError(KubernetesError):

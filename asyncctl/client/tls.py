@@ -44,16 +44,16 @@ def make_context(config: ClusterConfig) -> ssl.SSLContext | None:
     return context
 
 
-def explain(server: str, error: BaseException) -> TLSError | None:
-    """The `TLSError` behind `error`, found along its causes; None when TLS is not the trouble."""
+def explain(server: str, error: BaseException) -> str | None:
+    """What TLS has to do with `error`, found along its causes; None when it is not the trouble."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
             hint = _VERIFY_HINTS.get(seen.verify_code, seen.verify_message)
-            return TLSError(f"{server}: {hint}")
+            return f"{server}: {hint}"
         if isinstance(seen, ssl.SSLError):
             if seen.reason == "WRONG_VERSION_NUMBER":
-                return TLSError(f"{server}: the server speaks plain HTTP on this port; use http://, or the TLS port")
-            return TLSError(f"{server}: the TLS handshake failed: {seen.reason or seen}")
+                return f"{server}: the server speaks plain HTTP on this port; use http://, or the TLS port"
+            return f"{server}: TLS has failed: {seen.reason or seen}"
         seen = seen.__cause__ or seen.__context__
     return None

@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 import aiohttp
 import anyio.to_thread
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import BytesPayload
+from aiohttp.payload import Payload
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -31,8 +31,10 @@ from asyncctl.client.errors import (
     ServerError,
     StatusError,
     Target,
+    TLSError,
     TooManyRequests,
     TransportError,
+    Unauthorized,
     error_from_reply,
 )
 from asyncctl.client.tls import explain, make_context
@@ -84,23 +86,33 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class _FencedBody(BytesPayload):
-    """A write's body, which asks the fence in the same step in which it hands itself and the headers to the socket."""
+class _FencedBody(Payload):
+    """A write's body, which asks the fence in the same step in which it hands itself and the headers to the socket.
+
+    No `BytesPayload`: that one warns of what is above 1 MiB, which an object may be.
+    """
+
+    _autoclose = True
 
     def __init__(self, value: bytes, content_type: str, fence: Fence) -> None:
         super().__init__(value, content_type=content_type)
+        self._size = len(value)
         self._fence = fence
         self.refused: Fenced | None = None
         self.sent = False
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        text: str = self._value.decode(encoding, errors)
+        return text
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
         try:
             self._fence()
         except Fenced as error:
             self.refused = error
             raise
         self.sent = True
-        await super().write_with_length(writer, content_length)
+        await writer.write(self._value)
 
 
 class Transport:
@@ -177,11 +189,12 @@ class Transport:
         if bucket is not None:
             self._metrics.limited(request.method, await bucket.acquire())
         refreshed = False
-        for attempt in range(1, self._tries + 1):
+        attempt = 1
+        while True:
             try:
                 return await self._try(request)
             except (StatusError, TransportError) as error:
-                if isinstance(error, StatusError) and error.code == 401 and not refreshed:
+                if isinstance(error, Unauthorized) and not refreshed:
                     refreshed = True
                     if await self._credentials.refresh():
                         self._metrics.retried(401, request.method)
@@ -191,13 +204,13 @@ class Transport:
                     raise
                 self._metrics.retried(error.code if isinstance(error, StatusError) else "<error>", request.method)
             await self._clock.sleep(delay)
-        raise AssertionError("the last try returns or raises")
+            attempt += 1
 
     def _retry_delay(self, request: Request, error: StatusError | TransportError, attempt: int) -> float | None:
         """Seconds until the next try, or None when there is none."""
-        if attempt == self._tries:
-            return None
         asked = error.retry_after if isinstance(error, StatusError) else None
+        if attempt == self._tries or not 0 <= (asked or 0) <= self._timeout:  # longer is for the queue to wait
+            return None
         if isinstance(error, TooManyRequests):
             return None if asked is None else jittered(asked, 0.25, self._random)
         unsent = isinstance(error, TransportError) and not error.sent
@@ -219,6 +232,9 @@ class Transport:
                 async with self._send(request, request.body if payload is None else payload) as response:
                     body = await response.read()
             code = response.status
+        except Fenced:
+            self._on_fenced()
+            raise
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if payload is not None and validity is not None and (payload.refused or validity.over):
                 self._on_fenced()
@@ -229,7 +245,7 @@ class Transport:
                 validity.cancel()
             self._metrics.answered(code, request.method, time.perf_counter() - started)
         self._note_warnings(response.headers, request.target)
-        if response.status < 400:
+        if response.status < 300:
             return Reply(response.status, body)
         json_patch = request.content_type == "application/json-patch+json"
         failure = error_from_reply(request.target, response.status, body, response.headers, json_patch=json_patch)
@@ -246,7 +262,9 @@ class Transport:
             async with asyncio.timeout(self._timeout) as deadline, self._send(request, None) as response:
                 code = response.status
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
-                if response.status >= 400:
+                if response.status == 401:
+                    await self._credentials.refresh()
+                if response.status >= 300:
                     raise error_from_reply(request.target, response.status, await response.read(), response.headers)
                 self._note_warnings(response.headers, request.target)
                 deadline.reschedule(None)
@@ -258,7 +276,7 @@ class Transport:
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
 
     @asynccontextmanager
-    async def _send(self, request: Request, body: bytes | BytesPayload | None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _send(self, request: Request, body: bytes | Payload | None) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = CIMultiDict({"Accept": request.accept})
         authorization = await self._credentials.current()
         if authorization is not None:
@@ -287,10 +305,10 @@ class Transport:
         return self._fence()
 
     def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
-        known = explain(self.config.server, error)
-        if known is not None:
-            return known
         server = self.config.server
+        known = explain(server, error)
+        if known is not None:
+            return TLSError(known, sent=sent and not isinstance(error, aiohttp.ClientConnectorError))
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             message = f"{target}: no connection to {server} within {CONNECT_TIMEOUT:g} s; is there a firewall between?"
             return TransportError(message, sent=False)
@@ -332,7 +350,10 @@ def _fenced(target: Target, payload: _FencedBody) -> Fenced:
 
 
 class _Validity:
-    """Ends a write's wait when the Lease's validity ends, unless it was renewed meanwhile."""
+    """Ends a write's wait when the Lease's validity ends, unless it was renewed meanwhile.
+
+    Raises `Fenced` when it has ended already.
+    """
 
     def __init__(self, fence: Fence, deadline: asyncio.Timeout) -> None:
         self._fence = fence
@@ -340,17 +361,19 @@ class _Validity:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.over = False
-        self._arm()
+        self._arm(fence())
 
-    def _arm(self) -> None:
+    def _arm(self, left: float) -> None:
+        if left != float("inf"):
+            self._timer = self._loop.call_later(left, self._look)
+
+    def _look(self) -> None:
         try:
-            left = self._fence()
+            self._arm(self._fence())
         except Fenced:
             self.over = True
-            self._deadline.reschedule(self._loop.time())
-            return
-        if left != float("inf"):
-            self._timer = self._loop.call_later(left, self._arm)
+            if not self._deadline.expired():
+                self._deadline.reschedule(self._loop.time())
 
     def cancel(self) -> None:
         if self._timer is not None:

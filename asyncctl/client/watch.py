@@ -30,5 +30,5 @@ async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
         tail = [rest] if rest else []
         waiting = len(rest)
         yield batch
-    if tail:
+    if waiting:
         raise StreamError("the watch ended in the middle of an event")

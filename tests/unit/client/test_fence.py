@@ -1,0 +1,225 @@
+"""The fence at the sender: no write leaves without it, wherever the request was when the Lease ran out."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from asyncctl.client.errors import Fenced, Target
+from asyncctl.client.transport import Lane, Request
+from tests.unit.support import http_server, make_transport, raw_server, status, until
+
+WRITE = Request(
+    target=Target("create", "configmaps", "team", "a"), method="POST", path="/w", lane=Lane.WRITE, body=b"{}"
+)
+READ = Request(target=Target("get", "configmaps", "team", "a"), method="GET", path="/r", lane=Lane.READ)
+
+
+class Validity:
+    """A fence in the hands of the test; time is the loop's."""
+
+    def __init__(self, seconds=float("inf")):
+        self.until = asyncio.get_running_loop().time() + seconds
+        self.asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        left = self.until - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise Fenced("the Lease is gone")
+        return left
+
+    def end(self):
+        self.until = float("-inf")
+
+
+class Counter(list):
+    def __call__(self):
+        self.append(1)
+
+
+async def test_a_write_without_the_lease_is_refused_and_counted_and_reads_go_on():
+    seen, fenced = [], Counter()
+
+    async def handler(request):
+        seen.append(request.method)
+        return web.json_response({})
+
+    validity = Validity(-1)
+    async with http_server(handler) as url, make_transport(url, fence=validity, on_fenced=fenced) as transport:
+        with pytest.raises(Fenced, match="the Lease is gone"):
+            await transport.request(WRITE)
+        await transport.request(READ)
+    assert seen == ["GET"]
+    assert fenced == [1]
+
+
+async def test_a_write_that_waits_for_a_free_connection_when_the_lease_ends_is_not_sent():
+    bodies, release = [], asyncio.Event()
+
+    async def handler(request):
+        bodies.append(await request.read())
+        await release.wait()
+        return web.json_response({})
+
+    validity = Validity()
+    async with http_server(handler) as url, make_transport(url, fence=validity, timeout=5) as transport:
+        first = [asyncio.create_task(transport.request(WRITE), name=f"first {n}") for n in range(32)]
+        await until(lambda: len(bodies) == 32)
+        late = asyncio.create_task(transport.request(WRITE), name="late")
+        asked = validity.asked
+        await until(lambda: validity.asked > asked)
+        validity.end()
+        release.set()
+        with pytest.raises(Fenced):
+            await late
+        await asyncio.gather(*first)
+    assert len(bodies) == 32
+
+
+async def test_the_fence_is_asked_after_the_connection_was_made(monkeypatch):
+    """The Lease ends while the connection is being made: not even the headers of the write leave."""
+    connected, got = asyncio.Event(), []
+
+    async def handler(reader, writer):
+        connected.set()
+        got.append(await reader.read(1000))
+
+    async with raw_server(handler) as url:
+        validity = Validity()
+        async with make_transport(url, fence=validity, timeout=5) as transport:
+            connector = transport._sessions[Lane.WRITE].connector
+            connect = connector.connect
+
+            async def slow_connect(*args, **kwargs):
+                connection = await connect(*args, **kwargs)
+                await connected.wait()
+                validity.end()
+                return connection
+
+            monkeypatch.setattr(connector, "connect", slow_connect)
+            with pytest.raises(Fenced, match="the Lease is gone"):
+                await transport.request(WRITE)
+        await until(lambda: got)
+    assert got == [b""]
+
+
+async def test_headers_and_body_leave_in_the_step_that_asks_the_fence():
+    """Between the fence's yes and the bytes in the socket nothing else may run."""
+    steps = []
+
+    async def handler(request):
+        return web.json_response({})
+
+    class Noting(Validity):
+        def __call__(self):
+            steps.append("asked")
+            asyncio.get_running_loop().call_soon(steps.append, "next step")
+            return super().__call__()
+
+    async with http_server(handler) as url, make_transport(url, fence=Noting()) as transport:
+        session = transport._sessions[Lane.WRITE]
+        await transport.request(WRITE)  # the connection is there from now on
+        ((connection, *_),) = ([pair[0] for pair in pool] for pool in session.connector._conns.values())
+        write = connection.transport.write
+        writelines = connection.transport.writelines
+        connection.transport.write = lambda data: (steps.append("sent"), write(data))
+        connection.transport.writelines = lambda data: (steps.append("sent"), writelines(data))
+        await asyncio.sleep(0)
+        steps.clear()
+        await transport.request(WRITE)
+    sent = steps.index("sent")
+    assert steps[sent - 1] == "asked"
+    assert steps.count("sent") == 1
+
+
+async def test_a_write_in_flight_when_the_lease_ends_is_given_up():
+    fenced, asked = Counter(), asyncio.Event()
+
+    async def handler(request):
+        asked.set()
+        await asyncio.sleep(3600)
+
+    async with (
+        http_server(handler) as url,
+        make_transport(url, fence=Validity(0.1), on_fenced=fenced, timeout=5) as transport,
+    ):
+        with pytest.raises(Fenced, match=r"create configmaps team/a: .* the write may have been made"):
+            await transport.request(WRITE)
+    assert asked.is_set()
+    assert fenced == [1]
+
+
+async def test_a_renewal_lets_a_write_in_flight_wait_on():
+    asked = asyncio.Event()
+
+    async def handler(request):
+        asked.set()
+        await asyncio.sleep(0.15)
+        return web.json_response({})
+
+    validity = Validity(0.08)
+    async with http_server(handler) as url, make_transport(url, fence=validity, timeout=5) as transport:
+        writing = asyncio.create_task(transport.request(WRITE), name="write")
+        await asked.wait()
+        validity.until += 60
+        assert (await writing).code == 200
+
+
+async def test_a_retry_asks_the_fence_again():
+    validity, seen = Validity(), []
+
+    async def handler(request):
+        seen.append(1)
+        validity.end()
+        return status(503, "ServiceUnavailable", "not now")
+
+    request = Request(target=WRITE.target, method="PATCH", path="/", lane=Lane.WRITE, body=b"{}", repeatable=True)
+    async with http_server(handler) as url, make_transport(url, fence=validity) as transport:
+        with pytest.raises(Fenced):
+            await transport.request(request)
+    assert seen == [1]
+
+
+async def test_a_sealed_transport_writes_nothing_and_says_why():
+    async def handler(request):
+        return web.json_response({})
+
+    async with http_server(handler) as url, make_transport(url) as transport:
+        await transport.request(WRITE)
+        transport.seal("somebody else leads")
+        with pytest.raises(Fenced, match="somebody else leads"):
+            await transport.request(WRITE)
+        assert (await transport.request(READ)).code == 200
+
+
+async def test_the_fence_of_the_api_server_is_known_by_its_message():
+    fenced = Counter()
+    message = "leases.x is forbidden: ValidatingAdmissionPolicy 'p' denied request: asyncctl-fenced: pod a leads"
+
+    async def handler(request):
+        return status(403, "Forbidden", message)
+
+    async with http_server(handler) as url, make_transport(url, on_fenced=fenced) as transport:
+        with pytest.raises(Fenced, match="pod a leads"):
+            await transport.request(WRITE)
+    assert fenced == [1]
+
+
+async def test_a_lease_that_ends_as_the_deadline_passes_leaves_no_error_behind():
+    """Both timers fire in one turn of the loop; the loop's exception handler must not hear of it."""
+    heard = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+
+    async def handler(request):
+        await asyncio.sleep(3600)
+
+    try:
+        async with http_server(handler) as url, make_transport(url, timeout=0.05, tries=1) as transport:
+            for _ in range(5):
+                transport._fence = Validity(0.05)
+                with pytest.raises(Exception, match=r"may have been made|no answer"):
+                    await transport.request(WRITE)
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert heard == []
