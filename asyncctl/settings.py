@@ -336,7 +336,8 @@ class Settings(_Declared, prefix="ASYNCCTL_"):
         """Read all settings; a variable that is absent or empty leaves the default.
 
         Raises:
-            SettingsError: its text lists every variable that is wrong, its value and what is allowed.
+            SettingsError: its text lists every variable that is wrong, its value and what is allowed; what is wrong
+                between variables is listed too, unless a required one is missing.
         """
         values: dict[str, Any] = {}
         problems: list[Problem] = []

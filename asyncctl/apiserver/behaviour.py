@@ -8,7 +8,7 @@ and workloads are stored, nothing runs.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from asyncctl.apiserver import causes as why, errors
+from asyncctl.apiserver import errors
 from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.schema import copy_json
 from asyncctl.apiserver.wire import Json, JsonObject
@@ -90,6 +90,10 @@ def cannot_handle(kind: ResourceKind, text: str) -> errors.ApiError:
     return errors.bad_request(message)
 
 
+_PACKAGES = {"": "core", "coordination.k8s.io": "coordination", "apiextensions.k8s.io": "apiextensions"}
+"""Go packages by group, as conversion errors name them."""
+
+
 def check_type(kind: ResourceKind, obj: JsonObject) -> None:
     """Hold `apiVersion` and `kind` of a body against what the path names; fill them in for a built-in kind."""
     api_version, name = obj.get("apiVersion") or "", obj.get("kind") or ""
@@ -101,19 +105,22 @@ def check_type(kind: ResourceKind, obj: JsonObject) -> None:
             )
         if api_version != kind.api_version:
             raise _other_version(api_version, kind)
-        if name != kind.kind:
-            cause = why.invalid("kind", name, f"must be {kind.kind}")
-            raise errors.invalid(kind.group, name, metadata(obj).get("name", ""), [cause])
         return
-    if name and name != kind.kind:
-        version = (api_version or kind.api_version).rpartition("/")[2]
-        raise errors.bad_request(
-            f'{name} in version "{version}" cannot be handled as a {kind.kind}: no kind "{name}" is registered for '
-            f'version "{api_version or kind.api_version}"'
-        )
-    if api_version and api_version != kind.api_version:
+    api_version, name = api_version or kind.api_version, name or kind.kind
+    _, _, version = api_version.rpartition("/")
+    group = api_version.rpartition("/")[0]
+    if group == kind.group and version == kind.version and name != kind.kind:
+        package = _PACKAGES.get(kind.group, kind.group.split(".")[0])
+        why_not = f"converting ({version}.{name}) to ({package}.{kind.kind}): unknown conversion"
+    elif group == kind.group and version != kind.version:
+        scheme = "pkg/runtime/scheme.go:111"
+        why_not = f'no kind "{name}" is registered for version "{api_version}" in scheme "{scheme}"'
+    elif api_version != kind.api_version:
         raise _other_version(api_version, kind)
-    obj["kind"], obj["apiVersion"] = kind.kind, kind.api_version
+    else:
+        obj["kind"], obj["apiVersion"] = name, api_version
+        return
+    raise errors.bad_request(f'{name} in version "{version}" cannot be handled as a {kind.kind}: {why_not}')
 
 
 def _other_version(api_version: str, kind: ResourceKind) -> errors.ApiError:

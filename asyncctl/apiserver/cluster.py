@@ -1,4 +1,4 @@
-"""The parts of the API server put together: the store, who writes to it, what follows from a write, and the kinds served.
+"""The parts of the API server put together: the store, who writes to it, what follows from a write, the kinds served.
 
 It knows no HTTP. Nothing in it waits but a read of a resourceVersion that is not there yet.
 """

@@ -1,4 +1,4 @@
-"""Why an object's JSON does not fit its Go type: the text behind a 400 `... cannot be handled as a ...`.
+"""Why an object's JSON does not fit its Go type: the reason behind a 400 `... cannot be handled as a ...: reason`.
 
 The real server decodes built-in objects, and everyone's metadata, into typed structs, and the first value of a wrong
 type fails the request. What is checked: JSON types, integer ranges, `Time` and `MicroTime` (exactly six digits),
@@ -22,17 +22,13 @@ _CLOCK_PARTS = (("15", r"\d\d?"), (":", ":"), ("04", r"\d\d"), (":", ":"), ("05"
 
 
 def decode_error(kind: ResourceKind, obj: JsonObject) -> str | None:
-    """Return what the server says to an object that it cannot decode, the beginning of the sentence included.
+    """Return why an object cannot be decoded, or None if it can.
 
-    None: it can. A custom object is checked in its metadata alone; its schema judges the rest.
+    A custom object is checked in its metadata alone; its schema judges the rest.
     """
     if kind.custom or kind.schema is None:
-        walk = _metadata_mismatches(obj.get("metadata"))
-    else:
-        walk = _mismatches(obj, kind.schema.root, kind.kind, "")
-    if (text := next(walk, None)) is None:
-        return None
-    return f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {text}'
+        return next(_metadata_mismatches(obj.get("metadata")), None)
+    return next(_mismatches(obj, kind.schema.root, kind.kind, ""), None)
 
 
 def _metadata_mismatches(metadata: Json) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Sets of field paths, and the walks over values that produce and use them: what server-side apply counts with.
 
 A path is a tuple of elements as they stand in `fieldsV1`: `f:name`, `k:{"key":"value"}`, `v:"value"`. How lists and
-maps are keyed comes from the kind's schema; where that is silent, maps are granular and lists atomic. The rules are those
-of `structured-merge-diff` (`typed/compare.go`, `typed/tofieldset.go`, `typed/merge.go`, `typed/remove.go`).
+maps are keyed comes from the kind's schema; where that is silent, maps are granular and lists atomic. The rules are
+those of `structured-merge-diff` (`typed/compare.go`, `typed/tofieldset.go`, `typed/merge.go`, `typed/remove.go`).
 """
 
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from asyncctl.apiserver import apply, behaviour, causes as why, crd, errors, validation, wire
+from asyncctl.apiserver import apply, behaviour, causes as why, crd, decoding, errors, validation, wire
 from asyncctl.apiserver.errors import Cause
 from asyncctl.apiserver.request import WriteOptions
 from asyncctl.apiserver.resources import ResourceKind
@@ -75,17 +75,17 @@ def decoded(kind: ResourceKind, obj: JsonObject, options: WriteOptions, strict: 
         ApiError: 400 when the type is another, or in strict mode when there is something to warn of.
     """
     behaviour.check_type(kind, obj)
-    if text := validation.decode_error(kind, obj):
-        raise behaviour.cannot_handle(kind, text)
+    if text := decoding.decode_error(kind, obj):
+        raise errors.bad_request(text)
+    behaviour.metadata(obj)
     complaints = list(strict)
     if kind.schema is not None:
+        kind.schema.default(obj)
         complaints += [f'unknown field "{path}"' for path in kind.schema.prune(obj)]
     if complaints and options.validation == "Strict":
         raise behaviour.cannot_handle(kind, f"strict decoding error: {', '.join(complaints)}")
     validation.prepare(kind, obj)
     behaviour.default(kind, obj)
-    if kind.schema is not None:
-        kind.schema.default(obj)
     behaviour.fill(obj, kind.empty)
     return complaints if options.validation == "Warn" else []
 

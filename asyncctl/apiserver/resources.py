@@ -268,7 +268,10 @@ def builtins() -> tuple[ResourceKind, ...]:
             has_generation=True,
             scale_paths=replicas,
             columns=(Column("Ready"), _age(), *_wide("Containers", "Images")),
-            empty={"spec": {"serviceName": "", "updateStrategy": {}}, "status": {"replicas": 0}},
+            empty={
+                "spec": {"serviceName": "", "updateStrategy": {}},
+                "status": {"replicas": 0, "availableReplicas": 0},
+            },
         ),
         _built_in(
             "events.k8s.io",
@@ -299,7 +302,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             status=True,
             has_generation=True,
             columns=(Column("Created At", "date", description=_AGE_DESCRIPTION),),
-            empty={"status": {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": None}},
+            empty={"status": {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}}},
         ),
         _built_in(
             "coordination.k8s.io",

@@ -322,7 +322,12 @@ def _timed_event(obj: JsonObject, *, core: bool) -> Iterator[Cause]:
 
 def _event_update(kind: ResourceKind, new: JsonObject, old: JsonObject) -> Iterator[Cause]:
     yield from _event(kind, new)
-    for name, path in (("regarding", "involvedObject"), ("reason", "reason"), ("note", "message"), ("type", "type")):
+    # The real server judges the reason twice, too.
+    for name, path in (
+        *(("regarding", "involvedObject"), ("reason", "reason"), ("note", "message"), ("reason", "reason")),
+        *(("type", "type"), ("action", "action"), ("related", "related"), ("eventTime", "eventTime")),
+        *(("reportingController", "reportingController"), ("reportingInstance", "reportingInstance")),
+    ):
         yield from immutable(path, new.get(name), old.get(name))
 
 

@@ -137,7 +137,8 @@ class SideServer:
         another = f"set {self._variable} to another one"
         if error.errno == errno.EADDRINUSE:
             return f"something listens there already; stop it or {another}"
-        if error.errno == errno.EADDRNOTAVAIL:
+        # From Python 3.13 on asyncio says so in words only.
+        if error.errno == errno.EADDRNOTAVAIL or "could not bind on any address" in str(error):
             return f"this machine does not have that address; {another}, such as 0.0.0.0:{self._address.port}"
         if error.errno == errno.EACCES:
             return f"that port is not allowed to this user; {another}, with a port from 1024 up"

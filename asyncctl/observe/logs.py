@@ -51,12 +51,13 @@ _HARMLESS_ENDING = re.compile(
     r"(name|namespace|path|file|folder|ref|kind|type|reason|count|seconds|version)s?$", re.IGNORECASE
 )
 # Values that give themselves away, wherever they stand: a SCRAM verifier, a JSON Web Token, an Authorization header, a
-# password in a URI or in SQL.
+# password in a URI or in SQL. Each alternative begins with fixed text and does not run over its own next beginning, so
+# that a long line costs no more than its length.
 _SECRET_VALUE = re.compile(
     r"(?P<scram>SCRAM-SHA-256\$)[^\s\"'\\,]+"
-    r"|(?P<jwt>\beyJ)[\w-]{8,}\.[\w-]+\.[\w-]*"
+    r"|(?P<jwt>(?<![\w-])eyJ)[\w-]{8,}\.[\w-]+\.[\w-]*"
     r"|(?P<header>\b(?:[Bb]earer|[Bb]asic) +)[\w.~+/=-]{8,}"
-    r"|(?P<uri>[a-z][a-z0-9+.-]*://[^\s:/@\"'\\]*:)[^\s/@\"'\\]+(?=@)"
+    r"|(?P<uri>://[^\s:/@\"'\\]{0,255}:)[^\s/@\"'\\]+(?=@)"
     r"|(?P<sql>\b(?:PASSWORD|password) +[Ee]?\\?')[^'\\]+"
 )
 

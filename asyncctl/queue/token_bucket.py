@@ -56,7 +56,7 @@ class TokenBucket:
             await waiter
         except asyncio.CancelledError:
             if not waiter.cancelled():  # it had its token already
-                self._tokens = min(self._burst, self._tokens + 1.0)
+                self._tokens += 1.0
                 self._hand_out()
             raise
         return self._clock.monotonic() - asked

@@ -150,7 +150,7 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, _Failures] = {}
         self._getters: deque[asyncio.Future[None]] = deque()
         self._closed = False
-        self._idle = asyncio.Event()
+        self._idle = asyncio.Event()  # set when closed and nothing is processed any more
         self._metrics.attach(self.statistics)
 
     def __len__(self) -> int:
@@ -289,8 +289,7 @@ class WorkQueue(Generic[K]):
     async def drain(self) -> None:
         """Hand out nothing more, drop what waits, return when nothing is processed; the deadline is the caller's."""
         self.close()
-        while self._processing:
-            self._idle.clear()
+        if self._processing:
             await self._idle.wait()
 
     def close(self) -> None:

@@ -128,10 +128,10 @@ async def test_dropping_one_login_keeps_what_it_made_for_the_owner(
 ):
     await ensure(admin, database, claim, limits=limits)
     session = log_in(login, PASSWORD, database)
-    session.execute("RESET ROLE")
     session.execute("SET ROLE NONE")
     session.execute(f"CREATE SCHEMA own AUTHORIZATION {login}")
     session.execute("CREATE TABLE own.things AS SELECT 1")
+    superuser.execute(f"SET ROLE {admin.admin_user}; REVOKE {login} FROM {admin.admin_user}; RESET ROLE")
     async with connect(admin, database, limits=limits) as inside:
         await drop_login(inside, login, claim=claim)
         await drop_login(inside, login, claim=claim)

@@ -217,6 +217,9 @@ def test_values_given_in_code_are_checked_the_same_way():
         Settings(metrics_tls=False)
     with pytest.raises(SettingsError, match="ASYNCCTL_LEASE_DURATION=5s: must be longer"):
         Settings(lease_duration=5)
+    with pytest.raises(SettingsError) as error:
+        Settings(lease_duration=0)
+    assert len(error.value.problems) == 1
 
 
 # A program's own

@@ -161,6 +161,7 @@ async def test_a_slow_scrape_does_not_hold_up_probes(get, slow):
 
 async def test_stop_takes_milliseconds_with_idle_connections_and_a_scrape_under_way(probes, metrics, slow):
     server = SideServer(ANY_PORT, probes, metrics)
+    tasks = asyncio.all_tasks()
     await server.start()
     async with asyncio.timeout(10):
         idle, idle_writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -173,6 +174,7 @@ async def test_stop_takes_milliseconds_with_idle_connections_and_a_scrape_under_
             began = time.monotonic()
             await server.stop()
             assert time.monotonic() - began < 1.0
+            assert asyncio.all_tasks() == tasks
             assert await idle.read() == b""
             assert await scrape.read() == b""
 

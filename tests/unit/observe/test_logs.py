@@ -137,6 +137,12 @@ def test_a_line_break_in_a_value_does_not_break_the_line(log, stream):
     assert len(stream.getvalue().splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["a.", "eyJ-", "://a:", "Bearer ", "SCRAM-SHA-256$", "password '", " "])
+def test_a_huge_value_costs_no_more_than_its_length(log, stream, text):
+    log.info("m", value=text * (1_000_000 // len(text)))
+    assert stream.record()["msg"] == "m"
+
+
 # Secrets
 
 SECRET = "hunter2-hunter2"

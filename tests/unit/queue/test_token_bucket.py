@@ -84,6 +84,14 @@ async def test_who_comes_later_does_not_overtake(asking, clock):
     assert [number for number, _ in asked.got] == [0, 1, 2]
 
 
+async def test_nobody_overtakes_while_the_timer_is_late(asking, clock):
+    asked = asking(1, 1)
+    await asked.ask(2)
+    clock._monotonic += 1  # a busy loop: the token is there, and its timer was not called yet
+    await asked.ask(1)
+    assert [number for number, _ in asked.got] == [0, 1]
+
+
 async def test_a_cancelled_waiter_takes_no_token(asking, clock):
     asked = asking(1, 1)
     await asked.ask(3)

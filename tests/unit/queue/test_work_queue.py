@@ -246,6 +246,13 @@ async def test_one_timer_serves_all_delays(queue, clock):
     assert await take_all(queue) == list(reversed(range(100)))
 
 
+async def test_a_later_delay_leaves_the_timer_alone(queue, clock, monkeypatch):
+    queue.add("a", after=1)
+    monkeypatch.setattr(clock, "call_at", lambda *_: pytest.fail("a timer was set"))
+    for number in range(10):
+        queue.add(number, after=2)
+
+
 class EarlyClock(FakeClock):
     """Calls a millisecond before the time, as event loops do that count in whole ones."""
 
@@ -365,6 +372,14 @@ async def test_a_wait_cancelled_as_its_key_comes_passes_the_key_on(queue, clock)
     assert first.cancelled()
 
 
+async def test_a_key_that_comes_as_a_wait_is_cancelled_goes_to_the_next(queue, clock):
+    first, second = await getting(queue, clock), await getting(queue, clock)
+    first.cancel()
+    queue.add("a")
+    assert await second == "a"
+    assert first.cancelled()
+
+
 async def test_a_key_passed_on_to_nobody_stays(queue, clock):
     only = await getting(queue, clock)
     queue.add("a")
@@ -385,18 +400,22 @@ async def test_cancelled_waits_leave_nothing_behind(queue, clock):
 
 
 async def test_drain_waits_for_what_is_processed_and_drops_the_rest(queue, clock):
-    queue.add("a")
-    queue.add("b")
-    queue.add("c", after=1)
+    for key in "abc":
+        queue.add(key)
+    queue.add("d", after=1)
+    await queue.get()
     await queue.get()
     draining = asyncio.create_task(queue.drain())
     await clock.settle()
     assert not draining.done()
-    assert queue.statistics()[:4] == (0, 0, 1, 0)
-    queue.add("d")
+    assert queue.statistics()[:4] == (0, 0, 2, 0)
+    queue.add("e")
     queue.add("a")
     queue.retry("a")
     queue.done("a")
+    await clock.settle()
+    assert not draining.done()
+    queue.done("b")
     await draining
     with pytest.raises(QueueClosed):
         await queue.get()

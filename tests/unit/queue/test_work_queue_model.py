@@ -118,11 +118,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), key=KEYS)
-    def worker_is_cancelled_as_a_key_comes(self, data, key):
+    @rule(data=st.data(), key=KEYS, first=st.booleans())
+    def worker_is_cancelled_as_a_key_comes(self, data, key, first):
+        worker = data.draw(st.sampled_from(self.workers))
+        if first:
+            worker.cancel()
         self.queue.add(key)
         self.model.add(key, 0, 0)
-        data.draw(st.sampled_from(self.workers)).cancel()
+        worker.cancel()
         self.settle()
 
     @precondition(lambda self: self.workers)

@@ -1,0 +1,226 @@
+"""The real API server, as a test sees it: objects as plain dicts, and what its audit log says about who wrote what."""
+
+import base64
+import http.client
+import json
+import secrets
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from tests.controlplane.controlplane import ControlPlane
+from tests.e2e.waiting import until
+
+Object = dict[str, Any]
+MERGE = "application/merge-patch+json"
+CRD_FILE = Path(__file__).parents[2] / "manifests/crd/bases/apps.example.com_databases.yaml"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+CRD_PATH = f"{CRDS}/databases.apps.example.com"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/controllers/leases"
+AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: None, verbs: [get, list, watch]}
+  - {level: Request, resources: [{group: "", resources: [secrets]}]}
+  - {level: Metadata}
+"""
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write that the API server answered."""
+
+    verb: str
+    resource: str  # with its subresource: `databases/status`
+    namespace: str
+    name: str
+    code: int
+
+
+class Cluster:
+    """What tests ask of the control plane, as its admin."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self.plane = plane
+        self._tls = ssl.create_default_context(cafile=plane.ca_file)
+
+    def call(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Object:
+        """Send one request; returns the answer, {} for 404. A refusal fails the test, but for those of a busy server."""
+        connection = http.client.HTTPSConnection(urlsplit(self.plane.url).netloc, timeout=30, context=self._tls)
+        headers = {"Authorization": f"Bearer {self.plane.admin_token}", "Content-Type": content_type}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            content = response.read().decode()
+        finally:
+            connection.close()
+        if response.status == 404:
+            return {}
+        if response.status in {429, 503}:
+            raise ConnectionError(content)
+        assert response.status < 300, f"{method} {path}: {response.status} {content}"
+        answer: Object = json.loads(content)
+        return answer
+
+    @property
+    def id(self) -> str:
+        """What claims in PostgreSQL call this cluster."""
+        return str(self.call("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"])
+
+    def install_crd(self) -> None:
+        """Make the CRD from the file in `manifests`; return when it is served."""
+        self.call("POST", CRDS, yaml.safe_load(CRD_FILE.read_text()))
+        until(lambda: condition(self.call("GET", CRD_PATH), "Established").get("status") == "True")
+        until(lambda: self.call("GET", "/apis/apps.example.com/v1/databases"), lambda found: "items" in found)
+
+    def remove_crd(self) -> None:
+        self.call("DELETE", CRD_PATH)
+        until(lambda: not self.call("GET", CRD_PATH) and not self.call("GET", "/apis/apps.example.com/v1/databases"))
+
+    def lease(self, name: str) -> Object:
+        found: Object = self.call("GET", f"{LEASES}/{name}").get("spec", {})
+        return found
+
+    def written_by(self, user: str) -> list[Write]:
+        """All writes of a user that got an answer, but those of Leases, in the order of the answers."""
+        return [
+            Write(
+                verb=entry["verb"],
+                resource="/".join(filter(None, (about["resource"], about.get("subresource")))),
+                namespace=about.get("namespace", ""),
+                name=about.get("name", ""),
+                code=entry["responseStatus"]["code"],
+            )
+            for entry in self._audited()
+            if entry["user"]["username"] == user and (about := entry["objectRef"])["resource"] != "leases"
+        ]
+
+    def passwords_sent(self) -> set[str]:
+        """Every password that anybody ever wrote into a Secret."""
+        found = set()
+        for entry in self._audited():
+            wanted = entry.get("requestObject") or {}
+            for value in ((wanted.get("data") or {}).get("password"),):
+                found |= {base64.b64decode(value).decode()} if value else set()
+        return found
+
+    def _audited(self) -> list[Object]:
+        lines = self.plane.audit_log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class Team:
+    """One namespace, as its tenants see it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.namespace = f"team-{secrets.token_hex(4)}"
+        self._databases = f"/apis/apps.example.com/v1/namespaces/{self.namespace}/databases"
+        self._secrets = f"/api/v1/namespaces/{self.namespace}/secrets"
+
+    def create(self, name: str = "orders", *, server: str = "main", **spec: object) -> Object:
+        wanted = {
+            "apiVersion": "apps.example.com/v1",
+            "kind": "Database",
+            "metadata": {"name": name},
+            "spec": {"provisioner": "External", "external": {"serverName": server}} | spec,
+        }
+        return self.cluster.call("POST", self._databases, wanted)
+
+    def database(self, name: str = "orders") -> Object:
+        return self.cluster.call("GET", f"{self._databases}/{name}")
+
+    def databases(self) -> list[Object]:
+        found: list[Object] = self.cluster.call("GET", self._databases).get("items", [])
+        return found
+
+    def patch(self, change: Object, name: str = "orders") -> Object:
+        return self.cluster.call("PATCH", f"{self._databases}/{name}", change, content_type=MERGE)
+
+    def look_again(self, name: str = "orders") -> None:
+        """Ask for a pass now, of an object that may be parked."""
+        self.patch({"metadata": {"annotations": {"asyncctl/reconcile-at": secrets.token_hex(4)}}}, name)
+
+    def delete(self, name: str = "orders") -> None:
+        self.cluster.call("DELETE", f"{self._databases}/{name}")
+
+    def until_running(self, name: str = "orders", deadline: float = 15.0) -> Object:
+        """Return the object when it is Running, and that was said of its newest spec."""
+        return until(lambda: self.database(name), is_running, deadline=deadline)
+
+    def until_refused(self, reason: str, name: str = "orders", deadline: float = 10.0) -> Object:
+        """Return the condition Ready when it is False for `reason`."""
+        seen = until(
+            lambda: self.database(name), lambda found: condition(found, "Ready").get("reason") == reason,
+            deadline=deadline,
+        )  # fmt: skip
+        assert condition(seen, "Ready")["status"] == "False"
+        return condition(seen, "Ready")
+
+    def until_gone(self, name: str = "orders", deadline: float = 10.0) -> None:
+        until(lambda: self.database(name), lambda found: not found, deadline=deadline)
+
+    def secret(self, name: str = "orders-credentials") -> Object:
+        return self.cluster.call("GET", f"{self._secrets}/{name}")
+
+    def secrets(self) -> list[Object]:
+        found: list[Object] = self.cluster.call("GET", self._secrets)["items"]
+        return found
+
+    def binding(self, name: str = "orders-credentials") -> dict[str, str]:
+        """The values of a Secret, decoded."""
+        return {key: base64.b64decode(value).decode() for key, value in self.secret(name)["data"].items()}
+
+    def make_secret(self, name: str, **values: str) -> Object:
+        wanted = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+        return self.cluster.call("POST", self._secrets, wanted)
+
+    def patch_secret(self, change: Object, name: str = "orders-credentials") -> Object:
+        return self.cluster.call("PATCH", f"{self._secrets}/{name}", change, content_type=MERGE)
+
+    def delete_secret(self, name: str = "orders-credentials") -> None:
+        self.cluster.call("DELETE", f"{self._secrets}/{name}")
+
+    def events(self, name: str = "orders") -> list[Object]:
+        """All events about one Database."""
+        found = self.cluster.call("GET", f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
+        return [event for event in found if event.get("regarding", {}).get("name") == name]
+
+    def reasons(self, name: str = "orders") -> list[str]:
+        return sorted(event["reason"] for event in self.events(name))
+
+    def versions(self) -> dict[str, str]:
+        """The resourceVersion of each Database, Secret and Event."""
+        objects = [*self.databases(), *self.secrets(), *(each for db in self.databases() for each in self.events(
+            db["metadata"]["name"]
+        ))]  # fmt: skip
+        return {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in objects}
+
+    def clear(self) -> None:
+        """Remove every Database whatever it waits for, and the namespace."""
+        for found in self.databases():
+            name = found["metadata"]["name"]
+            self.delete(name)
+            self.patch({"metadata": {"finalizers": None}}, name)
+        until(lambda: not self.databases())
+        self.cluster.call("DELETE", f"/api/v1/namespaces/{self.namespace}")
+
+
+def condition(found: Object, kind: str) -> Object:
+    conditions = found.get("status", {}).get("conditions") or []
+    return next((each for each in conditions if each["type"] == kind), {})
+
+
+def is_running(found: Object) -> bool:
+    status = found.get("status", {})
+    return (
+        status.get("phase") == "Running"
+        and condition(found, "Ready").get("status") == "True"
+        and status.get("observedGeneration") == found["metadata"]["generation"]
+    )

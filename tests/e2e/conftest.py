@@ -1,0 +1,151 @@
+"""The parts of an end-to-end test: an API server with an audit log, a PostgreSQL, a namespace, and daemons.
+
+The API server is one of its own, so that a test may take it away. Its users `a` and `b` are the daemons', and so the
+audit log tells them apart.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.controlplane.controlplane import ControlPlane
+from tests.e2e.cluster import AUDIT_POLICY, Cluster, Team
+from tests.e2e.daemon import Daemon
+from tests.e2e.proxy import Proxy
+from tests.e2e.server import Superuser
+
+USERS = ("a", "b")
+LOGS = pytest.StashKey[list[Path]]()
+
+
+def pytest_configure(config):
+    config.stash[LOGS] = []
+
+
+def pytest_collection_modifyitems(items):
+    """What reads all logs comes last."""
+    items.sort(key=lambda item: item.path.name == "test_secrecy.py" and item.path.parent.name == "e2e")
+
+
+@pytest.fixture(scope="session")
+def plane(kube, tmp_path_factory):
+    """A control plane that tests may hurt; `kube` has built its programs, or skips."""
+    policy = tmp_path_factory.mktemp("audit") / "policy.yaml"
+    policy.write_text(AUDIT_POLICY)
+    users = dict.fromkeys(USERS, ["system:masters"])
+    with ControlPlane(kube.programs, users=users, audit_policy=policy) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def cluster(plane):
+    cluster = Cluster(plane)
+    cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": "controllers"}})
+    cluster.install_crd()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def superuser(postgres):
+    return Superuser(postgres)
+
+
+@pytest.fixture
+def team(cluster, superuser):
+    """A namespace; what tests make in it, and for it in PostgreSQL, is gone afterwards."""
+    team = Team(cluster)
+    cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": team.namespace}})
+    yield team
+    team.clear()
+    superuser.clear(cluster.id, team.namespace)
+
+
+def write_catalogue(folder, *servers):
+    """Write the catalogue's file, and a password file for each server; returns its path."""
+    entries = []
+    for server in servers:
+        password = folder / f"{server.name}-password"
+        password.touch(0o600)
+        password.write_text(server.admin_password)
+        entries.append(
+            {
+                "name": server.name,
+                "host": server.host,
+                "port": server.port,
+                "sslMode": server.ssl_mode,
+                "adminUser": server.admin_user,
+                "adminPasswordFile": password.name,
+                "allowedNamespaces": ["team-*"],
+            }
+        )
+    catalogue = folder / "servers.yaml"
+    catalogue.write_text(yaml.safe_dump({"servers": entries}))
+    return catalogue
+
+
+@pytest.fixture
+def catalogue(tmp_path, admin):
+    """A catalogue with server `main`."""
+    return write_catalogue(tmp_path, admin)
+
+
+@pytest.fixture
+def proxy(postgres):
+    """The way to PostgreSQL, which a test may close."""
+    with Proxy(postgres.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def cut_off(tmp_path, admin, proxy):
+    """A catalogue whose server `main` is behind the proxy."""
+    return write_catalogue(tmp_path, replace(admin, port=proxy.port))
+
+
+@pytest.fixture
+def environment(tmp_path, plane, catalogue):
+    """Return the environment of a daemon: that of a user, all else by default but what a test machine dictates."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def make(user="a", **settings):
+        kubeconfig = tmp_path / f"kubeconfig-{user}"
+        if not kubeconfig.exists():
+            plane.kubeconfig(kubeconfig, user)
+        return {
+            "PATH": os.defpath,
+            "HOME": str(home),
+            "KUBECONFIG": str(kubeconfig),
+            "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+            "ASYNCCTL_DATABASE_SERVERS": str(catalogue),
+            "ASYNCCTL_POD_NAME": f"daemon-{user}",
+            "ASYNCCTL_LEASE_NAME": f"lease-{tmp_path.name.replace('_', '-').lower()}",
+        } | {f"ASYNCCTL_{name.upper()}": str(value) for name, value in settings.items()}
+
+    return make
+
+
+@pytest.fixture
+def start(request, tmp_path, environment, team):
+    """Start a daemon, of `user`, with settings: `start("b", lease_duration="2s")`. None outlives the test.
+
+    At the end no log may have a blemish. The daemons are gone before what they work on is cleared away.
+    """
+    daemons = []
+
+    def begin(user="a", *, environ=None, **settings):
+        log = tmp_path / f"daemon-{len(daemons)}.log"
+        request.config.stash[LOGS].append(log)
+        daemon = Daemon(environ if environ is not None else environment(user, **settings), log)
+        daemons.append(daemon)
+        return daemon
+
+    yield begin
+    for daemon in daemons:
+        daemon.kill()
+        print(f"--- {daemon.log.name}\n{daemon.text[-6000:]}")
+    blemishes = [line for daemon in daemons for line in daemon.blemishes()]
+    assert not blemishes, "\n".join(blemishes)

@@ -1,0 +1,93 @@
+"""A TCP proxy in a thread: takes a server away and gives it back, or makes it hang, without touching the server."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any, Self
+
+
+class Proxy:
+    """Forwards a loopback port to another.
+
+    While it is down, connections are refused, and the open ones are cut; while it is held, new ones get no answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.holding = False  # whether a connection has come since it is held
+        self._target = port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def up(self) -> None:
+        self._await(self._up())
+
+    def down(self) -> None:
+        self._await(self._down())
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no connection through in the block."""
+        self.holding = False
+        self._loop.call_soon_threadsafe(self._flows.clear)
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(self._flows.set)
+
+    def _await(self, step: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
+
+    async def _up(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _down(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._pipes.add(task)
+        try:
+            self.holding = not self._flows.is_set()
+            await self._flows.wait()
+            there, onward = await asyncio.open_connection("127.0.0.1", self._target)
+            try:
+                await asyncio.gather(_pump(reader, onward), _pump(there, writer))
+            finally:
+                onward.transport.abort()
+        except (OSError, asyncio.CancelledError):
+            pass  # cut, from either side
+        finally:
+            writer.transport.abort()
+            self._pipes.discard(task)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
+    with contextlib.suppress(OSError):
+        sink.write_eof()
