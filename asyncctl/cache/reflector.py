@@ -3,8 +3,8 @@
 An explicit state machine: `Listing` -> `Watching` -> ... -> `BackingOff`, with `Probing` between a broken connection
 and the next watch, because a server that has been restored from a backup answers a watch from its future with
 silence. What can be lost is nothing: a gap is closed by a list, which announces what vanished in it. After
-client-go's `tools/cache/reflector.go`; where it differs: first lists are paged without a resourceVersion, and only
-410 (or a version the server calls too large) drops the resume point.
+client-go's `tools/cache/reflector.go`; where it differs: lists are paged and without a resourceVersion, and only 410,
+403, 404 and what can't be read lead to one.
 """
 
 import asyncio
@@ -15,18 +15,16 @@ import msgspec
 
 from asyncctl.cache.header import Entry, read_entry
 from asyncctl.cache.store import Store
-from asyncctl.client.client import Client, Page
+from asyncctl.client.client import PAGE, Client, Page
 from asyncctl.client.errors import (
     Forbidden,
     Gone,
     KubernetesError,
     NamespaceBoundaryExceeded,
     NotFound,
-    ServerTimeout,
     StatusError,
     StreamError,
     Target,
-    TooManyRequests,
     Unauthorized,
     error_from_reply,
 )
@@ -42,9 +40,7 @@ SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed of
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """About to list; `version` is the oldest state that will do, None: whatever the server calls current."""
-
-    version: str | None = None
+    """About to list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,7 @@ class Reflector:
         while True:
             match state:
                 case Listing():
-                    state = await self._guard(self._list(state), state)
+                    state = await self._guard(self._list(), state)
                 case Watching():
                     state = await self._guard(self._watch(), state)
                 case Probing():
@@ -135,27 +131,21 @@ class Reflector:
         """The next state after `step`, also where it failed."""
         try:
             return await step
-        except Gone:
-            self._restart("expired", None)
-            return Listing(None)
+        except Gone:  # backed off from too: all who watch lose their place at once, and would list at once
+            self._metrics.restarted("expired")
+            return BackingOff(Listing())
+        except (NotFound, Forbidden, msgspec.DecodeError, ValueError, RecursionError) as error:
+            self._trouble("error", error)
+            return BackingOff(Listing())
         except KubernetesError as error:
-            self._restart("error", error)
-            if isinstance(error, NotFound) or (isinstance(error, StatusError) and error.code == 403):
-                return BackingOff(Listing(None))
+            self._trouble("error", error)
             if isinstance(state, Listing):
-                too_large = isinstance(error, ServerTimeout) and state.version is not None
-                return BackingOff(Listing(None) if too_large else state)
+                return BackingOff(state)
             # refused, 429 and 5xx: the server has enough to do, do not list anew
-            same_server = isinstance(error, StatusError | TooManyRequests)
-            return BackingOff(Watching() if same_server else Probing())
-        except (msgspec.DecodeError, ValueError) as error:
-            self._restart("error", error)
-            return BackingOff(Listing(None))
+            return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
 
-    def _restart(self, cause: str, error: Exception | None) -> None:
+    def _trouble(self, cause: str, error: Exception) -> None:
         self._metrics.restarted(cause)
-        if error is None:
-            return
         self._metrics.synced(False)
         text = f"{error}{self._advice(error)}"
         if text != self.problem:  # an outage is told once, not each time it is met
@@ -186,34 +176,33 @@ class Reflector:
         self.problem = None
         self._metrics.synced(True)
 
-    async def _list(self, state: Listing) -> State:
-        entries, version = await self._list_pages(state.version)
+    async def _list(self) -> State:
+        entries, version = await self._list_pages()
         self._store.replace(entries, version)
         self._healthy()
         self.synced.set()
         return Watching()
 
-    async def _list_pages(self, version: str | None) -> tuple[list[Entry], int]:
+    async def _list_pages(self) -> tuple[list[Entry], int]:
         entries: list[Entry] = []
         token = ""
         while True:
             try:
-                page = await self._page(token, version)
+                page = await self._page(token)
             except Gone:
                 if not token:
                     raise
                 entries.clear()
-                page = await self._page("", None, limit=0)  # one that can't expire half way
+                page = await self._page("", limit=0)  # one that can't expire half way
             entries += [read_entry(item, self._manager) for item in page.items]
             token = page.continue_token
             if not token:
                 return entries, int(page.resource_version)
 
-    async def _page(self, token: str, version: str | None, limit: int = 500) -> Page:
+    async def _page(self, token: str, limit: int = PAGE) -> Page:
         return await self._client.list_page(
-            self._kind, namespace=self._namespace, labels=self._labels, limit=limit,
-            continue_token=token, resource_version=version,
-        )  # fmt: skip
+            self._kind, namespace=self._namespace, labels=self._labels, limit=limit, continue_token=token
+        )
 
     async def _watch(self) -> State:
         opened = self._clock.monotonic()
@@ -250,11 +239,11 @@ class Reflector:
         """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
         page = await self._client.list_page(self._kind, namespace=self._namespace, limit=1)
         if int(page.resource_version) < self._store.progress:
-            self._restart("probe", StreamError(
+            self._trouble("probe", StreamError(
                 f"the server is at resourceVersion {page.resource_version}, we have seen {self._store.progress}: "
                 "it was restored or replaced; listing anew"
             ))  # fmt: skip
-            return Listing(None)
+            return Listing()
         return Watching()
 
     def _deliver(self, line: bytes) -> None:

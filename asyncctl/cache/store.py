@@ -21,7 +21,7 @@ class Store:
 
     def __init__(self) -> None:
         self._entries: dict[Key, Entry] = {}
-        self._overlay = Overlay()
+        self._overlay = Overlay(self._entries)
         self._handlers: list[Handler] = []
         self.progress = 0
         self.size = 0
@@ -38,7 +38,7 @@ class Store:
 
     def get(self, key: Key) -> Entry | None:
         """What is known of `key`, one's own writes included."""
-        return self._overlay.over(key, self._entries.get(key))
+        return self._overlay.over(key)
 
     def entries(self) -> Iterator[Entry]:
         """All entries as of now, one's own writes included; safe while the store changes."""
@@ -48,12 +48,11 @@ class Store:
                 yield entry
 
     def upsert(self, entry: Entry) -> None:
-        """The watch has shown an object."""
+        """The watch has shown an object; what it has shown before, or is past, is old news."""
         header = entry.header
-        old = self._entries.get(header.key)
-        if old is not None and old.header.uid == header.uid and old.header.version >= header.version:
+        if header.version <= self.progress:
             return
-        self._put(header.key, old, entry, initial=False)
+        self._put(header.key, self._entries.get(header.key), entry, initial=False)
         self.advance(header.version)
 
     def remove(self, entry: Entry) -> None:
@@ -62,11 +61,13 @@ class Store:
         old = self._entries.get(header.key)
         if old is not None and old.header.uid == header.uid:
             self._drop(old, initial=False)
-        self._overlay.forget(header.key, header.uid)
+        self._overlay.forget(header.uid)
         self.advance(header.version)
 
     def replace(self, entries: Iterable[Entry], version: int) -> None:
-        """A list has shown all there is: what it does not have is gone."""
+        """A list has shown all there is: what it does not have is gone. Only here may the progress go back."""
+        if version < self.progress:
+            self._overlay.clear()
         listed = {entry.header.key: entry for entry in entries}
         for key in [key for key in self._entries if key not in listed]:
             self._drop(self._entries[key], initial=True)
@@ -74,7 +75,6 @@ class Store:
             old = self._entries.get(key)
             if old is None or old.header.uid != entry.header.uid or old.header.version != entry.header.version:
                 self._put(key, old, entry, initial=True)
-        self._overlay.keep_tombstones({entry.header.uid for entry in listed.values()})
         self.progress = version
         self._overlay.advance(version)
 
@@ -104,7 +104,7 @@ class Store:
         header = old.header
         del self._entries[header.key]
         self.size -= len(old.data)
-        self._overlay.forget(header.key, header.uid)
+        self._overlay.forget(header.uid)
         self._tell(header, None, initial=initial)
 
     def _tell(self, old: Header | None, new: Header | None, *, initial: bool) -> None:

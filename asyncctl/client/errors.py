@@ -202,12 +202,15 @@ def error_from_reply(
     `test` with 422 and no causes, which means what a 409 means.
     """
     status = _status(body)
+    said = (status or {}).get("code")
+    code = said if isinstance(said, int) and said >= 400 else code  # the ERROR event of a watch comes with 200
     if status is None:
         start = body[:200].decode(errors="replace").strip() or "(empty body)"
         status = {"message": f"the reply is not a Kubernetes Status: {start}"}
         kind = _BY_CODE.get(code, ServerError) if code in {401, 403, 404, 429} else ServerError
     else:
-        kind = _BY_REASON.get(str(status.get("reason"))) or _BY_CODE.get(code) or ServerError
+        by_code = _BY_CODE.get(code, StatusError if 400 <= code < 500 else ServerError)
+        kind = _BY_REASON.get(str(status.get("reason")), by_code)
     error = kind(target, code, status, retry_after=_retry_after(status, headers), audit_id=headers.get("Audit-Id", ""))
     if isinstance(error, Forbidden) and _FENCE_MARK in error.server_message:
         return Fenced(f"{target}: {error.server_message}")

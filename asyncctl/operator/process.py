@@ -22,7 +22,7 @@ from asyncctl.version import __version__
 if TYPE_CHECKING:
     from asyncctl.operator.operator import Operator
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run(operator: "Operator") -> None:
@@ -72,7 +72,7 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
 
 
 def handle_signals(stop: asyncio.Event) -> None:
-    """Set `stop` on the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """Set `stop` on the first SIGTERM, SIGINT or SIGHUP (the terminal has gone); a second ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
@@ -81,7 +81,8 @@ def handle_signals(stop: asyncio.Event) -> None:
         stop.set()
 
     for each in SIGNALS:
-        loop.add_signal_handler(each, on_signal, int(each))
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(each, on_signal, int(each))
 
 
 def loop_factory() -> "type[asyncio.AbstractEventLoop] | None":

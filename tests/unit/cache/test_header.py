@@ -1,0 +1,148 @@
+"""What is read of an object's bytes, and what is kept of them."""
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given, strategies as st
+
+from asyncctl.cache.header import read_entry
+
+MANAGED = [
+    {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {}}},
+    {"manager": "ours", "operation": "Update", "fieldsV1": {"f:spec": {}}},
+    {"manager": "ours", "operation": "Apply", "subresource": "status", "fieldsV1": {"f:status": {}}},
+    {"manager": "ours", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:a": {}}}},
+]
+
+
+def raw(metadata, **rest):
+    return orjson.dumps({"metadata": metadata, **rest})
+
+
+def test_the_header_is_read():
+    entry = read_entry(
+        raw(
+            {
+                "name": "a",
+                "namespace": "team",
+                "uid": "u",
+                "resourceVersion": "12",
+                "generation": 3,
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "finalizers": ["x/y"],
+                "labels": {"l": "1"},
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "A", "name": "o", "uid": "1"},
+                    {"apiVersion": "v1", "kind": "B", "name": "p", "uid": "2", "controller": True, "new": 1},
+                ],
+            }
+        )
+    )
+    header = entry.header
+    assert header.key == ("team", "a")
+    assert (header.uid, header.version, header.generation, header.deleting) == ("u", 12, 3, True)
+    assert (header.finalizers, header.labels) == (("x/y",), {"l": "1"})
+    assert header.controller is not None
+    assert header.controller.name == "p"
+    assert len(header.owners) == 2
+
+
+@pytest.mark.parametrize(
+    "order", [("managedFields", "name", "uid"), ("name", "managedFields", "uid"), ("name", "managedFields")]
+)
+@pytest.mark.parametrize("managed", [MANAGED, [], None])
+def test_managed_fields_are_cut_out_wherever_they_stand(order, managed):
+    values = {"managedFields": managed, "name": "a", "uid": "u"}
+    metadata = {key: values[key] for key in order}
+    kept = orjson.loads(read_entry(raw(metadata, data={"k": "v"})).data)
+    metadata.pop("managedFields")
+    assert kept == {"metadata": metadata, "data": {"k": "v"}}
+
+
+def test_managed_fields_alone_in_a_metadata_are_no_object():
+    with pytest.raises(msgspec.DecodeError):
+        read_entry(raw({"managedFields": MANAGED}))
+
+
+def test_text_that_looks_like_managed_fields_is_kept():
+    text = '"managedFields":' + orjson.dumps(MANAGED).decode()
+    kept = orjson.loads(read_entry(raw({"name": "a", "managedFields": MANAGED}, data={"text": text})).data)
+    assert kept == {"metadata": {"name": "a"}, "data": {"text": text}}
+
+
+def test_only_our_own_apply_entry_of_the_object_itself_is_kept():
+    entry = read_entry(raw({"name": "a", "managedFields": MANAGED}), "ours")
+    assert entry.applied == b'{"f:data":{"f:a":{}}}'
+    assert read_entry(raw({"name": "a", "managedFields": MANAGED})).applied is None
+    assert read_entry(raw({"name": "a", "managedFields": MANAGED}), "kubectl").applied is None
+    assert read_entry(raw({"name": "a", "managedFields": MANAGED}), "our").applied is None
+
+
+def test_the_digest_of_the_annotations_differs_when_they_do():
+    def digest(**annotations):
+        return read_entry(raw({"name": "a", "annotations": annotations})).header.annotations
+
+    assert digest(a="1") == digest(a="1")
+    assert (
+        len({digest(), digest(a="1"), digest(a="2"), digest(b="1"), read_entry(raw({"name": "a"})).header.annotations})
+        == 5
+    )
+
+
+@pytest.mark.parametrize(
+    "annotations, paused",
+    [
+        ({"asyncctl/paused": "true"}, True),
+        ({"z": "1", "asyncctl/paused": "true"}, True),
+        ({"asyncctl/paused": "false"}, False),
+        ({"asyncctl/paused": ""}, False),
+        ({"x": '{"asyncctl/paused":"true"}'}, False),
+        ({"asyncctl/paused": '"true"'}, False),
+    ],
+)
+def test_paused_is_that_annotation_and_no_text_like_it(annotations, paused):
+    assert read_entry(raw({"name": "a", "annotations": annotations})).header.paused is paused
+
+
+def test_the_bytes_do_not_hold_on_to_the_page_they_came_in():
+    page = orjson.dumps({"items": [{"metadata": {"name": "a"}}]})
+
+    class Items(msgspec.Struct):
+        items: list[msgspec.Raw]
+
+    (item,) = msgspec.json.decode(page, type=Items).items
+    assert type(read_entry(item).data) is bytes
+    assert read_entry(item).data == b'{"metadata":{"name":"a"}}'
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"metadata":null}',
+        b"{}",
+        b'{"metadata":{}}',
+        b'{"metadata":{"name":1}}',
+        b'{"metadata":{"name":"a","resourceVersion":"x"}}',
+        b'{"metadata":{"name":"\xff"}}',
+        b'{"metadata":{"name":"a","managedFields":[{"manager":"ours","operation":1}]}}',
+        b'{"metadata":{"name":"a","managedFields":{"manager":"ours"}}}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_object_is_a_value_error_and_nothing_else(broken):
+    """`DecodeError` is one; the reflector catches both, and a recursion too deep must not get past it."""
+    with pytest.raises((msgspec.DecodeError, ValueError)):
+        read_entry(broken, "ours")
+
+
+@given(st.dictionaries(st.text(), st.text()), st.permutations(["name", "managedFields", "annotations", "labels"]))
+def test_whatever_the_texts_the_object_stays_the_same(texts, order):
+    values = {"name": "a", "managedFields": MANAGED, "annotations": texts, "labels": texts}
+    metadata = {key: values[key] for key in order}
+    kept = orjson.loads(read_entry(raw(metadata, data=texts), "ours").data)
+    metadata.pop("managedFields")
+    assert kept == {"metadata": metadata, "data": texts}

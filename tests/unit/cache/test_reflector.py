@@ -1,0 +1,389 @@
+"""The reflector over a real socket, against a server that follows a script and then hangs in a watch."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+from aiohttp import web
+
+from asyncctl.cache import reflector as module
+from asyncctl.cache.informer import Informer
+from asyncctl.objects.builtin import ConfigMap, Namespace
+from asyncctl.observe.metrics import Metrics
+from tests.unit.support import ImpatientClock, Log, connected, http_server, raw_server, status, until
+
+KIND = ConfigMap.resource_type
+
+
+def item(name, version, uid=None, namespace="team"):
+    return {"metadata": {"name": name, "namespace": namespace, "uid": uid or name, "resourceVersion": str(version)}}
+
+
+def page(version, *items, token=""):
+    body = {"metadata": {"resourceVersion": str(version), "continue": token}, "items": list(items)}
+    return lambda: web.json_response(body)
+
+
+def event(kind, obj):
+    return orjson.dumps({"type": kind, "object": obj}) + b"\n"
+
+
+def bookmark(version):
+    return event("BOOKMARK", {"kind": "ConfigMap", "metadata": {"resourceVersion": str(version)}})
+
+
+EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+HANG = object()
+
+
+class Watch:
+    """An answer to a watch: writes its parts, then ends, or hangs when the last part is HANG."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    async def answer(self, request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for part in self.parts:
+            if part is HANG:
+                await asyncio.sleep(3600)
+            await response.write(part)
+        return response
+
+
+class Api:
+    """Gives `lists` and `watches` in turn; when there is none left, hangs in a watch and repeats the last list."""
+
+    def __init__(self, *, lists=(), watches=()):
+        self.lists = list(lists)
+        self.watches = list(watches)
+        self.asked = []
+
+    async def __call__(self, request):
+        query = dict(request.query)
+        watching = "watch" in query
+        self.asked.append(("watch" if watching else "list", request.path, query))
+        if watching:
+            answer = self.watches.pop(0) if self.watches else Watch(HANG)
+        else:
+            answer = self.lists.pop(0) if len(self.lists) > 1 else self.lists[0]
+        if isinstance(answer, Watch):
+            return await answer.answer(request)
+        return answer() if callable(answer) else answer
+
+    def of(self, what):
+        return [query for kind, _, query in self.asked if kind == what]
+
+
+class Heard(list):
+    def __call__(self, old, new, initial):
+        kind = "add" if old is None else "delete" if new is None else "update"
+        self.append((kind, (new or old).name, (new or old).version))
+
+
+class Running:
+    def __init__(self, informer, log, clock, heard):
+        self.informer, self.log, self.clock, self.heard = informer, log, clock, heard
+
+    async def names(self, *names):
+        await until(lambda: {entry.header.name for entry in self.informer.entries()} == set(names))
+
+    def version(self, name, namespace="team"):
+        found = self.informer.get((namespace, name))
+        return found and found.header.version
+
+
+@asynccontextmanager
+async def informing(url, kind=KIND, tries=1, namespaces=(), labels=None):
+    log, clock, heard = Log(), ImpatientClock(), Heard()
+    async with connected(url, tries=tries, log=log) as client:
+        informer = Informer(
+            client, kind, clock=clock, random=lambda: 0.5, logger=log.logger, metrics=Metrics(process=False),
+            namespaces=namespaces, labels=labels,
+        )  # fmt: skip
+        informer.subscribe(heard)
+        task = asyncio.create_task(informer.run(), name="informer")
+        try:
+            yield Running(informer, log, clock, heard)
+            assert not task.done(), task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def reflecting(api, **options):
+    async with http_server(api) as url, informing(url, **options) as running:
+        yield running
+
+
+async def test_pages_are_put_together_before_anyone_sees_them():
+    api = Api(lists=[page(9, item("a", 1), token="next"), page(9, item("b", 2))])
+    async with reflecting(api) as running:
+        await running.informer.wait_synced()
+        await running.names("a", "b")
+    assert [(query.get("limit"), query.get("continue"), query.get("resourceVersion")) for query in api.of("list")] == [
+        ("500", None, None),
+        ("500", "next", None),
+    ]
+    assert running.heard == [("add", "a", 1), ("add", "b", 2)]
+
+
+async def test_a_410_in_a_continuation_falls_back_to_one_list_of_all():
+    gone = lambda: status(410, "Expired", "the continue token is too old")  # noqa: E731
+    api = Api(lists=[page(9, item("old", 1), token="next"), gone, page(12, item("a", 11))])
+    async with reflecting(api) as running:
+        await running.names("a")
+        await until(lambda: api.of("watch"))
+        assert api.of("watch")[0]["resourceVersion"] == "12"
+    assert "limit" not in api.of("list")[2]
+    assert running.heard == [("add", "a", 11)]
+
+
+async def test_the_watch_goes_on_where_the_list_ended_and_delivers_in_order():
+    watch = Watch(
+        event("ADDED", item("b", 10)), event("MODIFIED", item("a", 11)), event("DELETED", item("b", 12)), HANG
+    )
+    api = Api(lists=[page(9, item("a", 1))], watches=[watch])
+    async with reflecting(api) as running:
+        await until(lambda: len(running.heard) == 4)
+        assert running.heard == [("add", "a", 1), ("add", "b", 10), ("update", "a", 11), ("delete", "b", 10)]
+    (asked,) = api.of("watch")
+    assert (asked["resourceVersion"], asked["allowWatchBookmarks"]) == ("9", "true")
+    assert 290 <= int(asked["timeoutSeconds"]) < 580
+
+
+async def test_events_cut_anywhere_in_the_stream_arrive_whole():
+    stream = event("ADDED", item("b", 10)) + bookmark(15) + event("ADDED", item("c", 16))
+    cuts = [stream[start : start + 7] for start in range(0, len(stream), 7)]
+    api = Api(lists=[page(9)], watches=[Watch(*cuts, HANG)])
+    async with reflecting(api) as running:
+        await running.names("b", "c")
+    assert len(api.of("list")) == 1
+
+
+async def test_a_bookmark_moves_the_resume_point_and_is_delivered_to_nobody():
+    api = Api(lists=[page(9)], watches=[Watch(bookmark(40))])
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 2)
+        assert api.of("watch")[1]["resourceVersion"] == "40"
+        assert running.heard == []
+    assert len(api.of("list")) == 1
+
+
+async def test_a_watch_that_ends_after_events_goes_on_at_once():
+    api = Api(
+        lists=[page(9)], watches=[Watch(event("ADDED", item("a", 10))), Watch(event("ADDED", item("b", 11)), HANG)]
+    )
+    async with reflecting(api) as running:
+        await running.names("a", "b")
+        assert running.clock.slept == []
+        assert api.of("watch")[1]["resourceVersion"] == "10"
+
+
+async def test_watches_that_end_at_once_without_an_event_are_backed_off_from():
+    api = Api(lists=[page(9)], watches=[Watch()] * 4)
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 5)
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2]  # half of 0.8 doubling: the jitter is full
+    assert len(api.of("list")) == 1
+
+
+@pytest.mark.parametrize("form", ["event", "answer"])
+async def test_a_410_of_a_watch_lists_anew_and_what_vanished_is_deleted(form):
+    expired = Watch(event("ERROR", EXPIRED)) if form == "event" else lambda: status(410, "Expired", "too old")
+    api = Api(lists=[page(9, item("a", 1), item("b", 2)), page(30, item("b", 20))], watches=[expired])
+    async with reflecting(api) as running:
+        await running.names("b")
+        await until(lambda: len(api.of("watch")) == 2)
+        assert running.heard[2:] == [("delete", "a", 1), ("update", "b", 20)]
+        assert api.of("watch")[1]["resourceVersion"] == "30"
+        assert running.informer.problem is None
+
+
+async def test_a_server_that_expires_every_watch_is_not_listed_in_a_loop():
+    api = Api(lists=[page(9)], watches=[Watch(event("ERROR", EXPIRED))] * 5)
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 6)
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2, 6.4]
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"not json\n", b'{"type":"ADDED"}\n', b'{"type":"ADDED","object":{}}\n', b"\xff\n", b"[" * 5000 + b"\n"]
+)
+async def test_a_line_that_is_no_event_ends_the_stream_and_loses_nothing(garbage):
+    api = Api(
+        lists=[page(9), page(20, item("a", 15))],
+        watches=[Watch(garbage, HANG), Watch(event("ADDED", item("b", 21)), HANG)],
+    )
+    async with reflecting(api) as running:
+        await running.names("a", "b")
+        assert running.log.said("the cache is not current", "warning")
+        assert running.informer.problem is None
+
+
+async def test_an_object_nested_too_deep_leaves_the_process_alive_and_says_so():
+    deep = (
+        b'{"metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"},"x":'
+        + b"[" * 5000
+        + b"]" * 5000
+        + b"}]}"
+    )
+    api = Api(lists=[lambda: web.Response(body=deep)] * 3 + [page(9, item("a", 1))])
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.log.said("recursion", "warning")
+
+
+async def test_an_error_event_that_is_no_410_watches_again_without_a_list():
+    broken = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "etcd is away"}
+    api = Api(lists=[page(9)], watches=[Watch(event("ERROR", broken))])
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 2)
+        assert running.log.said("etcd is away")
+    assert len(api.of("list")) == 1
+
+
+@pytest.mark.parametrize(
+    "code, reason", [(429, "TooManyRequests"), (500, "InternalError"), (503, "ServiceUnavailable")]
+)
+async def test_a_busy_server_is_watched_again_and_not_listed(code, reason):
+    api = Api(lists=[page(9)], watches=[lambda: status(code, reason, "busy")] * 3)
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 4)
+        assert len(running.clock.slept) == 3
+    assert len(api.of("list")) == 1
+
+
+async def test_a_connection_that_breaks_is_watched_again_after_a_probe():
+    first = []
+
+    async def handler(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split(b" ")[1].decode())
+        if b"watch=1" in head:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n\n\n\n\n\n\r\n")
+            await writer.drain()
+            if not first:
+                first.append(1)
+                return
+            await reader.read()
+            return
+        body = page(9)().body
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+
+    asked = []
+    async with raw_server(handler) as url, informing(url) as running:
+        await until(lambda: sum("watch" in path for path in asked) == 2)
+        assert running.log.said("the cache is not current")
+        await until(lambda: running.informer.problem is None)
+    assert [path.split("?")[1][:9] for path in asked if "watch" not in path] == ["limit=500", "limit=1"]
+
+
+async def test_a_server_restored_from_a_backup_is_listed_anew():
+    """Its resourceVersions are lower; a watch from ours would be silent for ever."""
+    api = Api(
+        lists=[page(1000, item("a", 900), item("new", 950)), page(500), page(500, item("a", 400))],
+        watches=[Watch(b"{")],  # breaks in the middle of a line
+    )
+    async with reflecting(api) as running:
+        await running.names("a")
+        await until(lambda: len(api.of("watch")) == 2)
+        assert running.version("a") == 400
+        assert api.of("watch")[1]["resourceVersion"] == "500"
+        assert running.log.said("it was restored or replaced")
+
+
+async def test_a_silent_watch_asks_the_server_where_it_stands(monkeypatch):
+    monkeypatch.setattr(module, "SILENT", 0.1)
+    api = Api(lists=[page(1000, item("a", 900)), page(500), page(500, item("a", 400))], watches=[Watch(HANG)])
+    async with reflecting(api) as running:
+        await until(lambda: running.version("a") == 400)
+        assert api.of("list")[1]["limit"] == "1"
+
+
+async def test_a_watch_with_bookmarks_is_not_silent(monkeypatch):
+    monkeypatch.setattr(module, "SILENT", 0.2)
+
+    class Slow(Watch):
+        async def answer(self, request):
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for version in range(10, 18):
+                await asyncio.sleep(0.05)
+                await response.write(bookmark(version))
+            await asyncio.sleep(3600)
+
+    api = Api(lists=[page(9)], watches=[Slow()])
+    async with reflecting(api) as running:
+        await until(lambda: running.informer._stores[None].progress == 17)
+    assert len(api.of("list")) == 1
+    assert len(api.of("watch")) == 1
+
+
+@pytest.mark.parametrize("code, reason", [(403, "Forbidden"), (404, "NotFound")])
+async def test_what_is_forbidden_or_not_there_is_told_once_and_recovers(code, reason):
+    refused = lambda: status(code, reason, "no such luck")  # noqa: E731
+    api = Api(lists=[refused, refused, refused, refused, page(9, item("a", 1))])
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("list")) == 2)
+        assert not running.informer.synced or running.informer.problem is None
+        await running.names("a")
+        assert running.informer.synced
+        assert running.informer.problem is None
+        assert len(running.log.said("no such luck", "warning")) == 1
+
+
+async def test_a_kind_that_goes_away_keeps_what_was_known_until_it_is_back():
+    gone = lambda: status(404, "NotFound", "the server could not find the requested resource")  # noqa: E731
+    api = Api(lists=[page(9, item("a", 1)), gone, gone, page(20, item("b", 15))], watches=[Watch(), gone])
+    async with reflecting(api) as running:
+        await running.names("b")
+        assert running.heard == [("add", "a", 1), ("delete", "a", 1), ("add", "b", 15)]
+        assert running.log.said("the cache is current again")
+
+
+async def test_each_namespace_has_a_watch_of_its_own_and_no_other_is_asked_for():
+    class PerNamespace(Api):
+        async def __call__(self, request):
+            namespace = request.path.split("/")[4]
+            self.lists = [page(9, item("a", 1, uid=namespace, namespace=namespace))]
+            return await super().__call__(request)
+
+    api = PerNamespace(lists=[page(9)])
+    async with reflecting(api, namespaces=("team", "other")) as running:
+        await until(lambda: len(api.of("watch")) == 2)
+        assert running.informer.get(("team", "a")).header.uid == "team"
+        assert running.informer.get(("other", "a")).header.uid == "other"
+        assert running.informer.get(("third", "a")) is None
+        assert len(list(running.informer.entries())) == 2
+        assert [entry.header.namespace for entry in running.informer.entries("other")] == ["other"]
+    assert {path for _, path, _ in api.asked} == {
+        "/api/v1/namespaces/team/configmaps",
+        "/api/v1/namespaces/other/configmaps",
+    }
+
+
+async def test_a_cluster_wide_kind_has_one_watch_whatever_the_namespaces():
+    api = Api(lists=[page(9)])
+    async with reflecting(api, kind=Namespace.resource_type, namespaces=("team",)) as running:
+        await running.informer.wait_synced()
+    assert {path for _, path, _ in api.asked} == {"/api/v1/namespaces"}
+
+
+async def test_a_selector_goes_with_each_request():
+    api = Api(lists=[page(9)])
+    async with reflecting(api, labels="a=b"):
+        await until(lambda: api.of("watch"))
+    assert {query["labelSelector"] for _, _, query in api.asked} == {"a=b"}
+
+
+async def test_a_list_that_says_no_version_is_not_taken_for_an_empty_cluster():
+    api = Api(lists=[page(9, item("a", 1)), lambda: web.json_response({"metadata": {}}), page(20, item("a", 1))])
+    api.watches = [Watch(event("ERROR", EXPIRED))]
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 2)
+        assert running.heard == [("add", "a", 1)]
