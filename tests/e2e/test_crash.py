@@ -51,7 +51,7 @@ def test_killed_twenty_times_at_random_moments_the_end_is_the_same(start, team, 
     for name in names:
         assert superuser.portrait(databases[name]) == wanted, name
         assert essence(found[name]) == essence(found["undisturbed"]), name
-        assert "Provisioned" in until(lambda name=name: team.reasons(name)), name
+        assert set(team.reasons(name)) <= {"Provisioned"}, name  # an event may die with who says it, or be said twice
         assert ask_as_tenant(team.binding(f"{name}-credentials")["uri"], "SELECT 1") == [(1,)]
     roles = {f"{database}_{role}" for database in databases.values() for role in ("owner", "a")}
     assert superuser.claimed(cluster.id, team.namespace) == roles
