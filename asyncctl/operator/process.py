@@ -22,8 +22,6 @@ from asyncctl.version import __version__
 if TYPE_CHECKING:
     from asyncctl.operator.operator import Operator
 
-# A Ctrl-C reaches a child too that was forked and has not called exec yet; it tells our loop by the same pipe.
-_ECHO = 0.1  # seconds for which a second signal is taken for that
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -76,15 +74,11 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
 def handle_signals(stop: asyncio.Event) -> None:
     """Set `stop` on the first SIGTERM, SIGINT or SIGHUP (the terminal has gone); a second ends the process at once."""
     loop = asyncio.get_running_loop()
-    first_at = 0.0
 
     def on_signal(number: int) -> None:
-        nonlocal first_at
-        if not stop.is_set():
-            first_at = loop.time()
-            stop.set()
-        elif loop.time() - first_at > _ECHO:
+        if stop.is_set():
             os._exit(128 + number)
+        stop.set()
 
     for each in SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
