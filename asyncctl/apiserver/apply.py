@@ -221,8 +221,9 @@ def apply(
     identity, root, reset = _Id(manager, "Apply", subresource), _root(kind), _reset_fields(kind, subresource)
     base = _bare(base)
     try:
+        fields.check(config, root)
         merged: JsonObject = fields.merge(base, config, root)
-        stated = _filtered(fields.paths_of(config, root), reset) - _UNOWNED
+        stated = _filtered(fields.paths_of(config, root), reset)
     except ValueError as error:
         raise _untyped(config, str(error)) from None
     last = owners.get(identity)
@@ -234,10 +235,11 @@ def apply(
     if not force:
         _check_conflicts(owners, identity, changed)
     _disown(owners, identity, changed | removed)
-    if not stated:
+    # What changes nothing has no time of its own.
+    when = wire.time(now) if merged != base else last.time if last else ""
+    owners[identity] = _Owned(stated - _UNOWNED, kind.api_version, when)
+    if not owners[identity].paths:
         del owners[identity]
-    elif merged == base and last is not None and last.time:
-        owners[identity] = replace(owners[identity], time=last.time)
     if merged is base:
         merged = dict(base)
     merged["metadata"] = dict(merged["metadata"])
@@ -245,11 +247,15 @@ def apply(
     return merged
 
 
+def is_owned(obj: JsonObject, path: Path) -> bool:
+    """Tell whether anyone owns a field of an object."""
+    return any(path in owned.paths for owned in _read(obj["metadata"].get("managedFields")).values())
+
+
 def _check_config(kind: ResourceKind, config: JsonObject) -> None:
     api_version, name = config.get("apiVersion") or "", config.get("kind") or ""
-    if not api_version or not name:
-        group, _, version = api_version.rpartition("/")
-        raise errors.bad_request(f"invalid object type: {group}/{version}, Kind={name}")
+    if not api_version or not name or (kind.custom and (api_version, name) != (kind.api_version, kind.kind)):
+        raise errors.bad_request(f"invalid object type: {_shown_type(config)}")
     if api_version != kind.api_version:
         raise errors.bad_request(
             "Incorrect version specified in apply patch. "
@@ -260,13 +266,17 @@ def _check_config(kind: ResourceKind, config: JsonObject) -> None:
     if kind.schema is not None:
         unknown = kind.schema.prune(fields.copy(config))
         if unknown:
-            found = [f".{path}: field not declared in schema" for path in unknown]
-            raise _untyped(config, found[0] if len(found) == 1 else "errors:\n" + "\n".join(f"  {x}" for x in found))
+            raise _untyped(config, f".{unknown[0]}: field not declared in schema")
+
+
+def _shown_type(config: JsonObject) -> str:
+    group, _, version = (config.get("apiVersion") or "").rpartition("/")
+    return f"{group}/{version}, Kind={config.get('kind') or ''}"
 
 
 def _untyped(config: JsonObject, why: str) -> errors.ApiError:
     meta = config.get("metadata") or {}
-    where = f"{meta.get('namespace', '')}/{meta.get('name', '')}; {config['apiVersion']}, Kind={config['kind']}"
+    where = f"{meta.get('namespace', '')}/{meta.get('name', '')}; {_shown_type(config)}"
     return errors.unclassified(f"failed to create typed patch object ({where}): {why}")
 
 
@@ -275,7 +285,7 @@ def _check_conflicts(owners: _Owners, applier: _Id, changed: FieldSet) -> None:
         Cause("FieldManagerConflict", f"conflict with {identity.shown()}", fields.shown(path))
         for identity, owned in sorted(owners.items(), key=lambda item: item[0].shown())
         if identity != applier
-        for path in sorted(owned.paths & changed)
+        for path in sorted(owned.paths & changed, key=fields.order)
     ]
     if found:
         raise errors.apply_conflict(found)

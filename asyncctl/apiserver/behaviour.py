@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asyncctl.apiserver import errors
-from asyncctl.apiserver.resources import ResourceKind
+from asyncctl.apiserver.resources import ResourceKind, builtins
 from asyncctl.apiserver.schema import copy_json
 from asyncctl.apiserver.wire import Json, JsonObject
 
@@ -71,11 +71,14 @@ def of(kind: ResourceKind) -> Behaviour:
 
 
 def metadata(obj: JsonObject) -> JsonObject:
-    """Return an object's metadata, made when there is none."""
+    """Return an object's metadata, made when there is none, without the fields that are empty."""
     meta = obj.get("metadata")
-    if not isinstance(meta, dict):
-        meta = obj["metadata"] = {}
-    return meta
+    kept = {name: value for name, value in meta.items() if value not in _NOTHING} if isinstance(meta, dict) else {}
+    obj["metadata"] = kept
+    return kept
+
+
+_NOTHING: tuple[Json, ...] = (None, "", [], {})
 
 
 def copy(obj: JsonObject) -> JsonObject:
@@ -98,29 +101,23 @@ def check_type(kind: ResourceKind, obj: JsonObject) -> None:
     """Hold `apiVersion` and `kind` of a body against what the path names; fill them in for a built-in kind."""
     api_version, name = obj.get("apiVersion") or "", obj.get("kind") or ""
     if kind.custom:
-        if not name:
-            raise errors.bad_request(
-                f"the object provided is unrecognized (must be of type {kind.kind}): couldn't get version/kind; "
-                "Object 'Kind' is missing"
-            )
         if api_version != kind.api_version:
             raise _other_version(api_version, kind)
         return
     api_version, name = api_version or kind.api_version, name or kind.kind
-    _, _, version = api_version.rpartition("/")
-    group = api_version.rpartition("/")[0]
-    if group == kind.group and version == kind.version and name != kind.kind:
-        package = _PACKAGES.get(kind.group, kind.group.split(".")[0])
-        why_not = f"converting ({version}.{name}) to ({package}.{kind.kind}): unknown conversion"
-    elif group == kind.group and version != kind.version:
-        scheme = "pkg/runtime/scheme.go:111"
-        why_not = f'no kind "{name}" is registered for version "{api_version}" in scheme "{scheme}"'
-    elif api_version != kind.api_version:
-        raise _other_version(api_version, kind)
-    else:
-        obj["kind"], obj["apiVersion"] = name, api_version
-        return
-    raise errors.bad_request(f'{name} in version "{version}" cannot be handled as a {kind.kind}: {why_not}')
+    if (api_version, name) != (kind.api_version, kind.kind):
+        registered = {(known.api_version, known.kind) for known in builtins()}
+        _, _, version = api_version.rpartition("/")
+        if (api_version, name) not in registered:
+            scheme = "pkg/runtime/scheme.go:111"
+            text = f'no kind "{name}" is registered for version "{api_version}" in scheme "{scheme}"'
+        elif api_version == kind.api_version:
+            package = _PACKAGES.get(kind.group, kind.group.split(".")[0])
+            text = f"converting ({version}.{name}) to ({package}.{kind.kind}): unknown conversion"
+        else:
+            raise _other_version(api_version, kind)
+        raise errors.bad_request(f'{name} in version "{version}" cannot be handled as a {kind.kind}: {text}')
+    obj["kind"], obj["apiVersion"] = name, api_version
 
 
 def _other_version(api_version: str, kind: ResourceKind) -> errors.ApiError:
@@ -214,6 +211,10 @@ def prepare_update(kind: ResourceKind, obj: JsonObject, old: JsonObject, subreso
         _set(obj, "status", old.get("status"))
     if kind.resource == "namespaces":
         _set(obj, "spec", old.get("spec"))
+    if kind.resource == CRD:
+        stored = list(obj["status"].get("storedVersions") or ())
+        storage = [each["name"] for each in obj["spec"].get("versions") or () if each.get("storage")]
+        obj["status"] = {**obj["status"], "storedVersions": stored + [name for name in storage if name not in stored]}
 
 
 def _set(obj: JsonObject, name: str, value: object) -> None:
@@ -268,7 +269,19 @@ _EVENT_NAMES = {
     "deprecatedLastTimestamp": "lastTimestamp",
     "deprecatedCount": "count",
 }
+_EVENT_FIELDS = {
+    **{f"regarding.{name}": f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "fieldPath")},
+    "regarding.apiVersion": "involvedObject.apiVersion",
+    "regarding.resourceVersion": "involvedObject.resourceVersion",
+    "reportingController": "reportingComponent",
+    "source": "source.component",
+}
 _EVENT_NAMES_BACK = {core: new for new, core in _EVENT_NAMES.items()}
+
+
+def stored_fields(kind: ResourceKind) -> Mapping[str, str]:
+    """Return what the fields a selector may name are called in stored objects, where that is something else."""
+    return _EVENT_FIELDS if kind.kind == "Event" and not kind.custom else {}
 
 
 def to_storage(kind: ResourceKind, obj: JsonObject) -> JsonObject:
@@ -284,5 +297,6 @@ def from_storage(kind: ResourceKind, obj: JsonObject) -> JsonObject:
     if obj["apiVersion"] == kind.api_version:
         return obj
     if kind.resource == "events.events.k8s.io":
-        obj = {_EVENT_NAMES_BACK.get(name, name): value for name, value in obj.items()}
+        unset = {"reportingComponent", "reportingInstance"}
+        obj = {_EVENT_NAMES_BACK.get(k, k): value for k, value in obj.items() if value != "" or k not in unset}
     return {**obj, "apiVersion": kind.api_version}

@@ -120,12 +120,8 @@ def apply_conflict(causes: Sequence[Cause]) -> ApiError:
     else:
         by_manager: dict[str, list[str]] = {}
         for cause in causes:
-            by_manager.setdefault(cause.message, []).append(cause.field)
-        lines = [
-            f"conflict{'s' if len(fields) > 1 else ''}{message.removeprefix('conflict')}:\n"
-            + "\n".join(f"- {field}" for field in fields)
-            for message, fields in sorted(by_manager.items())
-        ]
+            by_manager.setdefault(cause.message.removeprefix("conflict"), []).append(f"- {cause.field}")
+        lines = [line for manager, paths in sorted(by_manager.items()) for line in (f"conflicts{manager}:", *paths)]
         text = f"{len(causes)} conflicts: " + "\n".join(lines)
     causes_json = [cause.json() for cause in causes]
     return ApiError(409, "Conflict", f"Apply failed with {text}", details={"causes": causes_json})
@@ -172,18 +168,26 @@ def verb_not_supported(group: str, plural: str, verb: str) -> ApiError:
     return ApiError(405, "MethodNotAllowed", message, details=details(plural, group=group))
 
 
-def not_acceptable(media_types: Sequence[str]) -> ApiError:
-    """406: the client accepts nothing the server can write."""
-    message = f"only the following media types are accepted: {', '.join(media_types)}"
-    return ApiError(406, "NotAcceptable", message)
+def not_acceptable(media_types: Sequence[str], *, custom: bool) -> ApiError:
+    """406: the client accepts nothing the server can write. Built-in kinds are refused one layer further out."""
+    names = ", ".join(media_types)
+    if custom:
+        return ApiError(406, "NotAcceptable", f"only the following media types are accepted: {names}")
+    streams = ", ".join(f"{name};stream=watch" for name in media_types if not name.endswith("yaml"))
+    message = f"406: Not Acceptable\n\nAvailable representations: {names}, {streams}"
+    return ApiError(406, "NotAcceptable", message, details={})
 
 
 def unsupported_media_type(media_types: Sequence[str]) -> ApiError:
     """415: the server cannot read the body."""
-    message = (
-        f"the body of the request was in an unknown format - accepted media types include: {', '.join(media_types)}"
-    )
+    names = ", ".join(media_types)
+    message = f"the body of the request was in an unknown format - accepted media types include: {names}"
     return ApiError(415, "UnsupportedMediaType", message)
+
+
+def unsupported_patch_type() -> ApiError:
+    """415: a built-in kind has no such patch."""
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
 
 
 def too_large(limit: int) -> ApiError:

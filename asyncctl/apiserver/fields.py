@@ -49,6 +49,11 @@ def decode(fields: JsonObject, prefix: Path = ()) -> FieldSet:
     return frozenset(found)
 
 
+def order(path: Path) -> list[tuple[bool, str]]:
+    """Return what paths are sorted by: of two in one place, the one that ends there comes first."""
+    return [(depth < len(path), element) for depth, element in enumerate(path, 1)]
+
+
 def shown(path: Path) -> str:
     """Write a path as conflicts show it: `.spec.items[name="x"].v`."""
     text = ""
@@ -92,9 +97,10 @@ def element_of(entry: Json, node: Node) -> str:
         if value is not None:
             keys[name] = value
     if not keys:
+        names = " ".join(orjson.dumps(name).decode() for name in node.map_keys)
         raise ValueError(
-            f"associative list with keys has an element that omits key field {orjson.dumps(node.map_keys[0]).decode()} "
-            "(and doesn't have default value)"
+            f"associative list with keys has an element that omits all key fields [{names}] "
+            "(and doesn't have default values for any key fields)"
         )
     return "k:" + orjson.dumps(keys, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -122,6 +128,49 @@ def paths_of(value: Json, node: Node, path: Path = ()) -> set[Path]:
     return found
 
 
+def check(value: Json, node: Node, path: Path = ()) -> None:
+    """Hold an applied value against its schema. Raise ValueError, with the path, for what does not fit."""
+    if value is None:
+        return
+    if isinstance(value, dict):
+        if node.type not in {"object", ""}:
+            raise _unfit(path, node, value)
+        for name, each in value.items():
+            check(each, child(node, name), (*path, f"f:{name}"))
+    elif isinstance(value, list):
+        if node.type not in {"array", ""}:
+            raise _unfit(path, node, value)
+        seen: set[str] = set()
+        for index, entry in enumerate(value):
+            below = (*path, f"i:{index}")
+            if node.list_type != "atomic":
+                try:
+                    element = element_of(entry, node)
+                except ValueError as error:
+                    raise ValueError(f"{shown(path)}: element {index}: {error}") from None
+                below = (*path, element)
+                if element in seen:
+                    raise ValueError(f"{shown(path)}: duplicate entries for key {shown((element,))}")
+                seen.add(element)
+            check(entry, _item(node), below)
+    elif not _scalar_fits(value, node):
+        raise _unfit(path, node, value)
+
+
+def _scalar_fits(value: Json, node: Node) -> bool:
+    if node.int_or_string or not node.type:
+        return True
+    if node.type in {"integer", "number"}:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, {"string": str, "boolean": bool}.get(node.type, ()))
+
+
+def _unfit(path: Path, node: Node, value: Json) -> ValueError:
+    wanted = {"integer": "numeric (int or float)", "number": "numeric (int or float)", "object": "map", "array": "list"}
+    got = "string" if isinstance(value, str) else f"&value.valueUnstructured{{Value:{orjson.dumps(value).decode()}}}"
+    return ValueError(f"{shown(path)}: expected {wanted.get(node.type, node.type)}, got {got}")
+
+
 class Comparison:
     """What differs between two values: the paths added, modified and removed."""
 
@@ -139,6 +188,9 @@ class Comparison:
     def _compare(self, old: Json, new: Json, node: Node, path: Path) -> None:
         if old is not MISSING and new is not MISSING and old == new and type(old) is type(new):
             return
+        # A null stands for an empty list or map where the other value is one.
+        if new is None and isinstance(old, dict | list):
+            new = type(old)()
         sample = old if new is MISSING else new
         other = old if old is not MISSING and old is not None else sample
         if type(other) is not type(sample) or _is_leaf(sample, node) or (not sample and (old is MISSING or not old)):

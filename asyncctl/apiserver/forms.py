@@ -91,7 +91,7 @@ class Writer:
             partial = [partial_metadata(obj) for obj in objects]
             name, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
             meta = {key: value for key, value in meta.items() if value != ""}
-            return self._dump({"kind": name, "apiVersion": version, "metadata": meta, "items": partial})
+            return self._dump({"kind": name, "apiVersion": version, "metadata": meta, "items": partial or None})
         if not kind.custom:
             objects = [{k: v for k, v in obj.items() if k not in {"kind", "apiVersion"}} for obj in objects]
         body = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta, "items": objects}

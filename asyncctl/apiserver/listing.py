@@ -6,17 +6,21 @@ A list is of one moment: its pages are served from the history, and 410 tells th
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import orjson
 
-from asyncctl.apiserver import causes as why, errors, selectors
+from asyncctl.apiserver import behaviour, causes as why, errors, selectors
 from asyncctl.apiserver.request import Query
 from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.store import Collection, Record
 from asyncctl.apiserver.wire import JsonObject
+
+_DURATION = re.compile(r"0|(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+")
+"""A length of time as Go writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,18 @@ def options(query: Query, kind: ResourceKind, name: str, *, watch: bool) -> List
         ApiError: 400 or 422 for what makes no sense; 500 for the version of a watch that is no number.
     """
     watch = watch or query.flag("watch")
+    if (duration := query.text("timeout")) and not _DURATION.fullmatch(duration):
+        text = f'invalid timeout specified in the request URL - time: invalid duration "{duration}"'
+        raise errors.bad_request(text)
     limit, timeout = query.number("limit"), query.number("timeoutSeconds")
     label = selectors.labels(query.text("labelSelector"))
     field_text = query.text("fieldSelector")
     if name:
         field_text = f"{field_text},metadata.name={name}" if field_text else f"metadata.name={name}"
-    chosen = selectors.both(selectors.fields(field_text, kind.selectable_fields), label)
+    chosen = selectors.both(
+        selectors.fields(field_text, kind.selectable_fields, custom=kind.custom, stored=behaviour.stored_fields(kind)),
+        label,
+    )
     text, match = query.text("resourceVersion"), query.text("resourceVersionMatch")
     initial = query.flag("sendInitialEvents") if query.has("sendInitialEvents") else None
     _check(query, text, match, initial=initial, watch=watch)
@@ -201,7 +211,7 @@ def _decode(token: str) -> tuple[int, str]:
         value = orjson.loads(body)
         known, version, start = value["v"], value["rv"], value["start"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        first = body[:1].decode("utf-8", "replace")
+        first = "" if not body else chr(body[0]) if 32 <= body[0] < 127 else f"\\u{body[0]:04x}"
         raise _bad_token(f"invalid character '{first}' looking for beginning of value") from None
     if known != "meta.k8s.io/v1":
         raise _bad_token(f'server does not recognize this encoded version "{known}"')

@@ -103,35 +103,53 @@ def _strategic_map(target: JsonObject, patch: JsonObject, node: Node | None) -> 
     for name, order in orders.items():
         child = node.child(name) if node else None
         if isinstance(merged.get(name), list):
-            merged[name] = _reorder(merged[name], order, child.patch_merge_key if child else "")
+            key = child.patch_merge_key if child else ""
+            live = target.get(name) or []
+            merged[name] = _interleaved(live, merged[name], [entry.get(key) if key else entry for entry in order], key)
     return merged
 
 
 def _strategic_list(target: list[Json], patch: list[Json], node: Node) -> list[Json]:
     key = node.patch_merge_key
     if not key:
-        return target + [entry for entry in patch if entry not in target]
+        return _interleaved(target, list(patch) + [entry for entry in target if entry not in patch], patch, "")
     if any(isinstance(entry, dict) and entry.get("$patch") == "replace" for entry in patch):
         return [entry for entry in patch if entry.get("$patch") != "replace"]
     merged = list(target)
+    touched: list[Json] = []
     for entry in patch:
         if not isinstance(entry, dict) or key not in entry:
             raise errors.bad_request(f"map: {entry} does not contain declared merge key: {key}")
-        index = next((i for i, have in enumerate(merged) if have.get(key) == entry[key]), None)
+        name = entry[key]
+        index = next((i for i, have in enumerate(merged) if have.get(key) == name), None)
         if entry.get("$patch") == "delete":
             if index is not None:
                 del merged[index]
-        elif index is None:
+            continue
+        touched.append(name)
+        if index is None:
             merged.append(_strategic_map({}, entry, node.item()))
         else:
             merged[index] = _strategic_map(merged[index], entry, node.item())
-    return merged
+    return _interleaved(target, merged, touched, key)
 
 
-def _reorder(entries: list[Json], order: list[Json], key: str) -> list[Json]:
-    """Put the entries that `order` names into its order; the others keep their place before what followed them."""
-    ranks = {(entry.get(key) if key else entry): rank for rank, entry in enumerate(order)}
-    names = [entry.get(key) if key else entry for entry in entries]
-    named = iter(sorted((n for n in names if n in ranks), key=lambda name: ranks[name]))
-    by_name = dict(zip(names, entries, strict=True))
-    return [by_name[next(named)] if name in ranks else entry for name, entry in zip(names, entries, strict=True)]
+def _interleaved(live: list[Json], merged: list[Json], order: list[Json], key: str) -> list[Json]:
+    """Put the entries named in `order` into that order, and each other one before the first that follows it in `live`.
+
+    Source: `mergeSortedSlice` of `apimachinery/pkg/util/strategicpatch`.
+    """
+
+    def name(entry: Json) -> Json:
+        return entry.get(key) if key else entry
+
+    ranks = {name(entry): rank for rank, entry in enumerate(live)}
+    placed = sorted((entry for entry in merged if name(entry) in order), key=lambda entry: order.index(name(entry)))
+    start = 0
+    for entry in (entry for entry in merged if name(entry) not in order):
+        rank = ranks.get(name(entry), -1)
+        while start < len(placed) and ranks.get(name(placed[start]), -1) < rank:
+            start += 1
+        placed.insert(start, entry)
+        start += 1
+    return placed

@@ -76,7 +76,7 @@ def decoded(kind: ResourceKind, obj: JsonObject, options: WriteOptions, strict: 
     """
     behaviour.check_type(kind, obj)
     if text := decoding.decode_error(kind, obj):
-        raise errors.bad_request(text)
+        raise behaviour.cannot_handle(kind, text)
     behaviour.metadata(obj)
     complaints = list(strict)
     if kind.schema is not None:
@@ -92,7 +92,9 @@ def decoded(kind: ResourceKind, obj: JsonObject, options: WriteOptions, strict: 
 
 def _raise(kind: ResourceKind, obj: JsonObject, found: list[Cause]) -> None:
     if found:
-        raise errors.invalid(kind.group, kind.kind, obj["metadata"].get("name", ""), found)
+        # Events of both groups are judged in the version that is stored.
+        group = kind.group if behaviour.of(kind).storage == kind.resource else ""
+        raise errors.invalid(group, obj["kind"], obj["metadata"].get("name", ""), found)
 
 
 def _ignore(kind: ResourceKind, record: Record) -> None:
@@ -130,20 +132,23 @@ class Registry:
 
     def create(self, write: Write, obj: JsonObject) -> Record:
         """Create `obj`, already `decoded`. Raise what the real server answers when that cannot be."""
-        self._place(write, obj, "the namespace of the provided object does not match the namespace sent on the request")
+        self._place(write, obj)
+        for name in ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "uid", "selfLink"):
+            obj["metadata"].pop(name, None)
         apply.track_update(write.kind, None, obj, write.options.manager, write.subresource, self.now())
         self._admit_create(write, obj)
         return self._insert(write, obj)
 
-    def _place(self, write: Write, obj: JsonObject, mismatch: str) -> None:
+    @staticmethod
+    def _place(write: Write, obj: JsonObject) -> None:
         meta = behaviour.metadata(obj)
         if not write.kind.namespaced:
-            if meta.get("namespace"):
-                raise errors.bad_request(mismatch)
             meta.pop("namespace", None)
             return
         if meta.get("namespace", "") not in {"", write.namespace}:
-            raise errors.bad_request(mismatch)
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
         meta["namespace"] = write.namespace
 
     def _admit_create(self, write: Write, obj: JsonObject) -> None:
@@ -214,10 +219,10 @@ class Registry:
         """
         kind = write.kind
         current = self.collection(kind).records.get(write.key)
-        if uid and uid != (current.object["metadata"]["uid"] if current else ""):
-            raise self._uid_mismatch(write, uid, current)
         if current is None and not create and not kind.create_on_update:
             raise errors.not_found(kind.group, kind.plural, write.name)
+        if uid and uid != (current.object["metadata"]["uid"] if current else ""):
+            raise self._uid_mismatch(write, uid, current)
         if current is None and write.subresource:
             raise errors.not_found(kind.group, kind.plural, write.name)
         old = behaviour.from_storage(kind, current.copy()) if current else None

@@ -165,9 +165,10 @@ class Form:
     transform: str = ""
 
 
-def form(
-    accept: str, transforms: Iterable[str] = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
-) -> Form:
+TRANSFORMS = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+
+
+def form(accept: str, transforms: Iterable[str] = TRANSFORMS, *, custom: bool = False) -> Form:
     """Choose the first form of an `Accept` header that can be written; raise 406 when there is none."""
     for clause in accept.split(",") if accept else ("*/*",):
         media_type, *parameters = (part.strip() for part in clause.split(";"))
@@ -181,7 +182,7 @@ def form(
             return Form(media_type)
         if given.get("g") == "meta.k8s.io" and given.get("v") == "v1" and transform in transforms:
             return Form(media_type, transform)
-    raise errors.not_acceptable(READABLE)
+    raise errors.not_acceptable(READABLE, custom=custom)
 
 
 class _Duplicates:
@@ -286,47 +287,83 @@ def decode(body: bytes, content_type: str, kind: str, *, validation: str = "Warn
     """
     media_type = content_type.split(";", 1)[0].strip()
     if media_type in {"application/yaml", "text/yaml"}:
-        value, duplicates = load_yaml(body)
-        strict = [f"yaml: unmarshal errors:\n  {line}" for line in duplicates]
+        value, strict = load_yaml(body)
+        if strict and validation == "Strict":
+            strict = [_all_yaml_errors(strict)]
         return Body(_object(value, kind, body), strict)
     if media_type not in {"application/json", ""}:
         raise errors.unsupported_media_type(READABLE)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise unrecognized(
-            kind, f"json parse error: {_json_error(body)} ({body[:1024].decode('utf-8', 'replace')})"
-        ) from None
+        raise unrecognized(kind, f"json parse error: {_json_error(body)}", body) from None
     strict = []
     if validation != "Ignore":
         strict = [f'duplicate field "{path}"' for path in _duplicate_paths(body)]
     return Body(_object(value, kind, body), strict)
 
 
-def unrecognized(kind: str, why: str) -> ApiError:
+def unrecognized(kind: str, why: str, body: bytes) -> ApiError:
     """400: the body is no object at all."""
     return errors.bad_request(
-        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {why}"
+        f"the object provided is unrecognized (must be of type {kind}): "
+        f"couldn't get version/kind; {why} ({_short(body)})"
     )
+
+
+def without_kind(kind: str, body: bytes) -> ApiError:
+    """400: the body does not say what it is."""
+    text = body.decode("utf-8", "replace")
+    return errors.bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): Object 'Kind' is missing in '{text}' "
+        f"({_short(body)})"
+    )
+
+
+def _short(body: bytes) -> str:
+    """Show the beginning of a body: as text when it may be JSON, else as hexadecimal digits."""
+    if not body:
+        return "<empty>"
+    shown = body[:30].decode("utf-8", "replace") if body[:1] == b"{" else body[:30].hex()
+    return shown if len(body) <= 30 else f"{shown} ..."
+
+
+def _all_yaml_errors(lines: Iterable[str]) -> str:
+    return "yaml: unmarshal errors:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _object(value: Json, kind: str, body: bytes) -> JsonObject:
     if isinstance(value, dict):
         return value
     shown = {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
-    raise unrecognized(
-        kind,
-        f"json parse error: json: cannot unmarshal {shown} into Go value of type struct "
-        '{ APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" } '
-        f"({body[:1024].decode('utf-8', 'replace')})",
-    )
+    go = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+    raise unrecognized(kind, f"json parse error: json: cannot unmarshal {shown} into Go value of type {go}", body)
+
+
+def load_config(body: bytes, validation: str) -> tuple[JsonObject, list[str]]:
+    """Decode the body of an apply; return it and its warnings. Raise 400 when it is no object, or not strict."""
+    config, duplicates = load_yaml(body)
+    if not isinstance(config, dict):
+        found = {list: "array", str: "string", bool: "bool"}.get(type(config), "number")
+        raise errors.bad_request(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{found} into Go value of type map[string]interface {{}}"
+        )
+    if not duplicates or validation == "Ignore":
+        return config, []
+    text = f"error converting YAML to JSON: {_all_yaml_errors(duplicates)}"
+    if validation == "Strict":
+        raise errors.bad_request(f"error strict decoding YAML: {text}")
+    return config, [text]
 
 
 def load_yaml(body: bytes) -> tuple[Json, list[str]]:
     """Decode YAML (or JSON, which is YAML too); return it and its duplicate keys. Raise 400 when it is neither."""
     if body[:1] == b"{":
         try:
-            return orjson.loads(body), []
+            value = orjson.loads(body)
+            if not _duplicate_paths(body):
+                return value, []
         except orjson.JSONDecodeError:
             pass  # flow style YAML begins like JSON
     loader = _StrictLoader(body)

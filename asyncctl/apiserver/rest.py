@@ -90,9 +90,9 @@ class Rest:
         """Do what a request asks; raise ApiError when that cannot be."""
         target, kind = incoming.target, self._kind(incoming.target)
         read = incoming.method in {"GET", "HEAD"}
-        form = request.form(incoming.accept)
+        form = request.form(incoming.accept, custom=kind.custom)
         writer = Writer(kind, form, incoming.query.text("includeObject"), self._now)
-        if read and (not target.name or target.watch or incoming.query.flag("watch")) and not target.subresource:
+        if read and (not target.name or target.watch) and not target.subresource:
             return await self._list(incoming, kind, writer)
         match incoming.method:
             case "GET" | "HEAD":
@@ -103,10 +103,11 @@ class Rest:
                 return self._update(incoming, kind, writer)
             case "DELETE" if not target.subresource:
                 return self._delete(incoming, kind, writer) if target.name else self._delete_all(incoming, kind, writer)
-            case "PUT" if kind.custom:
+            case "PUT" | "PATCH" if kind.custom:
                 raise errors.bad_request("name must be provided")
-            case _ if kind.custom and incoming.method not in {"POST", "PUT", "PATCH", "DELETE"}:
-                raise errors.verb_not_supported(kind.group, kind.plural, "")
+            case _ if kind.custom:
+                verb = {"POST": "create", "DELETE": "delete"}.get(incoming.method, "")
+                raise errors.verb_not_supported(kind.group, kind.plural, verb)
             case _:
                 raise errors.method_not_allowed()
 
@@ -123,7 +124,7 @@ class Rest:
         sub = target.subresource
         known = {"status": kind.status, "scale": kind.scale, "finalize": kind.resource == "namespaces"}
         if sub and not known.get(sub):
-            if kind.custom and sub in {"status", "scale"}:
+            if kind.custom:
                 raise errors.not_found(kind.group, kind.plural, target.name)
             raise missing
         return kind
@@ -180,6 +181,8 @@ class Rest:
         kind = write.kind
         body = request.decode(incoming.body, incoming.content_type, kind.kind, validation=write.options.validation)
         obj: JsonObject = body.value
+        if kind.custom and not obj.get("kind"):
+            raise request.without_kind(kind.kind, incoming.body)
         write.warnings += decoded(kind, obj, write.options, body.strict)
         return obj
 
@@ -215,12 +218,12 @@ class Rest:
     def _check_place(write: Write, obj: JsonObject) -> None:
         """Hold an object's name and namespace against the path's."""
         meta = behaviour.metadata(obj)
-        if meta.get("namespace", "") not in {"", write.namespace}:
+        if not write.kind.namespaced:
+            meta.pop("namespace", None)
+        elif meta.setdefault("namespace", write.namespace) != write.namespace:
             raise errors.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request"
             )
-        if write.kind.namespaced:
-            meta["namespace"] = write.namespace
         name = meta.get("name") or ""
         if not name:
             raise errors.bad_request("name must be provided")
@@ -235,16 +238,13 @@ class Rest:
         if not kind.custom:
             accepted.insert(2, request.STRATEGIC_PATCH)
         if content_type not in accepted:
-            raise errors.unsupported_media_type(accepted)
+            raise errors.unsupported_media_type(accepted) if kind.custom else errors.unsupported_patch_type()
         write = self._write(incoming, kind, content_type)
         applies = content_type == request.APPLY_PATCH
         config: JsonObject = {}
         if applies:
-            config, duplicates = request.load_yaml(incoming.body)
-            if not isinstance(config, dict):
-                raise errors.bad_request("error decoding YAML: the body is no object")
-            if duplicates and write.options.validation == "Strict":
-                raise errors.bad_request(f"error strict decoding YAML: {', '.join(duplicates)}")
+            config, warnings = request.load_config(incoming.body, write.options.validation)
+            write.warnings += warnings
 
         def transform(current: JsonObject | None) -> JsonObject:
             if applies:
@@ -264,7 +264,13 @@ class Rest:
         changed = apply.apply(
             kind, current, config, options.manager, write.subresource, force=options.force, now=self._now()
         )
-        decoded(kind, changed, request.WriteOptions(options.manager, "Ignore"), [])
+        behaviour.metadata(changed)
+        if kind.custom:
+            # Nulls stay: the real server fills in defaults here and does nothing else, so they may fail validation.
+            if kind.schema is not None:
+                kind.schema.fill(changed)
+        else:
+            decoded(kind, changed, request.WriteOptions(options.manager, "Ignore"), [])
         uid = changed["metadata"].get("uid")
         if current is None and uid:
             text = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
@@ -300,7 +306,7 @@ class Rest:
         def transform(current: JsonObject | None) -> JsonObject:
             if current is None:
                 raise errors.not_found(kind.group, kind.plural, write.name)
-            live, shown = behaviour.copy(current), scale.read(kind, current)
+            live, shown = behaviour.copy(current), scale.read(kind, current, required=False)
             if incoming.method == "PUT":
                 shown = request.decode(incoming.body, incoming.content_type, "Scale").value
             elif content_type == request.JSON_PATCH:
@@ -310,7 +316,9 @@ class Rest:
             else:
                 raise errors.unsupported_media_type([request.JSON_PATCH, request.MERGE_PATCH])
             scale.write(kind, current, shown)
-            apply.track_update(kind, live, current, write.options.manager, "scale", self._now())
+            # Whoever scales owns the replicas only if someone did before (`scalehandler.go`).
+            if apply.is_owned(live, scale.path(kind)):
+                apply.track_update(kind, live, current, write.options.manager, "scale", self._now())
             return current
 
         record, _ = self._registry.update(write, transform)

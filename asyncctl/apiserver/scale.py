@@ -7,12 +7,12 @@ from asyncctl.apiserver.wire import Json, JsonObject
 _SHOWN = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def read(kind: ResourceKind, obj: JsonObject) -> JsonObject:
+def read(kind: ResourceKind, obj: JsonObject, *, required: bool = True) -> JsonObject:
     """Return the Scale of an object; raise 500 when a custom resource does not say how many replicas it wants."""
     paths = kind.scale_paths
     assert paths is not None
     replicas = _at(obj, paths.spec)
-    if replicas is None and kind.custom:
+    if replicas is None and kind.custom and required:
         raise errors.internal(f'the spec replicas field "{paths.spec}" does not exist')
     status: JsonObject = {"replicas": _at(obj, paths.status) or 0}
     selector = _at(obj, paths.selector) if paths.selector else None
@@ -27,6 +27,12 @@ def read(kind: ResourceKind, obj: JsonObject) -> JsonObject:
         "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }
+
+
+def path(kind: ResourceKind) -> tuple[str, ...]:
+    """Return the path of the replicas as `managedFields` has it."""
+    assert kind.scale_paths is not None
+    return tuple(f"f:{name}" for name in kind.scale_paths.spec.lstrip(".").split("."))
 
 
 def write(kind: ResourceKind, obj: JsonObject, scale: JsonObject) -> None:

@@ -251,9 +251,13 @@ class Schema:
 
     def default(self, obj: JsonObject) -> None:
         """Fill in defaults, in place, where the parent exists; then drop nulls that may not be null."""
+        self.fill(obj)
+        _drop_nulls(obj, self.root)
+
+    def fill(self, obj: JsonObject) -> None:
+        """Fill in defaults alone, in place, as server-side apply does."""
         if self.root.has_defaults:
             _default(obj, self.root)
-        _drop_nulls(obj, self.root)
 
     def validate(self, obj: JsonObject, old: JsonObject | None = None) -> list[Cause]:
         """Judge the values of `obj`, metadata aside.

@@ -4,7 +4,7 @@ The grammar is that of apimachinery's `labels` and `fields` packages, and so are
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from asyncctl.apiserver import errors
 from asyncctl.apiserver.wire import Json, JsonObject
@@ -37,7 +37,7 @@ def _requirements(text: str) -> list[Callable[[dict[str, str]], bool]]:
             break
         word = words.pop()
         if word != ",":
-            raise _unexpected(word, "',' or 'end of string'")
+            raise errors.bad_request(f"found '{word}', expected: ',' or 'end of string'")
         if not words:
             raise _unexpected("", "identifier after ','")
     return requirements
@@ -55,6 +55,8 @@ def _identifier(words: list[str], expected: str = "identifier") -> str:
 
 
 def _requirement(words: list[str]) -> Callable[[dict[str, str]], bool]:
+    if words[-1] in {"=", "==", "!=", "(", ")", ">", "<"}:
+        raise errors.bad_request(f"found '{words[-1]}', expected: !, identifier, or 'end of string'")
     if words[-1] == "!":
         words.pop()
         absent = _identifier(words)
@@ -75,7 +77,12 @@ def _requirement(words: list[str]) -> Callable[[dict[str, str]], bool]:
             return lambda found: found.get(key) in values
         return lambda found: found.get(key) not in values
     if operator in {">", "<"}:
-        bound = int(_value(words))
+        value = _value(words)
+        if (bound := _integer(value)) is None:
+            raise errors.bad_request(
+                f"unable to parse requirement: values[0]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, "
+                "the value must be an integer"
+            )
         sign = 1 if operator == ">" else -1
         return lambda found: _integer(found.get(key)) is not None and (sign * int(found[key]) > sign * bound)
     raise _unexpected(operator, "in, notin, =, ==, !=, gt, lt")
@@ -92,7 +99,7 @@ def _value(words: list[str]) -> str:
 def _values(words: list[str]) -> Collection[str]:
     word = words.pop() if words else ""
     if word != "(":
-        raise _unexpected(word, "'('")
+        raise errors.bad_request(f"unable to parse requirement: found '{word}' expected: '('")
     values: set[str] = set()
     while True:
         word = words.pop() if words else ""
@@ -105,10 +112,19 @@ def _values(words: list[str]) -> Collection[str]:
         values.add(word)
 
 
-def fields(text: str, supported: Collection[str]) -> Predicate | None:
-    """Parse a field selector; None when it selects everything. `supported` are the dotted paths the kind offers.
+def fields(
+    text: str, supported: Collection[str], *, custom: bool = False, stored: Mapping[str, str] | None = None
+) -> Predicate | None:
+    """Parse a field selector; None when it selects everything.
 
-    Raise 400 when it cannot be parsed or names another field.
+    Args:
+        text: the selector.
+        supported: the dotted paths the kind offers, beside name and namespace.
+        custom: whether it is a custom kind, which has other words for a field it does not offer.
+        stored: what fields are called in stored objects, where that is something else.
+
+    Raises:
+        ApiError: 400 when it cannot be parsed or names another field.
     """
     tests: list[tuple[tuple[str, ...], bool, str]] = []
     for term in filter(None, re.split(r"(?<!\\),", text)):
@@ -117,7 +133,12 @@ def fields(text: str, supported: Collection[str]) -> Predicate | None:
             raise errors.bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
         path, operator, value = found.groups()
         if path not in supported and path not in {"metadata.name", "metadata.namespace"}:
-            raise errors.bad_request(f"field label not supported: {path}")
+            if supported or custom:
+                raise errors.bad_request(f"field label not supported: {path}")
+            raise errors.bad_request(
+                f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+            )
+        path = (stored or {}).get(path, path)
         tests.append((tuple(path.split(".")), operator != "!=", re.sub(r"\\(.)", r"\1", value)))
     if not tests:
         return None

@@ -89,7 +89,10 @@ def _row(kind: ResourceKind, obj: JsonObject, include_object: str, now: datetime
         case "" | "Metadata":
             row["object"] = partial_metadata(obj)
         case _:
-            raise bad_request(f'unrecognized includeObject value: "{include_object}"')
+            raise bad_request(
+                f'Unable to convert to Table as requested: includeObject: Invalid value: "{include_object}": '
+                "must be 'Metadata', 'Object', 'None', or empty"
+            )
     return row
 
 

@@ -20,10 +20,12 @@ from asyncctl.client.errors import (
     Forbidden,
     Gone,
     KubernetesError,
+    NamespaceBoundaryExceeded,
     NotFound,
     StatusError,
     StreamError,
     Target,
+    Unauthorized,
     error_from_reply,
 )
 from asyncctl.clock import Clock
@@ -145,10 +147,28 @@ class Reflector:
     def _trouble(self, cause: str, error: Exception) -> None:
         self._metrics.restarted(cause)
         self._metrics.synced(False)
-        text = str(error)
+        text = f"{error}{self._advice(error)}"
         if text != self.problem:  # an outage is told once, not each time it is met
             self._logger.warning("the cache is not current", resource=self._kind.resource, cause=text)
         self.problem = text
+
+    def _advice(self, error: Exception) -> str:
+        """What to do about an answer that stays the same until somebody does it; it is looked at again by itself."""
+        match error:
+            case NotFound():
+                return (
+                    f"; install the CustomResourceDefinition {self._kind.resource}, for example with"
+                    " `kubectl apply -k manifests/crd`"
+                )
+            case NamespaceBoundaryExceeded():
+                return ""  # it says so itself
+            case Forbidden():
+                role = f"a Role in namespace {self._namespace}" if self._namespace else "a ClusterRole"
+                return f"; let {role} of this user allow list and watch {self._kind.resource}"
+            case Unauthorized():
+                return "; the credentials are not accepted: check the user's token or certificate"
+            case _:
+                return ""
 
     def _healthy(self) -> None:
         if self.problem is not None and self.synced.is_set():

@@ -71,19 +71,20 @@ class _Dev:
 
     async def run(self) -> int:
         handle_signals(self._stop)
+        code = int(self._leave)  # of a Ctrl-C in the middle: with --exit somebody waits for Running
         with TemporaryDirectory(prefix="asyncctl-dev-") as name:
-            folder = Path(name)
-            async with self._parts(folder) as (client, kubeconfig):
-                if not self._demo:
-                    _hint(kubeconfig)
-                    await self._stop.wait()
-                    return 0
-                if not await self._show(client):
-                    return 1
-                if not self._leave:
+            async with self._parts(Path(name)) as (client, kubeconfig), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._heed_ctrl_c, tasks.cancel_scope, name="Ctrl-C")
+                code = int(self._demo and not await self._show(client))
+                if code == 0 and not self._leave:
                     await self._tell(client, kubeconfig)
                     await self._stop.wait()
-        return 0
+                tasks.cancel_scope.cancel()
+        return code
+
+    async def _heed_ctrl_c(self, scope: anyio.CancelScope) -> None:
+        await self._stop.wait()
+        scope.cancel()
 
     @contextlib.asynccontextmanager
     async def _parts(self, folder: Path) -> AsyncIterator[tuple[Client, Path]]:
@@ -110,7 +111,7 @@ class _Dev:
                     yield client, kubeconfig
 
     async def _show(self, client: Client) -> bool:
-        """Make a Database, and show each change of it until it is Running; False when it can't be, or Ctrl-C came."""
+        """Make a Database, and show each change of it until it is Running; False when it can't be."""
         database = Database(
             name=_NAME,
             namespace=_NAMESPACE,
@@ -136,15 +137,14 @@ class _Dev:
                         self._say("", text)
                     if seen.status.phase in {Phase.RUNNING, Phase.FAILED}:
                         return seen.status.phase is Phase.RUNNING
-                if self._stop.is_set():
-                    return False
         print(f"{_NAMESPACE}/{_NAME} is not Running after 60 s", file=sys.stderr)
         return False
 
     async def _tell(self, client: Client, kubeconfig: Path) -> None:
-        secret = await client.get(Secret, f"{_NAME}-credentials", namespace=_NAMESPACE)
-        uri = secret.data["uri"].decode()
-        print(f"\nconnect:  {uri}\n          psql {shlex.quote(uri)}")
+        if self._demo:
+            secret = await client.get(Secret, f"{_NAME}-credentials", namespace=_NAMESPACE)
+            uri = secret.data["uri"].decode()
+            print(f"\nconnect:  {uri}\n          psql {shlex.quote(uri)}")
         _hint(kubeconfig)
 
     def _say(self, what: str, text: str) -> None:

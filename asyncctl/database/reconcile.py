@@ -92,10 +92,10 @@ class DatabaseReconciler:
         _refuse_what_is_not_there_yet(db)
         name = naming.database_name(db, await self._cluster_id(ctx))
         external = await self._external(ctx, db, name)
-        first = db.status.database_name is None
+        recorded, provisioned = db.status.database_name is not None, db.status.claim is not None
         db.status.database_name = name
         db.status.owner_role = owner_role(name)
-        if first:
+        if not recorded:
             status.working(db.status, "Provisioning", f"database {name} is being made on {external.server}")
             await ctx.save_status()  # on record before anything outside is made
         login = naming.login_name(name)
@@ -113,7 +113,7 @@ class DatabaseReconciler:
             f"database {name} on {external.server.host}:{external.server.port}; credentials in Secret {secret.name}"
         )
         status.running(db.status, message)
-        if first:
+        if not provisioned:  # also where the first pass had to wait, or was cut short
             ctx.normal("Provisioned", message)
 
     async def _external(self, ctx: Context, db: Database, name: str) -> External:

@@ -96,12 +96,14 @@ class Client:
         """Return the answer as a script holds it: JSON, the lines of a watch, or text."""
         text = reply.body
         try:
+            return self._value(json.loads(text))  # some answers are indented
+        except ValueError:
+            pass
+        try:
             lines = [json.loads(line) for line in text.splitlines() if line]
         except ValueError:
             return self._value(text)
-        if len(lines) == 1 and "type" not in lines[0]:
-            return self._value(lines[0])
-        return [self._value(line) for line in lines]
+        return self._value(lines)
 
     def _value(self, value, key=""):
         if isinstance(value, dict):
@@ -110,10 +112,13 @@ class Client:
                 if first in value:
                     self._value(value[first], first)
             return {
-                name: self._value(each, name)
+                self._value(name) if name.startswith("k:") else name: self._value(each, name)
                 for name, each in sorted(value.items())
                 if self.managed or name != "managedFields"
             }
+        if isinstance(value, list) and key == "causes":
+            # The real server gathers them from maps without an order.
+            return sorted((self._value(each) for each in value), key=lambda cause: sorted(cause.items()))
         if isinstance(value, list):
             return [self._value(each, key) for each in value]
         if not isinstance(value, str):
@@ -173,4 +178,6 @@ def save(path, cases):
         def ignore_aliases(self, _):
             return True
 
-    path.write_text(yaml.dump(cases, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None))
+    path.write_text(
+        yaml.dump(cases, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    )

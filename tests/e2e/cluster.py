@@ -1,10 +1,12 @@
 """The real API server, as a test sees it: objects as plain dicts, and what its audit log says about who wrote what."""
 
 import base64
+import contextlib
 import http.client
 import json
 import secrets
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ class Cluster:
         self._tls = ssl.create_default_context(cafile=plane.ca_file)
 
     def call(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Object:
-        """Send one request; returns the answer, {} for 404. A refusal fails the test, but for those of a busy server."""
+        """Send one request; returns the answer, {} for 404. Refusals fail the test, unless it is busy."""
         connection = http.client.HTTPSConnection(urlsplit(self.plane.url).netloc, timeout=30, context=self._tls)
         headers = {"Authorization": f"Bearer {self.plane.admin_token}", "Content-Type": content_type}
         try:
@@ -77,15 +79,34 @@ class Cluster:
         """Make the CRD from the file in `manifests`; return when it is served."""
         self.call("POST", CRDS, yaml.safe_load(CRD_FILE.read_text()))
         until(lambda: condition(self.call("GET", CRD_PATH), "Established").get("status") == "True")
-        until(lambda: self.call("GET", "/apis/apps.example.com/v1/databases"), lambda found: "items" in found)
+        until(self.served)
+
+    def served(self) -> bool:
+        """Whether the API server has Databases."""
+        return "items" in self.call("GET", "/apis/apps.example.com/v1/databases")
 
     def remove_crd(self) -> None:
         self.call("DELETE", CRD_PATH)
-        until(lambda: not self.call("GET", CRD_PATH) and not self.call("GET", "/apis/apps.example.com/v1/databases"))
+        until(lambda: not self.call("GET", CRD_PATH) and not self.served())
 
     def lease(self, name: str) -> Object:
         found: Object = self.call("GET", f"{LEASES}/{name}").get("spec", {})
         return found
+
+    def take_lease(self, name: str, holder: str) -> None:
+        self.call("PATCH", f"{LEASES}/{name}", {"spec": {"holderIdentity": holder}}, content_type=MERGE)
+
+    @contextlib.contextmanager
+    def admin(self, user: str) -> Iterator[None]:
+        """Let a user do everything, for the length of the block."""
+        path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
+        self.call("POST", path, {"metadata": {"name": f"e2e-{user}"}, "roleRef": role, "subjects": [subject]})
+        try:
+            yield
+        finally:
+            self.call("DELETE", f"{path}/e2e-{user}")
 
     def written_by(self, user: str) -> list[Write]:
         """All writes of a user that got an answer, but those of Leases, in the order of the answers."""

@@ -1,7 +1,7 @@
 """The parts of an end-to-end test: an API server with an audit log, a PostgreSQL, a namespace, and daemons.
 
 The API server is one of its own, so that a test may take it away. Its users `a` and `b` are the daemons', and so the
-audit log tells them apart.
+audit log tells them apart; `c` may do nothing.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
 
-USERS = ("a", "b")
+USERS = {"a": ["system:masters"], "b": ["system:masters"], "c": []}
 LOGS = pytest.StashKey[list[Path]]()
 
 
@@ -35,8 +35,7 @@ def plane(kube, tmp_path_factory):
     """A control plane that tests may hurt; `kube` has built its programs, or skips."""
     policy = tmp_path_factory.mktemp("audit") / "policy.yaml"
     policy.write_text(AUDIT_POLICY)
-    users = dict.fromkeys(USERS, ["system:masters"])
-    with ControlPlane(kube.programs, users=users, audit_policy=policy) as plane:
+    with ControlPlane(kube.programs, users=USERS, audit_policy=policy) as plane:
         yield plane
 
 

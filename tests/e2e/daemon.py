@@ -103,7 +103,14 @@ class Daemon:
 
     def blemishes(self) -> list[str]:
         """What no log may have: a traceback, a warning of Python, a crash, an error that nobody foresaw."""
-        marks = ("Traceback", "Warning: ", "never awaited", "was destroyed but it is pending", "nobody foresaw", "panic")
+        marks = (
+            "Traceback",
+            "Warning: ",
+            "never awaited",
+            "was destroyed but it is pending",
+            "nobody foresaw",
+            "panic",
+        )
         return [line for line in self.text.splitlines() if any(mark in line for mark in marks)]
 
 

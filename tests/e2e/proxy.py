@@ -20,7 +20,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
         self._server: asyncio.Server | None = None
-        self._pipes: set[asyncio.Task[None]] = set()
+        self._pipes: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._flows = asyncio.Event()
         self._flows.set()
 
@@ -55,7 +55,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
 
     async def _up(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _down(self) -> None:
@@ -65,11 +65,14 @@ class Proxy:
         for pipe in self._pipes:
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)
+        for writer in self._pipes.values():
+            await _cut(writer)
+        self._pipes.clear()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._pipes[self._loop.create_task(self._serve(reader, writer))] = writer
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._pipes.add(task)
         try:
             self.holding = not self._flows.is_set()
             await self._flows.wait()
@@ -77,12 +80,17 @@ class Proxy:
             try:
                 await asyncio.gather(_pump(reader, onward), _pump(there, writer))
             finally:
-                onward.transport.abort()
+                await _cut(onward)
         except (OSError, asyncio.CancelledError):
             pass  # cut, from either side
         finally:
-            writer.transport.abort()
-            self._pipes.discard(task)
+            await _cut(writer)
+
+
+async def _cut(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

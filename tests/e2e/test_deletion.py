@@ -26,7 +26,7 @@ def test_delete_drops_database_and_roles_and_the_secret_goes(daemon, team, super
         team.until_gone()
     assert superuser.portrait(name) == {"databases": [], "roles": [], "members": [], "settings": []}
     until(lambda: not team.secret(), deadline=GARBAGE)
-    assert until(lambda: team.reasons(), lambda found: "Deleted" in found) == ["Deleted", "Provisioned"]
+    assert until(team.reasons, lambda found: "Deleted" in found) == ["Deleted", "Provisioned"]
 
 
 def test_retain_keeps_the_database_and_a_namesake_gets_it_back(daemon, team, superuser):
@@ -41,7 +41,7 @@ def test_retain_keeps_the_database_and_a_namesake_gets_it_back(daemon, team, sup
     assert superuser.portrait(name) == kept
     assert team.binding() == binding
     assert ask_as_tenant(binding["uri"], "SELECT id FROM invoices") == [(7,)]
-    assert "Retained" in until(lambda: team.reasons(), lambda found: "Retained" in found)
+    assert "Retained" in until(team.reasons, lambda found: "Retained" in found)
 
     team.create()
     after = team.until_running()

@@ -73,7 +73,7 @@ def test_while_it_stops_it_is_live_and_not_ready(start, team, cut_off, proxy):
         team.create()
         until(lambda: proxy.holding)
         daemon.signal(signal.SIGTERM)
-        code, text = until(lambda: daemon.get("/readyz"), lambda answer: answer[0] == 500)
+        _, text = until(lambda: daemon.get("/readyz"), lambda answer: answer[0] == 500)
         assert "the process is stopping" in text
         assert daemon.get("/livez")[0] == 200
     assert daemon.wait() == 0

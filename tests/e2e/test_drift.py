@@ -1,0 +1,115 @@
+"""What somebody changes behind our back is put right; what can't be put right without loss is told, and left."""
+
+import psycopg
+import pytest
+
+from tests.e2e.cluster import condition
+from tests.e2e.server import ask_as_tenant
+from tests.e2e.waiting import until
+
+
+@pytest.fixture
+def daemon(start):
+    daemon = start(database_resync="1s", retry_base="200ms", retry_max="1s")
+    daemon.until_working()
+    return daemon
+
+
+@pytest.fixture
+def name(daemon, team):
+    """A Database that is Running, with data in it; the name of its database."""
+    team.create()
+    name = team.until_running()["status"]["databaseName"]
+    ask_as_tenant(team.binding()["uri"], "CREATE TABLE invoices (id int); INSERT INTO invoices VALUES (7)")
+    return name
+
+
+def works(uri):
+    try:
+        return ask_as_tenant(uri, "SELECT id FROM invoices") == [(7,)]
+    except psycopg.OperationalError:
+        return False
+
+
+def test_a_deleted_secret_is_made_again_and_works(name, team):
+    before = team.binding()
+    team.delete_secret()
+    until(team.secret)
+    after = team.binding()
+    assert works(after["uri"])
+    assert after.keys() == before.keys()
+    assert after["username"] == before["username"]
+
+
+@pytest.mark.parametrize("data", [{"host": "bm93aGVyZQ=="}, {"uri": None}])
+def test_a_secret_that_was_edited_is_put_right(name, team, data):
+    before = team.binding()
+    team.patch_secret({"data": data})
+    assert until(team.binding, lambda found: found == before)
+    assert works(before["uri"])
+
+
+def test_a_password_that_was_edited_in_the_secret_ends_with_a_secret_that_works(name, team):
+    team.patch_secret({"data": {"password": "c2hvcnQ="}})
+    found = until(team.binding, lambda found: f":{found['password']}@" in found["uri"])
+    until(lambda: works(found["uri"]))
+    assert until(team.binding) == found
+
+
+def test_a_password_that_was_changed_in_postgresql_is_set_back(name, team, superuser):
+    uri = team.binding()["uri"]
+    version = team.secret()["metadata"]["resourceVersion"]
+    superuser.do("ALTER ROLE {} PASSWORD 'changed-by-a-dba'", f"{name}_a")
+    assert not works(uri)
+    until(lambda: works(uri))
+    assert team.secret()["metadata"]["resourceVersion"] == version
+
+
+def test_a_login_that_was_dropped_is_made_again(name, team, superuser):
+    before = superuser.portrait(name)
+    superuser.do("DROP OWNED BY {}", f"{name}_a", database=name)
+    superuser.do("DROP ROLE {}", f"{name}_a")
+    until(lambda: works(team.binding()["uri"]))
+    assert superuser.portrait(name) == before
+
+
+def test_what_the_public_was_granted_is_revoked(name, team, superuser):
+    before = superuser.portrait(name)
+    superuser.do("GRANT CONNECT ON DATABASE {} TO PUBLIC", name)
+    assert superuser.portrait(name) != before
+    until(lambda: superuser.portrait(name), lambda found: found == before)
+
+
+def test_a_dropped_database_is_told_and_never_made_again_empty(name, team, superuser, daemon):
+    superuser.do("DROP DATABASE {} WITH (FORCE)", name)
+    said = team.until_refused("DatabaseMissing")
+    assert f'"{name}"' in said["message"]
+    assert "restore" in said["message"]
+    found = team.database()
+    assert found["status"]["phase"] == "Failed"
+    assert condition(found, "Stalled")["reason"] == "DatabaseMissing"
+    passes = daemon.metric("controller_runtime_reconcile_total")
+    team.look_again()
+    until(lambda: daemon.metric("controller_runtime_reconcile_total") > passes)
+    assert name not in superuser.databases()
+    assert until(team.reasons, lambda found: len(found) > 1) == ["DatabaseMissing", "Provisioned"]
+
+
+def test_a_renamed_database_is_told_and_is_found_again_when_it_is_back(name, team, superuser):
+    superuser.do("ALTER DATABASE {} RENAME TO {}", name, f"{name}_old")
+    team.until_refused("DatabaseMissing")
+    assert superuser.databases() & {name, f"{name}_old"} == {f"{name}_old"}
+    superuser.do("ALTER DATABASE {} RENAME TO {}", f"{name}_old", name)
+    team.look_again()
+    found = team.until_running()
+    assert condition(found, "Stalled")["status"] == "False"
+    assert works(team.binding()["uri"])
+
+
+def test_an_object_whose_database_is_missing_can_still_be_deleted(name, team, superuser):
+    team.patch({"spec": {"reclaimPolicy": "Delete"}})
+    superuser.do("DROP DATABASE {} WITH (FORCE)", name)
+    team.until_refused("DatabaseMissing")
+    team.delete()
+    team.until_gone()
+    assert superuser.portrait(name)["roles"] == []
