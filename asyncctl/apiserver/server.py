@@ -80,7 +80,8 @@ class ApiServer:
         # The types of the built-in kinds are read from a file of the package.
         kinds = await asyncio.to_thread(builtins)
         self._cluster = Cluster(kinds, self._now, self._history, self._bookmark_interval, self._rng)
-        server = web.Server(self._handle, access_log=None)
+        # A watch must end when its client has gone, also when it has nothing to write.
+        server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=_LINGER)
         await self._runner.setup()
         try:

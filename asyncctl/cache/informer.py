@@ -87,7 +87,7 @@ class Informer:
     def get(self, key: Key) -> Entry | None:
         """What is known of `key`, one's own writes included."""
         store = self._store(key)
-        return store.get(key) if store else None
+        return None if store is None else store.get(key)
 
     def entries(self, namespace: str | None = None) -> Iterator[Entry]:
         """All objects, or those of one namespace."""

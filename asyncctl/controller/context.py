@@ -198,8 +198,13 @@ class Context:
 
         Raises:
             Conflict: It was changed or replaced since.
+            ValueError: It was not read from the server, so that nothing tells it from a namesake.
         """
         kind, meta = type(obj).resource_type, obj.metadata
+        if not meta.uid:
+            raise ValueError(
+                f"{kind.kind} {meta.name!r} has no uid: delete an object that was read, by ctx.get or list"
+            )
         try:
             gone = await self.client.delete(
                 kind, meta.name, namespace=meta.namespace or None, uid=meta.uid, resource_version=meta.resource_version
@@ -242,7 +247,7 @@ class Context:
 
     def took(self, answer: bytes) -> None:
         """Know the object being reconciled as a write of ours was answered. For the runtime."""
-        self._entry = read_entry(answer)
+        self._entry = read_entry(answer, self.client.field_manager)
         self._environment.informer(self._environment.resource).wrote(self._entry)
 
     def _reference(self) -> ObjectReference:
@@ -261,6 +266,7 @@ class Context:
         wanted.pop("status", None)
         metadata = {key: value for key, value in wanted.get("metadata", {}).items() if key not in _SERVER_SET}
         wanted["metadata"] = metadata
+        metadata.get("annotations", {}).pop(ANNOTATION, None)  # there when `obj` was read before it was changed
         mine = self._entry.header
         if kind.namespaced:
             metadata.setdefault("namespace", mine.namespace)
@@ -279,7 +285,8 @@ class Context:
             api_version=owner.api_version, kind=owner.kind, name=mine.name, uid=mine.uid,
             controller=True, block_owner_deletion=True,
         )  # fmt: skip
-        metadata.setdefault("ownerReferences", []).append(to_dict(reference))
+        others = [each for each in metadata.get("ownerReferences", []) if each["uid"] != mine.uid]
+        metadata["ownerReferences"] = [*others, to_dict(reference)]
         return wanted
 
     def _owner_mark(self) -> str:

@@ -22,12 +22,20 @@ from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.context import Context, Environment
 from asyncctl.controller.declaration import Declaration
-from asyncctl.controller.outcome import Failure, NotOwned, Requeue, TerminalError, classify, retry_after
+from asyncctl.controller.outcome import (
+    Failure,
+    NotOwned,
+    Requeue,
+    TerminalError,
+    TransientError,
+    classify,
+    retry_after,
+)
 from asyncctl.controller.sources import Mapper, default_predicate, kind_of
 from asyncctl.objects.codec import DecodeError, decode
-from asyncctl.objects.conditions import Conditions, Status
+from asyncctl.objects.conditions import Condition, Status
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import Resource
+from asyncctl.objects.resource import Resource, Unstructured
 from asyncctl.observe.metrics import ControllerMetrics, Result
 from asyncctl.queue.backoff import Random, spread
 from asyncctl.queue.work_queue import QueueClosed, WorkQueue
@@ -37,6 +45,7 @@ LOW = -100  # the priority of first lists and resyncs, controller-runtime's LowP
 PARKED = 600.0  # seconds, ±20 %, between the slow retries of a parked key
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
 _STALLED = "Stalled"
+_UNTYPED = Unstructured("v1", "Object")  # what can't be decoded, as a dict
 
 
 class Controller:
@@ -110,8 +119,14 @@ class Controller:
         except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
             self._blame("a predicate", error)
             matters = True
-        if matters:
-            self.queue.add(header.key, priority=LOW if initial else 0)
+        if old is not None:
+            matters = matters or (old.deleting, old.paused) != (new.deleting, new.paused)
+        if not matters:
+            return
+        if header.key in self._parked and not initial:  # it has changed: it deserves all its tries again
+            self.queue.forget(header.key)
+            self._unpark(header.key)
+        self.queue.add(header.key, priority=LOW if initial else 0)
 
     def _on_watched(self, informer: Informer, to: Mapper | None) -> Handler:
         applied, kind = self._environment.applied, informer.kind
@@ -170,6 +185,8 @@ class Controller:
         result: Result = "error"
         try:
             result = await self._pass(key, entry)
+        except Exception as error:  # noqa: BLE001 - nothing an author does ends a worker
+            result = self._after_failure(key, None, error, parks=self._parks(key, error))
         finally:
             del self._passes[key]
             self._metrics.active_workers.dec()
@@ -180,31 +197,40 @@ class Controller:
         return header.deleting and self.declaration.finalizers.keys().isdisjoint(header.finalizers)
 
     async def _pass(self, key: Key, entry: Entry) -> Result:
-        attempt = self.queue.attempts(key) + 1
-        try:
-            obj: Resource | JsonObject = decode(self.declaration.kind, entry.data)
-        except DecodeError as undecodable:
-            return self._after_failure(key, None, undecodable, parks=self._at_limit(key))
-        ctx = Context(
-            self._environment, entry, obj, attempt=attempt, reconcile_id=str(uuid4()),
-            deadline=self._passes[key] + self.timeout,
-        )  # fmt: skip
         requeue: Requeue | None = None
         error: Exception | None = None
         gone = False
+        obj: Resource | JsonObject
         try:
-            if entry.header.deleting:
-                gone = await self._finalize(ctx, obj)
-            else:
+            obj = decode(self.declaration.kind, entry.data)
+        except DecodeError as undecodable:
+            error, obj = undecodable, decode(_UNTYPED, entry.data)
+        ctx = Context(
+            self._environment, entry, obj, attempt=self.queue.attempts(key) + 1, reconcile_id=str(uuid4()),
+            deadline=self._passes[key] + self.timeout,
+        )  # fmt: skip
+        before = _stalled(obj)
+        try:
+            if entry.header.deleting:  # also what can't be decoded: as a dict, or it could never go
+                gone, error = await self._finalize(ctx, obj), None
+            elif error is None:
                 requeue = await self._reconcile(ctx, obj)
         except Exception as caught:  # noqa: BLE001 - nothing an author raises ends a worker
-            error = caught
+            error = error or caught
+        except asyncio.CancelledError as caught:
+            if _is_cancelled():
+                raise
+            error = RuntimeError("CancelledError: something that the pass awaited was cancelled by somebody else")
+            error.__cause__ = caught
         parks = error is not None and self._parks(key, error)
         if not gone:
-            news = self._mark_stalled(key, obj, error, parks=parks)
-            if news and error is not None:
-                ctx.warning(getattr(error, "reason", None) or _STALLED, str(error))
-            error = await self._save(ctx, error)
+            news = self._mark_stalled(key, obj, before, error, parks=parks)
+            unsaved = await self._save(ctx)
+            if unsaved is not None and error is None:  # it counts only where the pass itself has not failed
+                error, parks = unsaved, self._parks(key, unsaved)
+                news = parks and key not in self._parked
+            if news:
+                ctx.warning(_stalled_reason(error), str(error))
         if error is not None:
             return self._after_failure(key, ctx, error, parks=parks)
         return self._after_success(key, requeue, gone=gone)
@@ -213,13 +239,16 @@ class Controller:
         missing = tuple(name for name in self.declaration.finalizers if name not in ctx.header.finalizers)
         if missing:
             ctx.took(await finalizer.add(ctx.client, self._kind, ctx.header, missing))
-        return await self._timed(self.declaration.reconcile(ctx, obj))
+        requeue = await self._timed(ctx, self.declaration.reconcile(ctx, obj))
+        if not isinstance(requeue, Requeue | None):
+            raise TypeError(f"reconcile must return None or a Requeue, not {requeue!r}")
+        return requeue
 
     async def _finalize(self, ctx: Context, obj: Resource | JsonObject) -> bool:
         """Run the clean-ups in the order of their declaration; True when the object is gone after it."""
         for name, clean_up in self.declaration.finalizers.items():
             if name in ctx.header.finalizers:
-                await self._timed(clean_up(ctx, obj))
+                await self._timed(ctx, clean_up(ctx, obj))
                 header = ctx.header
                 try:
                     ctx.took(await finalizer.remove(ctx.client, self._kind, header, name))
@@ -230,8 +259,8 @@ class Controller:
                     return True
         return False
 
-    async def _timed(self, step: Awaitable[T]) -> T:
-        scope = asyncio.timeout(self.timeout)
+    async def _timed(self, ctx: Context, step: Awaitable[T]) -> T:
+        scope = asyncio.timeout(ctx.deadline - self._environment.clock.monotonic())
         try:
             async with scope:
                 return await step
@@ -243,15 +272,15 @@ class Controller:
                 f"the pass took longer than {self.timeout:g} s (ASYNCCTL_RECONCILE_TIMEOUT) and was cancelled"
             ) from error
 
-    async def _save(self, ctx: Context, error: Exception | None) -> Exception | None:
-        """Send the status; a failure of that counts only where the pass itself has not failed."""
+    async def _save(self, ctx: Context) -> Exception | None:
+        """Send the status; returns why that failed."""
         try:
             await ctx.finish()
         except NotFound:
             pass  # deleted meanwhile: there is nobody to tell
-        except KubernetesError as caught:
-            return error or caught
-        return error
+        except Exception as caught:  # noqa: BLE001 - a status may hold what an author put there and JSON can't
+            return caught
+        return None
 
     def _after_success(self, key: Key, requeue: Requeue | None, *, gone: bool) -> Result:
         self.queue.forget(key)
@@ -269,17 +298,21 @@ class Controller:
         log = ctx.log if ctx is not None else self._environment.logger.bind(
             controller=self.declaration.name, namespace=key[0], name=key[1]
         )  # fmt: skip
-        known = isinstance(error, KubernetesError | TerminalError | NotOwned | DecodeError | TimeoutError)
+        known = isinstance(
+            error, KubernetesError | TerminalError | TransientError | NotOwned | DecodeError | TimeoutError
+        )
         if failure is Failure.TERMINAL:
             self._metrics.terminal_errors.inc()
         if not known:
             self._metrics.panics.inc()
         trace = not known and self._first_time(error)
-        if failure is Failure.FAST:
+        if failure is Failure.FAST and not parks:
+            failures = self.queue.failures(key)
             delay = self.queue.retry_fast(key)
-            log.debug("somebody else wrote the object first", error=str(error), retry_in=round(delay, 3))
+            tell = log.debug if self.queue.failures(key) == failures else log.warning
+            tell("somebody else wrote the object first", error=str(error), retry_in=round(delay, 3))
             return "requeue"
-        counted = failure in {Failure.COUNTED, Failure.TERMINAL}
+        counted = failure is not Failure.UNCOUNTED
         at_least = spread(PARKED, 0.2, self._random) if parks else retry_after(error)
         delay = self.queue.retry(key, counted=counted, at_least=at_least)
         text = str(error) if known else f"{type(error).__name__}: {error}"
@@ -303,22 +336,21 @@ class Controller:
 
     def _parks(self, key: Key, error: Exception) -> bool:
         failure = classify(error)
-        return failure is Failure.TERMINAL or (failure is Failure.COUNTED and self._at_limit(key))
+        at_limit = self.queue.failures(key) + 1 >= self._retry_limit
+        return failure is Failure.TERMINAL or (failure is not Failure.UNCOUNTED and at_limit)
 
-    def _at_limit(self, key: Key) -> bool:
-        return self.queue.failures(key) + 1 >= self._retry_limit
-
-    def _mark_stalled(self, key: Key, obj: Resource | JsonObject, error: Exception | None, *, parks: bool) -> bool:
+    def _mark_stalled(
+        self, key: Key, obj: Resource | JsonObject, before: Condition | None, error: Exception | None, *, parks: bool
+    ) -> bool:
         """Keep the condition `Stalled`; True when it is news that the object is parked, for this reason."""
         status = getattr(obj, "status", None)
         if not isinstance(status, Status):
             return parks and key not in self._parked
         if parks:
-            before = status.conditions.get(_STALLED)
-            reason = error.reason if isinstance(error, TerminalError) else "RetryLimitExceeded"
+            reason = _stalled_reason(error)
             status.conditions.set(_STALLED, True, reason, str(error))
             return before is None or (before.status, before.reason) != ("True", reason)
-        if error is None and _was_stalled(status.conditions):
+        if error is None and before and before.status == "True" and status.conditions.get(_STALLED) is before:
             status.conditions.set(_STALLED, False, "Reconciled")
         return False
 
@@ -332,10 +364,19 @@ class Controller:
         return True
 
 
-def _was_stalled(conditions: Conditions) -> bool:
-    """Whether `Stalled` is True from before this pass; what was set in it has no generation yet."""
-    found = conditions.get(_STALLED)
-    return found is not None and found.status == "True" and found.observed_generation is not None
+def _stalled(obj: Resource | JsonObject) -> Condition | None:
+    status = getattr(obj, "status", None)
+    return status.conditions.get(_STALLED) if isinstance(status, Status) else None
+
+
+def _stalled_reason(error: Exception | None) -> str:
+    return error.reason if isinstance(error, TerminalError) else "RetryLimitExceeded"
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled this task, and not only something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _seconds(given: timedelta | None, default: float) -> float:

@@ -8,10 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from uuid import uuid4
 
-import anyio
-
 from asyncctl.client.client import Client
-from asyncctl.client.errors import KubernetesError
 from asyncctl.clock import Clock
 from asyncctl.objects.builtin import Event, ObjectReference, micro_time
 from asyncctl.objects.meta import ObjectMeta
@@ -55,28 +52,29 @@ class EventRecorder:
         """Write what is said, until cancelled."""
         while True:
             said = await self._waiting.get()
-            with anyio.CancelScope(shield=True):  # what was taken from the line is not lost to a cancellation
+            try:
                 await self._write(said)
+            finally:
+                self._waiting.task_done()
 
     async def flush(self) -> None:
-        """Write what still waits."""
-        while not self._waiting.empty():
-            await self._write(self._waiting.get_nowait())
+        """Return when `run` has written what still waits."""
+        await self._waiting.join()
 
     async def _write(self, said: _Said) -> None:
         name = f"{said.regarding.name[:200]}.{uuid4().hex[:16]}"
-        event = Event(
-            metadata=ObjectMeta(name=name, namespace=said.regarding.namespace or "default"),
-            event_time=micro_time(self._clock.now()),
-            reporting_controller=self._controller,
-            reporting_instance=self._instance,
-            action=said.action,
-            reason=said.reason,
-            regarding=said.regarding,
-            note=said.note.encode()[:NOTE].decode(errors="ignore"),
-            type=said.kind,
-        )
         try:
+            event = Event(
+                metadata=ObjectMeta(name=name, namespace=said.regarding.namespace or "default"),
+                event_time=micro_time(self._clock.now()),
+                reporting_controller=self._controller,
+                reporting_instance=self._instance,
+                action=said.action,
+                reason=said.reason,
+                regarding=said.regarding,
+                note=said.note.encode()[:NOTE].decode(errors="ignore"),
+                type=said.kind,
+            )
             await self._client.create(event)
-        except KubernetesError as error:
+        except Exception as error:  # noqa: BLE001 - whatever an author says, it must not end the program
             self._logger.warning("an event could not be written", reason=said.reason, error=str(error))

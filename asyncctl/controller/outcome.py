@@ -9,10 +9,12 @@
 | raises what says nothing of the object            | adds with growing delay, never counted               |
 | raises anything else, or takes too long           | adds with growing delay, counted; parks at the limit |
 
-What says nothing of the object: no answer, 429, 5xx, a write that was fenced. An outage of ten minutes parks nothing.
+What says nothing of the object: no answer, 401, 429, 5xx, a write that was fenced. An outage of ten minutes parks
+nothing.
 """
 
 import enum
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,10 +23,14 @@ from asyncctl.client.errors import (
     Conflict,
     Fenced,
     ServerError,
+    StatusError,
     StreamError,
     TooManyRequests,
     TransportError,
+    Unauthorized,
 )
+
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_]{0,126}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,14 @@ class TerminalError(Exception):
     Args:
         message: What is wrong and what to do, for the condition's message and a Warning event.
         reason: CamelCase, for the condition's reason.
+
+    Raises:
+        ValueError: The reason is not one word; the API server would refuse the condition and the event.
     """
 
     def __init__(self, message: str, *, reason: str = "TerminalError") -> None:
+        if not _REASON.fullmatch(reason):
+            raise ValueError(f"TerminalError: the reason must be one CamelCase word, not {reason!r}; {message}")
         super().__init__(message)
         self.reason = reason
 
@@ -84,6 +95,7 @@ def classify(error: Exception) -> Failure:
             TransientError()
             | TransportError()
             | TooManyRequests()
+            | Unauthorized()
             | ServerError()
             | Fenced()
             | StreamError()
@@ -96,5 +108,4 @@ def classify(error: Exception) -> Failure:
 
 def retry_after(error: Exception) -> float:
     """Seconds for which the server has asked us to wait."""
-    wanted = getattr(error, "retry_after", None)
-    return float(wanted) if wanted else 0.0
+    return error.retry_after or 0.0 if isinstance(error, StatusError) else 0.0

@@ -72,7 +72,7 @@ def to_controller_of(primary: ResourceType) -> Mapper:
 
     def mapper(header: Header) -> Iterable[Key]:
         owner = header.controller
-        if owner is None or owner.kind != primary.kind or owner.api_version.partition("/")[0] != primary.group:
+        if owner is None or owner.kind != primary.kind or owner.api_version.rpartition("/")[0] != primary.group:
             return ()
         return ((header.namespace if primary.namespaced else "", owner.name),)
 

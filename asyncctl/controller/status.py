@@ -77,7 +77,7 @@ async def write_status(
         after: Its status now, its conditions stamped.
 
     Returns:
-        The object as the server has it then, or None when nothing was sent.
+        The object as the server has it then, or None when nothing had to be sent.
 
     Raises:
         NotFound: The object is gone.
@@ -87,10 +87,12 @@ async def write_status(
     metadata = found["metadata"]
     uid, name, namespace = metadata["uid"], metadata["name"], metadata.get("namespace")
     for attempt in range(1, TRIES + 1):
+        if found["metadata"]["uid"] != uid:  # a namesake, which this status is not about
+            return None
         theirs = found.get("status") or {}
         patch = difference(theirs, merge(before, after, theirs))
-        if not patch or found["metadata"]["uid"] != uid:  # the other uid: a namesake, which this status is not about
-            return None
+        if not patch:  # on a later try: it was our own patch whose answer was lost
+            return live if attempt > 1 else None
         change: JsonObject = {
             "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
             "status": patch,
@@ -103,5 +105,6 @@ async def write_status(
         except Conflict:
             if attempt == TRIES:
                 raise
-        found = orjson.loads(await client.get_raw(kind, name, namespace=namespace))
+        live = await client.get_raw(kind, name, namespace=namespace)
+        found = orjson.loads(live)
     raise AssertionError("the last try returns or raises")

@@ -112,7 +112,7 @@ class Client:
                 if first in value:
                     self._value(value[first], first)
             return {
-                name: self._value(each, name)
+                self._value(name) if name.startswith("k:") else name: self._value(each, name)
                 for name, each in sorted(value.items())
                 if self.managed or name != "managedFields"
             }
@@ -178,4 +178,6 @@ def save(path, cases):
         def ignore_aliases(self, _):
             return True
 
-    path.write_text(yaml.dump(cases, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None))
+    path.write_text(
+        yaml.dump(cases, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    )

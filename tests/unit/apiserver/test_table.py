@@ -36,7 +36,7 @@ def test_a_table_is_the_one_of_the_real_server(case):
 def test_rows_carry_what_was_asked_for():
     carried = {each: table(THING, [OBJECT], each, NOW)["rows"][0]["object"] for each in ("", "Object", "None")}
     assert carried == {"": partial_metadata(OBJECT), "Object": OBJECT, "None": None}
-    with pytest.raises(ApiError, match="unrecognized includeObject value"):
+    with pytest.raises(ApiError, match="Unable to convert to Table as requested: includeObject"):
         table(THING, [OBJECT], "Foo", NOW)
 
 

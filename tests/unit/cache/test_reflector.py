@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from asyncctl.cache import reflector as module
+from asyncctl.cache.header import read_entry
 from asyncctl.cache.informer import Informer
 from asyncctl.objects.builtin import ConfigMap, Namespace
 from asyncctl.observe.metrics import Metrics
@@ -387,3 +388,11 @@ async def test_a_list_that_says_no_version_is_not_taken_for_an_empty_cluster():
     async with reflecting(api) as running:
         await until(lambda: len(api.of("watch")) == 2)
         assert running.heard == [("add", "a", 1)]
+
+
+async def test_the_first_object_of_an_empty_cache_is_read_as_soon_as_it_was_written():
+    api = Api(lists=[page(9)])
+    async with reflecting(api) as running:
+        await running.informer.wait_synced()
+        running.informer.wrote(read_entry(orjson.dumps(item("a", 10))))
+        assert running.version("a") == 10

@@ -1,0 +1,321 @@
+"""What the queue does after a pass, row by row of the contract; with a real API server and short delays."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from asyncctl.client.errors import (
+    ApplyConflict,
+    Conflict,
+    Fenced,
+    Forbidden,
+    Invalid,
+    ServerError,
+    ServerTimeout,
+    StatusError,
+    Target,
+    TooManyRequests,
+    TransportError,
+    Unauthorized,
+)
+from asyncctl.controller import controller as module
+from asyncctl.controller.outcome import Failure, NotOwned, Requeue, TerminalError, TransientError, classify, retry_after
+from asyncctl.objects.codec import DecodeError
+from asyncctl.operator import Operator
+from tests.unit.harness import Widget, working
+from tests.unit.support import until
+
+TARGET = Target("update", "widgets", "team", "a")
+
+
+def answered(kind, code, **extra):
+    return kind(TARGET, code, {"message": "no"}, **extra)
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (answered(Conflict, 409), Failure.FAST),
+        (answered(ApplyConflict, 409), Failure.COUNTED),
+        (answered(Invalid, 422), Failure.COUNTED),
+        (answered(Forbidden, 403), Failure.COUNTED),
+        (answered(StatusError, 413), Failure.COUNTED),
+        (answered(Unauthorized, 401), Failure.UNCOUNTED),
+        (answered(TooManyRequests, 429), Failure.UNCOUNTED),
+        (answered(ServerError, 500), Failure.UNCOUNTED),
+        (answered(ServerTimeout, 504), Failure.UNCOUNTED),
+        (TransportError("refused", sent=False), Failure.UNCOUNTED),
+        (Fenced("lost"), Failure.UNCOUNTED),
+        (TransientError("down"), Failure.UNCOUNTED),
+        (TerminalError("wrong"), Failure.TERMINAL),
+        (NotOwned("theirs"), Failure.COUNTED),
+        (DecodeError("Widget", "team", "a", "spec", "bad"), Failure.COUNTED),
+        (TimeoutError("long"), Failure.COUNTED),
+        (ZeroDivisionError(), Failure.COUNTED),
+    ],
+)
+def test_what_a_failure_means(error, expected):
+    assert classify(error) is expected
+
+
+def test_retry_after_is_what_the_server_said_and_nothing_that_looks_like_it():
+    assert retry_after(answered(TooManyRequests, 429, retry_after=7.0)) == 7.0
+    other = ValueError()
+    other.retry_after = "Wed, 21 Oct"
+    assert retry_after(other) == 0.0
+
+
+@pytest.mark.parametrize("reason", ["two words", "", "é", "x" * 200, "trailing-"])
+def test_a_terminal_error_needs_a_reason_that_the_api_server_takes(reason):
+    with pytest.raises(ValueError, match="one CamelCase word"):
+        TerminalError("wrong", reason=reason)
+
+
+class Passes(list):
+    """A reconcile that follows a script, then returns None; has the size that each pass saw."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+
+    async def reconcile(self, ctx, widget):
+        self.append(widget.spec.size)
+        self.ctx = ctx
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, BaseException):
+            raise step
+        return await step(ctx, widget) if callable(step) else step
+
+
+def declare(passes, **options):
+    operator = Operator("test")
+    return operator, operator.controller(Widget, **options)(passes)
+
+
+@pytest.fixture
+async def begun(cluster):
+    """Begin with a Widget `a` that follows a script."""
+    from contextlib import AsyncExitStack
+
+    async with AsyncExitStack() as stack:
+
+        async def begin(*script, **settings):
+            passes = Passes(*script)
+            operator, _ = declare(passes)
+            await cluster.create(Widget, "a")
+            running = await stack.enter_async_context(working(operator, cluster, **settings))
+            await until(lambda: passes)
+            return running, passes
+
+        yield begin
+
+
+def queue_of(running):
+    return running._controllers[0].queue
+
+
+KEY_NAME = "a"
+
+
+async def test_none_forgets_and_waits_for_the_next_resync(begun, cluster):
+    running, passes = await begun(ValueError("once"), None, resync=1000.0)
+    await until(lambda: len(passes) == 2)
+    queue = queue_of(running)
+    await until(lambda: queue.failures((cluster.namespace, "a")) == 0)
+    await until(lambda: queue.statistics().delayed == 1)
+    (when, _, priority) = queue._delayed[cluster.namespace, "a"]
+    assert 890 < when - running.clock.monotonic() < 1100
+    assert priority == module.LOW
+
+
+@pytest.mark.parametrize("after", [timedelta(seconds=500), 500.0])
+async def test_requeue_adds_after_its_time_give_or_take_a_tenth(begun, cluster, after):
+    running, _ = await begun(Requeue(after=after))
+    queue = queue_of(running)
+    await until(lambda: queue.statistics().delayed == 1)
+    assert 440 < queue._delayed[cluster.namespace, "a"][0] - running.clock.monotonic() < 550
+
+
+async def test_requeue_of_nothing_runs_again_at_once(begun):
+    _, passes = await begun(Requeue(after=0), Requeue(after=0))
+    await until(lambda: len(passes) == 3)
+
+
+async def test_what_is_returned_and_no_requeue_is_an_error_that_says_so(begun):
+    running, passes = await begun(timedelta(seconds=5))
+    await until(lambda: len(passes) == 2)
+    assert running.log.said("reconcile must return None or a Requeue, not datetime.timedelta(seconds=5)")
+
+
+async def test_a_failure_is_retried_until_the_limit_and_then_parked(begun, cluster):
+    running, passes = await begun(*[ValueError("the size is odd")] * 3, ValueError("still"), retry_limit=3)
+    await cluster.until(Widget, "a", lambda widget: "Stalled" in widget.status.conditions)
+    await until(lambda: queue_of(running).statistics().delayed)
+    stalled = (await cluster.get(Widget, "a")).status.conditions.get("Stalled")
+    assert (stalled.status, stalled.reason, stalled.message) == ("True", "RetryLimitExceeded", "the size is odd")
+    assert len(passes) == 3
+    wait = queue_of(running)._delayed[cluster.namespace, "a"][0] - running.clock.monotonic()
+    assert 470 < wait < 720
+    await until(lambda: running.log.said("parked until the object changes", "error"))
+    assert len([line for line in running.log.said("ValueError") if "Traceback" in line.get("exception", "")]) <= 1
+
+
+async def test_a_parked_object_that_changes_has_all_its_tries_again(begun, cluster):
+    running, passes = await begun(*[ValueError("odd")] * 2, *[ValueError("still odd")] * 2, retry_limit=2)
+    await cluster.until(Widget, "a", lambda widget: "Stalled" in widget.status.conditions)
+    await cluster.patch(Widget, "a", {"spec": {"size": 2}})
+    await until(lambda: len(passes) == 4)
+    assert passes[2:] == [2, 2]
+    await cluster.patch(Widget, "a", {"spec": {"size": 4}})
+    found = await cluster.until(Widget, "a", lambda widget: widget.status.conditions.get("Stalled").status == "False")
+    assert found.status.conditions.get("Stalled").reason == "Reconciled"
+    await until(lambda: running._controllers[0]._parked == set())
+
+
+async def test_a_parked_object_says_so_in_one_event(begun, cluster):
+    running, _ = await begun(*[TerminalError("mend the size", reason="BadSize")] * 3)
+    await cluster.until(Widget, "a", lambda widget: "Stalled" in widget.status.conditions)
+    key = cluster.namespace, "a"
+    for _ in range(2):
+        await until(lambda: queue_of(running).statistics().delayed)
+        queue_of(running).add(key)
+        await until(lambda: not queue_of(running).statistics().delayed)
+    assert await cluster.until_said("a") == [("BadSize", "mend the size")]
+
+
+async def test_an_author_who_says_stalled_itself_has_its_event_too(begun, cluster):
+    async def fail(ctx, widget):
+        widget.status.conditions.set("Stalled", True, "BadSize", "mend the size")
+        raise TerminalError("mend the size", reason="BadSize")
+
+    await begun(fail)
+    assert await cluster.until_said("a") == [("BadSize", "mend the size")]
+
+
+async def test_a_terminal_error_parks_at_once(begun, cluster):
+    running, passes = await begun(TerminalError("mend the size", reason="BadSize"))
+    widget = await cluster.until(Widget, "a", lambda widget: "Stalled" in widget.status.conditions)
+    stalled = widget.status.conditions.get("Stalled")
+    assert (stalled.reason, stalled.message, stalled.observed_generation) == ("BadSize", "mend the size", 1)
+    assert len(passes) == 1
+    assert queue_of(running).statistics().delayed == 1
+
+
+async def test_an_outage_parks_nothing_however_long(begun, cluster):
+    outage = [TransientError("the database is down"), TransportError("refused", sent=False), Fenced("lost")] * 4
+    running, passes = await begun(*outage, retry_limit=2)
+    await until(lambda: len(passes) == 13)
+    assert running._controllers[0]._parked == set()
+    assert "Stalled" not in (await cluster.get(Widget, "a")).status.conditions
+    assert not running.log.said("Traceback")
+
+
+async def test_a_conflict_is_retried_fast_and_then_counts(begun, cluster):
+    running, passes = await begun(*[answered(Conflict, 409)] * 9, retry_limit=3)
+    await cluster.until(Widget, "a", lambda widget: "Stalled" in widget.status.conditions)
+    assert len(passes) == 5 + 3
+    assert running.log.said("somebody else wrote the object first", "warning")
+
+
+async def test_a_pass_that_takes_too_long_is_cancelled_and_counted(begun, cluster):
+    cancelled = []
+
+    async def forever(ctx, widget):
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # clean-up may wait
+            cancelled.append(1)
+            raise
+
+    running, passes = await begun(forever, reconcile_timeout=0.05)
+    await until(lambda: len(passes) == 2)
+    assert cancelled == [1]
+    assert running.log.said("the pass took longer than 0.05 s (ASYNCCTL_RECONCILE_TIMEOUT)")
+
+
+async def test_an_authors_own_timeout_is_told_as_it_is(begun):
+    running, passes = await begun(TimeoutError("the printer is slow"))
+    await until(lambda: len(passes) == 2)
+    assert running.log.said("the printer is slow")
+    assert not running.log.said("ASYNCCTL_RECONCILE_TIMEOUT")
+
+
+async def cancel_something(ctx, widget):
+    inner = asyncio.create_task(asyncio.sleep(3600), name="inner")
+    inner.cancel()
+    await inner
+
+
+async def put_what_json_can_not(ctx, widget):
+    widget.status.note = object()
+
+
+async def put_a_bad_time(ctx, widget):
+    widget.status.note = datetime(2026, 1, 1)  # noqa: DTZ001 - that is what is wrong with it
+
+
+class Odd(Exception):
+    """With attributes that the runtime has a meaning for, and other contents."""
+
+    reason = OSError("no word")
+    retry_after = "soon"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [cancel_something, put_what_json_can_not, put_a_bad_time, Odd("odd"), ExceptionGroup("two", [ValueError(), Odd()])],
+    ids=["cancelled", "unencodable", "naive time", "odd attributes", "group"],
+)
+async def test_nothing_an_author_does_ends_a_worker(begun, cluster, step):
+    running, passes = await begun(*[step] * 3, workers=1, retry_limit=3)
+    await until(lambda: len(passes) == 3)
+    await until(lambda: running._controllers[0]._parked)
+    await cluster.create(Widget, "b")
+    await until(lambda: len(passes) == 4)
+    assert len(await cluster.until_said("a")) == 1
+
+
+async def test_an_object_that_can_not_be_decoded_is_parked_with_the_reason_and_others_go_on(begun, cluster):
+    """The class was changed, the objects in the cluster were not."""
+    await begun()
+
+    class Spec(type(Widget().spec)):
+        size: str = ""
+
+    class Stricter(Widget, group="runtime.example.com", version="v1", kind="Widget", plural="widgets"):
+        spec: Spec
+
+    stricter = Passes()
+    operator = Operator("other")
+    operator.controller(Stricter)(stricter)
+    async with working(operator, cluster, retry_limit=2) as other:
+        await until(lambda: other.log.said("parked", "error"))
+        assert other.log.said("spec.size: expected str, got int 1")
+        assert [reason for reason, _ in await cluster.until_said("a")] == ["RetryLimitExceeded"]
+
+
+async def test_an_object_that_can_not_be_decoded_is_cleaned_up_as_a_dict(cluster):
+    class Spec(type(Widget().spec)):
+        size: str = ""
+
+    class Stricter(Widget, group="runtime.example.com", version="v1", kind="Widget", plural="widgets"):
+        spec: Spec
+
+    cleaned = []
+    operator = Operator("test")
+
+    @operator.controller(Stricter)
+    async def reconcile(ctx, widget):
+        raise AssertionError("it can't be decoded")
+
+    @reconcile.finalizer("example.com/test")
+    async def clean_up(ctx, widget):
+        cleaned.append(widget["spec"]["size"])
+
+    await cluster.create(Widget, "a")
+    await cluster.patch(Widget, "a", {"metadata": {"finalizers": ["example.com/test"]}})
+    await cluster.delete(Widget, "a")
+    async with working(operator, cluster):
+        await cluster.until_gone(Widget, "a")
+    assert cleaned == [1]

@@ -1,0 +1,145 @@
+"""A kind, a cluster of it, and an operator at work in it: for tests of the runtime as a whole."""
+
+import asyncio
+import itertools
+from contextlib import asynccontextmanager
+
+import orjson
+
+from asyncctl.client.client import Client
+from asyncctl.client.config import ClusterConfig
+from asyncctl.client.errors import KubernetesError, NotFound, Target
+from asyncctl.client.patch import Patch
+from asyncctl.client.transport import Lane, Request
+from asyncctl.generate import crd
+from asyncctl.objects import Namespace, Resource, Spec, Status, field
+from asyncctl.settings import Address, Settings
+from tests.unit.support import Log, connected, until
+
+
+class WidgetSpec(Spec):
+    size: int = 1
+
+
+class WidgetStatus(Status):
+    parts: int | None = None
+    note: str | None = None
+
+
+class Widget(Resource, group="runtime.example.com", version="v1"):
+    spec: WidgetSpec = field(default_factory=WidgetSpec)
+    status: WidgetStatus = field(default_factory=WidgetStatus)
+
+
+WIDGETS = crd(Widget)  # at import: it reads the source for its docstrings
+_numbers = itertools.count(1)
+
+
+class Cluster:
+    """A cluster as somebody else sees it, with a namespace of the test's own."""
+
+    def __init__(self, config: ClusterConfig, client: Client, namespace: str):
+        self.config = config
+        self.client = client
+        self.namespace = namespace
+
+    async def send(self, method, path, body=None, content_type="application/json"):
+        lane = Lane.READ if method == "GET" else Lane.WRITE
+        request = Request(
+            target=Target(method, path), method=method, path=path, lane=lane, content_type=content_type,
+            body=None if body is None else orjson.dumps(body),
+        )  # fmt: skip
+        return orjson.loads((await self.client._transport.request(request)).body)
+
+    async def get(self, kind, name):
+        return await self.client.get(kind, name, namespace=self.namespace)
+
+    async def gone(self, kind, name):
+        try:
+            await self.get(kind, name)
+        except NotFound:
+            return True
+        return False
+
+    async def create(self, kind, name, **values):
+        return await self.client.create(kind(name=name, namespace=self.namespace, **values))
+
+    async def patch(self, kind, name, change, *, subresource=None, patch=Patch.MERGE):
+        return await self.client.patch(
+            kind.resource_type, name, change, patch=patch, namespace=self.namespace, subresource=subresource
+        )
+
+    async def delete(self, kind, name):
+        return await self.client.delete(kind.resource_type, name, namespace=self.namespace)
+
+    async def until(self, kind, name, condition, seconds=10.0):
+        """Return the object as soon as `condition` is true of it."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    found = await self.get(kind, name)
+                    if condition(found):
+                        return found
+                except NotFound:
+                    pass
+                await asyncio.sleep(0.02)
+
+    async def until_gone(self, kind, name, seconds=10.0):
+        async with asyncio.timeout(seconds):
+            while not await self.gone(kind, name):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.02)
+
+    async def until_said(self, regarding, seconds=10.0):
+        """Return the events about an object when there are any."""
+        async with asyncio.timeout(seconds):
+            while not (found := await self.events(regarding)):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+            return found
+
+    async def events(self, regarding):
+        """Return (reason, note) of each event about an object."""
+        path = f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events"
+        found = (await self.send("GET", path))["items"]
+        return [(each["reason"], each["note"]) for each in found if each["regarding"]["name"] == regarding]
+
+
+@asynccontextmanager
+async def cluster_at(config: ClusterConfig):
+    """A `Cluster` with the kind Widget, in a namespace of its own."""
+    async with connected(config) as client:
+        cluster = Cluster(config, client, f"runtime-{next(_numbers)}")
+        try:
+            await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", WIDGETS)
+        except KubernetesError as error:
+            assert "already exists" in str(error), error
+        await cluster.client.create(Namespace(name=cluster.namespace))
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await cluster.send("GET", "/apis/runtime.example.com/v1/widgets")
+                    break
+                except NotFound:
+                    await asyncio.sleep(0.02)
+        yield cluster
+
+
+def quick_settings(**values):
+    """No Lease, a free port, and retries that a test can wait for."""
+    quick = {
+        "leader_election": False, "http_address": Address("127.0.0.1", 0), "pod_name": "test",
+        "retry_base": 0.01, "retry_max": 0.02, "drain_timeout": 5.0, "request_timeout": 5.0,
+    }  # fmt: skip
+    return Settings(**(quick | values))
+
+
+@asynccontextmanager
+async def working(operator, cluster, log=None, **settings):
+    """`operator` at work in `cluster`, touching no namespace but the test's."""
+    settings = {"namespaces": (cluster.namespace,)} | settings
+    log = log or Log()
+    async with operator.running(
+        settings=quick_settings(**settings), logger=log.logger, config=cluster.config
+    ) as running:
+        running.log = log
+        await until(running.ready.is_set, 10)
+        yield running
