@@ -72,8 +72,8 @@ class Candidate:
         times = {"duration": 3.0, "renew_deadline": 1.0, "retry_period": 0.1, "namespace": "default"} | settings
         self.elector = Elector(
             ClusterConfig(server=server.proxy), LeaseSettings(name="l", **times), self.fence,
-            pod_name=name, clock=clock, random=lambda: 0.5, logger=self.log.logger, metrics=Metrics(process=False).requests("x"),
-            on_change=self.changes.append,
+            pod_name=name, clock=clock, random=lambda: 0.5, logger=self.log.logger,
+            metrics=Metrics(process=False).requests("x"), on_change=self.changes.append,
         )  # fmt: skip
         self.beating = beating
 
