@@ -9,6 +9,7 @@ are never compared (client-go's `tools/leaderelection`, whose records these are)
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -70,6 +71,7 @@ class Elector:
         self._main: asyncio.AbstractEventLoop | None = None
         self._own: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._called_off = False
         self._told = ""
         self.elected = asyncio.Event()
         self.over = asyncio.Event()
@@ -94,9 +96,11 @@ class Elector:
 
     async def release(self) -> None:
         """Give the Lease back, if it is ours, and end the campaign. Call it after the last write was answered."""
+        self._called_off = True  # for a thread that has not come as far as its event
         own, stop = self._own, self._stop
         if own is not None and stop is not None and not self.over.is_set():
-            own.call_soon_threadsafe(stop.set)
+            with suppress(RuntimeError):  # its loop has ended at this moment
+                own.call_soon_threadsafe(stop.set)
         if self._main is not None:
             await self.over.wait()
 
@@ -110,7 +114,10 @@ class Elector:
             self._on_main(self.over.set)
 
     async def _campaign(self) -> None:
-        self._own, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._stop = asyncio.Event()
+        self._own = asyncio.get_running_loop()
+        if self._called_off:
+            self._stop.set()
         transport = Transport(
             self._config, clock=self._clock, random=self._random, logger=self._logger, metrics=self._metrics,
             timeout=max(1.0, self._settings.renew_deadline / 2), tries=1,
@@ -129,11 +136,11 @@ class Elector:
         ):
             try:
                 lease = await self._read(transport)
-                if seen is None or lease["spec"] != seen["spec"]:
-                    seen, seen_at = lease, self._clock.monotonic()
+                if seen is None or lease.get("spec") != seen["spec"]:
+                    seen, seen_at = {"spec": lease.get("spec")}, self._clock.monotonic()
                 silent = self._clock.monotonic() - seen_at
                 theirs = record.holder(lease)
-                if theirs and silent < record.duration(lease, self._settings.duration):
+                if theirs not in {"", self.identity} and silent < record.duration(lease, self._settings.duration):
                     self._tell(f"{theirs} leads")
                     continue
                 lease = await self._take(transport, lease)
@@ -167,7 +174,10 @@ class Elector:
                 except KubernetesError:
                     return self._lose(f"it could not be renewed within {self._settings.renew_deadline:g} s: {error}")
                 self._tell(f"could not renew: {error}")
+            else:
+                self._told = ""
         self._fence.revoke("the Lease was given back")
+        self._on_main(lambda: self._on_change(False))
         await self._give_back(transport, lease)
         return None
 
@@ -189,7 +199,13 @@ class Elector:
 
     async def _give_back(self, transport: Transport, lease: JsonObject) -> None:
         try:
-            await self._write(transport, record.released(lease, self._clock.now()))
+            try:
+                await self._write(transport, record.released(lease, self._clock.now()))
+            except Conflict:  # its metadata was touched, or the answer of our last renewal was lost
+                live = await self._read(transport)
+                if record.holder(live) != self.identity:
+                    raise
+                await self._write(transport, record.released(live, self._clock.now()))
             self._logger.info("gave the Lease back")
         except KubernetesError as error:
             self._logger.warning("the Lease could not be given back; the next leader has to wait", error=str(error))
@@ -255,5 +271,5 @@ class Elector:
 
     def _on_main(self, call: Callable[[], None]) -> None:
         assert self._main is not None
-        if not self._main.is_closed():
+        with suppress(RuntimeError):  # the main loop was closed under a campaign that did not end in time
             self._main.call_soon_threadsafe(call)

@@ -110,6 +110,8 @@ class Operator:
         twice = {kind for kind in kinds if kinds.count(kind) > 1}
         if twice:
             raise ValueError(f"controller {chosen!r} declares {', '.join(map(str, twice))} twice; one Watch will do")
+        if any(watch.labels and resource_type_of(watch.kind) == resource for watch in sources):
+            raise ValueError(f"controller {chosen!r} can't narrow its own kind {resource} by labels: it reconciles all")
 
         def declare(reconcile: Reconcile[Any]) -> Declaration[Any]:
             declaration: Declaration[Any] = Declaration(

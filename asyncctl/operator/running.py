@@ -7,7 +7,7 @@ workers drain, what is left to say is said, Lease released, caches, transport, s
 
 import os
 import random as system_random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,6 +116,7 @@ class Running:
                     transport,
                     field_manager=f"asyncctl-{self.name}",
                     namespaces=self.settings.namespaces,
+                    cluster_kinds=frozenset(self._cluster_kinds()),
                 )
                 for hook in self._startup:
                     await hook(self)
@@ -161,7 +162,10 @@ class Running:
         self._cancel_workers()
         await self._idle.wait()
         for hook in self._shutdown:
-            await hook(self)
+            try:
+                await hook(self)
+            except Exception:
+                self.logger.exception("a shutdown hook has failed")
         if not lost:
             with anyio.move_on_after(_LAST_WORDS):
                 await events.flush()
@@ -169,6 +173,13 @@ class Running:
             with anyio.move_on_after(_LAST_WORDS):
                 await self._elector.release()
         self.logger.info("stopped", seconds=round(self.clock.monotonic() - began, 3))
+
+    def _cluster_kinds(self) -> Iterator[ResourceType]:
+        """What was declared and is in no namespace: no namespace's boundary holds it."""
+        for declaration in self._declarations:
+            for kind in (declaration.kind, *(watch.kind for watch in declaration.watches)):
+                if not resource_type_of(kind).namespaced:
+                    yield resource_type_of(kind)
 
     def _cancel_workers(self) -> None:
         for controller in self._controllers:

@@ -273,7 +273,7 @@ async def test_an_undeclared_kind_says_what_to_add(cluster):
 async def test_a_status_is_sent_once_and_not_again_when_nothing_changed(cluster):
     async with hands(cluster) as made:
         for _ in range(3):
-            async with made.taking() as (ctx, widget):
+            async with made.taking() as (_, widget):
                 widget.status.parts = 3
                 widget.status.conditions.set("Ready", True, "Made", "all three")
             await until(lambda: made.running._controllers[0].queue.statistics().delayed)
@@ -288,10 +288,14 @@ async def test_a_status_is_sent_once_and_not_again_when_nothing_changed(cluster)
 
 async def test_the_status_goes_out_when_the_pass_fails(cluster):
     async with hands(cluster) as made:
-        with pytest.raises(ZeroDivisionError):
+
+        async def fail():
             async with made.taking() as (_, widget):
                 widget.status.note = "half way"
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
         await cluster.until(Widget, "w", lambda widget: widget.status.note == "half way")
 
 
@@ -366,7 +370,7 @@ async def test_the_status_is_not_written_to_a_namesake(cluster):
             await cluster.delete(Widget, "w")
             await cluster.create(Widget, "w")
             widget.status.note = "of the old one"
-        async with made.taking() as (ctx, widget):
+        async with made.taking() as (_, widget):
             assert widget.status.note is None
             assert (await cluster.get(Widget, "w")).status.note is None
 

@@ -1,0 +1,141 @@
+"""An operator as a program: exit codes, messages and signals, in processes of their own."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncctl.objects import ConfigMap
+
+PROGRAM = """
+import asyncio
+from asyncctl.objects import ConfigMap
+from asyncctl.operator import Operator
+
+operator = Operator("test")
+
+@operator.controller(ConfigMap)
+async def reconcile(ctx, obj):
+    print("pass", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise
+
+operator.run()
+"""
+ROOT = Path(__file__).parents[3]
+
+
+def environment(tmp_path, **environ):
+    return {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT),
+        "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0", "ASYNCCTL_LEADER_ELECTION": "false", "ASYNCCTL_LOG_FORMAT": "json",
+    } | environ  # fmt: skip
+
+
+def start(tmp_path, **environ):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment(tmp_path, **environ), cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended(process, seconds=20):
+    out, err = process.communicate(timeout=seconds)
+    assert "Traceback" not in err, err
+    return process.returncode, out + err
+
+
+def kubeconfig(tmp_path, server="http://127.0.0.1:1"):
+    path = tmp_path / "kubeconfig"
+    path.touch(0o600)
+    path.write_text(
+        f"clusters: [{{name: c, cluster: {{server: '{server}'}}}}]\n"
+        "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: c\n"
+    )
+    return str(path)
+
+
+def test_bad_settings_end_with_2_and_one_message_that_lists_them(tmp_path):
+    code, text = ended(start(tmp_path, ASYNCCTL_WORKERS="none", ASYNCCTL_LEASE_DURATION="-1"))
+    assert code == 2
+    assert "ASYNCCTL_WORKERS=none" in text
+    assert "ASYNCCTL_LEASE_DURATION=-1" in text
+
+
+def test_no_cluster_ends_with_2_and_names_the_places(tmp_path):
+    code, text = ended(start(tmp_path))
+    assert code == 2
+    assert text.count("no cluster found") == 1
+    for place in ("KUBERNETES_SERVICE_HOST is not set", "KUBECONFIG: not set", ".kube/config: does not exist"):
+        assert place in text
+
+
+def test_a_kubeconfig_that_is_no_yaml_ends_with_2(tmp_path):
+    bad = tmp_path / "bad"
+    bad.write_text("clusters: [")
+    code, text = ended(start(tmp_path, KUBECONFIG=str(bad)))
+    assert code == 2
+    assert "is not YAML" in text
+
+
+def test_a_ca_that_is_none_ends_with_2(tmp_path):
+    ca = tmp_path / "ca.crt"
+    ca.write_text("this is no certificate")
+    path = Path(kubeconfig(tmp_path, "https://127.0.0.1:1"))
+    path.write_text(path.read_text().replace("1'", f"1', certificate-authority: '{ca}'"))
+    code, text = ended(start(tmp_path, KUBECONFIG=str(path)))
+    assert code == 2
+    assert f"the CA file {ca} can't be used" in text
+
+
+def test_a_port_that_is_taken_ends_with_2(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, text = ended(start(tmp_path, KUBECONFIG=kubeconfig(tmp_path), ASYNCCTL_HTTP_ADDRESS=address))
+    assert code == 2
+    assert f"can't listen on {address}" in text
+
+
+def wait_for(process, stream, part, seconds=20):
+    deadline = time.monotonic() + seconds
+    for line in iter(stream.readline, ""):
+        if part in line:
+            return
+        assert time.monotonic() < deadline, line
+    pytest.fail(f"it ended without {part!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_unreachable_server_is_no_exit_and_a_signal_ends_with_0(tmp_path, number):
+    process = start(tmp_path, KUBECONFIG=kubeconfig(tmp_path))
+    wait_for(process, process.stderr, "can't be reached")
+    assert process.poll() is None
+    process.send_signal(number)
+    code, text = ended(process, 5)
+    assert code == 0
+    assert '"msg":"stopped"' in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_the_drain_at_once(cluster, tmp_path, number):
+    await cluster.create(ConfigMap, "c")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        env=environment(tmp_path, KUBECONFIG=kubeconfig(tmp_path, cluster.config.server)),
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == b"pass\n"
+        process.send_signal(number)
+        with pytest.raises(TimeoutError):  # the pass runs: it drains
+            await asyncio.wait_for(process.wait(), 0.5)
+        process.send_signal(number)
+        assert await process.wait() == 128 + number

@@ -1,0 +1,309 @@
+"""The life of an operator: what starts in which order, what stops in which order, and what is left."""
+
+import asyncio
+
+import pytest
+from aiohttp import ClientSession
+
+from asyncctl.client.errors import Fenced, NamespaceBoundaryExceeded
+from asyncctl.controller.sources import Watch
+from asyncctl.objects import ConfigMap, Namespace, Resource
+from asyncctl.operator import LeaseLost, Operator
+from tests.unit.harness import Widget, quick_settings, working
+from tests.unit.support import Log, until
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/db-controller-leader"
+
+
+class Absent(Resource, group="absent.example.com", version="v1"):
+    """Its CRD is not installed."""
+
+
+def declare(reconcile, kind=Widget, name="test", **options):
+    operator = Operator(name)
+    operator.controller(kind, **options)(reconcile)
+    return operator
+
+
+async def nothing(ctx, obj):
+    pass
+
+
+def electing(**values):
+    return {
+        "leader_election": True, "lease_namespace": "default", "lease_duration": 3.0, "renew_deadline": 1.0,
+        "retry_period": 0.1,
+    } | values  # fmt: skip
+
+
+async def probe(running, path):
+    async with ClientSession() as session, session.get(f"http://127.0.0.1:{running.port}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+async def test_it_starts_and_stops_in_order(cluster):
+    order = []
+
+    async def reconcile(ctx, widget):
+        order.append("pass")
+
+    operator = declare(reconcile)
+
+    @operator.on_startup
+    async def start(running):
+        order.append("startup hook")
+        assert (await probe(running, "/livez"))[0] == 200
+        assert (await probe(running, "/readyz"))[0] == 200  # no cache is declared to it yet
+
+    @operator.on_shutdown
+    async def stop(running):
+        order.append("shutdown hook")
+        assert (await probe(running, "/livez"))[0] == 200
+        assert (await probe(running, "/readyz"))[0] == 500
+
+    await cluster.create(Widget, "w")
+    async with working(operator, cluster) as running:
+        assert (await probe(running, "/readyz"))[0] == 200
+        await until(lambda: "pass" in order)
+    assert order == ["startup hook", "pass", "shutdown hook"]
+    with pytest.raises(OSError, match="Cannot connect"):
+        await probe(running, "/livez")
+
+
+async def test_nothing_is_pending_after_it(cluster):
+    before = asyncio.all_tasks()
+    async with working(declare(nothing), cluster, **electing()):
+        pass
+    await until(lambda: {task for task in asyncio.all_tasks() - before if "aiohttp" not in repr(task)} == set())
+
+
+async def test_leaving_at_once_hangs_nowhere(cluster):
+    async with asyncio.timeout(5):
+        for settings in ({}, electing()):
+            running = declare(nothing).running(
+                settings=quick_settings(**settings), logger=Log().logger, config=cluster.config
+            )
+            async with running:
+                pass
+
+
+async def test_the_drain_waits_for_a_pass_that_runs(cluster):
+    began, ended = asyncio.Event(), []
+
+    async def slow(ctx, widget):
+        began.set()
+        await asyncio.sleep(0.2)
+        await ctx.client.get(Widget, widget.name, namespace=widget.namespace)
+        ended.append(1)
+
+    await cluster.create(Widget, "w")
+    async with working(declare(slow), cluster):
+        await began.wait()
+    assert ended == [1]
+
+
+async def test_a_pass_that_takes_longer_than_the_drain_is_cancelled(cluster):
+    began, cancelled = asyncio.Event(), []
+
+    async def forever(ctx, widget):
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    log = Log()
+    await cluster.create(Widget, "w")
+    async with asyncio.timeout(5):
+        async with working(declare(forever), cluster, log, drain_timeout=0.1):
+            await began.wait()
+    assert cancelled == [1]
+    assert log.said("cancelled", "warning")
+
+
+async def test_no_pass_begins_after_the_stop(cluster):
+    began, release, passes = asyncio.Event(), asyncio.Event(), []
+
+    async def one_at_a_time(ctx, widget):
+        passes.append(widget.name)
+        began.set()
+        await release.wait()
+
+    for name in ("a", "b"):
+        await cluster.create(Widget, name)
+    async with working(declare(one_at_a_time, workers=1), cluster) as running:
+        await began.wait()
+        asyncio.get_running_loop().call_later(0.1, release.set)
+    assert len(passes) == 1
+    assert running.log.said("stopped")
+
+
+async def test_a_shutdown_hook_that_fails_keeps_neither_the_lease_nor_the_process(cluster):
+    operator = declare(nothing)
+
+    @operator.on_shutdown
+    async def fail(running):
+        raise RuntimeError("no goodbye")
+
+    log = Log()
+    async with working(operator, cluster, log, **electing()) as running:
+        await until(lambda: running.leading)
+    assert log.said("a shutdown hook has failed", "error")
+    assert (await cluster.send("GET", LEASE))["spec"]["holderIdentity"] == ""
+
+
+async def test_a_standby_is_ready_and_works_only_when_elected(cluster):
+    seen = {"a": [], "b": []}
+
+    def reconcile(name):
+        async def note(ctx, widget):
+            seen[name].append(widget.name)
+            await ctx.apply(ConfigMap(name=widget.name, data={"by": name}))
+
+        return declare(note, name="test", owns=[ConfigMap])
+
+    await cluster.create(Widget, "one")
+    async with working(reconcile("a"), cluster, **electing()) as first:
+        await until(lambda: seen["a"])
+        async with working(reconcile("b"), cluster, **electing()) as second:
+            assert not second.leading
+            assert (await probe(second, "/readyz"))[0] == 200
+            with pytest.raises(Fenced):
+                await second.client.create(ConfigMap(name="x", namespace=cluster.namespace))
+            assert seen["b"] == []
+            await first._elector.release()
+            await until(lambda: seen["b"], 3)
+
+
+async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
+    began = asyncio.Event()
+    cancelled = []
+
+    async def busy(ctx, widget):
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    await cluster.create(Widget, "w")
+    log = Log()
+
+    async def run():
+        async with working(declare(busy), cluster, log, **electing()) as running:
+            run.running = running
+            await began.wait()
+            await cluster.send(
+                "PATCH", LEASE, {"spec": {"holderIdentity": "other"}}, content_type="application/merge-patch+json"
+            )
+            await asyncio.sleep(30)
+
+    async with asyncio.timeout(8):
+        with pytest.raises(ExceptionGroup) as caught:
+            await run()
+    assert caught.group_contains(LeaseLost, match="somebody else has changed the Lease")
+    assert cancelled == [1]
+    assert (await cluster.send("GET", LEASE))["spec"]["holderIdentity"] == "other"
+
+
+async def test_a_missing_crd_keeps_its_own_controller_waiting_and_no_other(cluster):
+    seen = []
+
+    async def note(ctx, widget):
+        seen.append(widget.name)
+
+    operator = declare(note)
+    operator.controller(Absent)(nothing)
+    await cluster.create(Widget, "w")
+    log = Log()
+    async with operator.running(settings=quick_settings(), logger=log.logger, config=cluster.config) as running:
+        await until(lambda: seen == ["w"])
+        code, text = await probe(running, "/readyz?verbose")
+        assert code == 500
+        assert "[-]cache-absents.absent.example.com failed" in text
+        assert "[+]cache-widgets.runtime.example.com ok" in text
+        assert len(log.said("absents", "warning")) == 1
+
+
+async def test_two_operators_in_one_process_share_nothing(cluster):
+    seen = {"one": [], "two": []}
+
+    def program(name):
+        async def note(ctx, widget):
+            seen[name].append(widget.name)
+
+        return declare(note, name=name)
+
+    await cluster.create(Widget, "w")
+    async with working(program("one"), cluster) as one, working(program("two"), cluster) as two:
+        await until(lambda: seen == {"one": ["w"], "two": ["w"]})
+        assert one.port != two.port
+        assert one.metrics.registry is not two.metrics.registry
+
+
+async def test_the_boundary_holds_and_declared_cluster_wide_kinds_are_inside(cluster):
+    got = []
+
+    async def look(ctx, widget):
+        got.append(ctx.get(Namespace, cluster.namespace))
+        try:
+            await ctx.client.get(ConfigMap, "x", namespace="default")
+        except NamespaceBoundaryExceeded as error:
+            got.append(error)
+
+    await cluster.create(Widget, "w")
+    async with working(declare(look, reads=[Namespace]), cluster):
+        await until(lambda: len(got) == 2)
+    assert got[0].name == cluster.namespace
+    assert "namespace 'default' is outside of ASYNCCTL_NAMESPACES" in str(got[1])
+
+
+# Declarations.
+
+
+def test_two_controllers_of_one_name_are_refused():
+    operator = declare(nothing)
+    with pytest.raises(ValueError, match="has a controller 'widgets' already; give this one a name="):
+        operator.controller(Widget)
+    operator.controller(Widget, name="other")(nothing)
+
+
+def test_a_kind_that_is_declared_twice_is_refused():
+    with pytest.raises(ValueError, match="declares v1 ConfigMap twice"):
+        Operator("test").controller(Widget, owns=[ConfigMap], reads=[ConfigMap])
+
+
+def test_a_controller_can_not_narrow_its_own_kind_by_the_way():
+    with pytest.raises(ValueError, match="can't narrow its own kind"):
+        Operator("test").controller(Widget, watches=[Watch(Widget, to=lambda header: [], labels="a=b")])
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a_b", "-a", "a" * 64])
+def test_an_operators_name_is_checked(name):
+    with pytest.raises(ValueError, match="lower-case letters, digits and dashes"):
+        Operator(name)
+
+
+@pytest.mark.parametrize("name", ["", "No", "a/b/c", "a/", "/a", "exa mple.com/a"])
+def test_a_finalizers_name_is_checked(name):
+    declared = Operator("test").controller(Widget)(nothing)
+    with pytest.raises(ValueError, match="finalizer"):
+        declared.finalizer(name)
+
+
+def test_a_finalizer_that_is_declared_twice_is_refused():
+    declared = Operator("test").controller(Widget)(nothing)
+    declared.finalizer("example.com/a")(nothing)
+    with pytest.raises(ValueError, match="declared twice"):
+        declared.finalizer("example.com/a")
+
+
+def test_an_object_with_a_reconcile_method_serves_as_well():
+    class Reconciler:
+        async def reconcile(self, ctx, obj):
+            return "mine"
+
+    declared = Operator("test").controller(Widget)(Reconciler())
+    assert asyncio.run(declared(None, None)) == "mine"
