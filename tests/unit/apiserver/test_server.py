@@ -46,6 +46,15 @@ async def test_it_is_healthy(session, path):
         assert (response.status, await response.text()) == (200, "ok")
 
 
+async def test_protobuf_is_refused_with_what_to_do_instead(session):
+    kind = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    async with session.post("/api/v1/namespaces", data=b"k8s\0", headers=kind) as response:
+        status = await response.json()
+    assert (response.status, status["reason"]) == (415, "UnsupportedMediaType")
+    assert status["message"].startswith("this API server reads no protobuf yet")
+    assert "kubectl apply" in status["message"]
+
+
 async def test_a_resume_after_compaction_is_expired(server, session):
     old = (await create(session))["metadata"]["resourceVersion"]
     await create(session, "d")
