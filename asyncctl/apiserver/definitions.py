@@ -5,14 +5,13 @@ correctness of CEL rules are not checked.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from asyncctl.apiserver import causes, names
 from asyncctl.apiserver.errors import Cause
 from asyncctl.apiserver.rules import deep_equal
 from asyncctl.apiserver.schema import Schema
 from asyncctl.apiserver.structural import check_structural
-from asyncctl.apiserver.wire import JsonObject
+from asyncctl.apiserver.wire import Json, JsonObject
 
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
@@ -47,10 +46,10 @@ def validate_definition_update(new: JsonObject, old: JsonObject) -> Iterator[Cau
             yield causes.invalid(f"spec.{'.'.join(path)}", value or "", "field is immutable")
 
 
-def _at(spec: JsonObject, path: tuple[str, ...]) -> Any:
-    value: Any = spec
+def _at(spec: JsonObject, path: tuple[str, ...]) -> Json:
+    value: Json = spec
     for name in path:
-        value = (value or {}).get(name)
+        value = value.get(name) if isinstance(value, dict) else None
     return value
 
 

@@ -185,6 +185,15 @@ def unsupported_media_type(media_types: Sequence[str]) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
+def protobuf_not_served() -> ApiError:
+    """415: ours alone, since the real server reads it. `kubectl create KIND` sends it and tries nothing else."""
+    message = (
+        "this API server reads no protobuf yet, only JSON and YAML: "
+        "with kubectl, add --dry-run=client --output=yaml to the command and pipe it into `kubectl apply -f -`"
+    )
+    return ApiError(415, "UnsupportedMediaType", message)
+
+
 def unsupported_patch_type() -> ApiError:
     """415: a built-in kind has no such patch."""
     return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})

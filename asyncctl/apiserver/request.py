@@ -16,7 +16,8 @@ from asyncctl.apiserver.errors import ApiError, Cause
 from asyncctl.apiserver.wire import Json, JsonObject
 
 BODY_LIMIT = 3 * 1024 * 1024
-READABLE = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+READABLE = ("application/json", "application/yaml", PROTOBUF)
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -291,6 +292,8 @@ def decode(body: bytes, content_type: str, kind: str, *, validation: str = "Warn
         if strict and validation == "Strict":
             strict = [_all_yaml_errors(strict)]
         return Body(_object(value, kind, body), strict)
+    if media_type == PROTOBUF:
+        raise errors.protobuf_not_served()
     if media_type not in {"application/json", ""}:
         raise errors.unsupported_media_type(READABLE)
     try:

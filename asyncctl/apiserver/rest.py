@@ -5,7 +5,7 @@ A request comes in as plain values and goes out as an `Answer` or a `Watch`; HTT
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -35,6 +35,8 @@ class Incoming:
     content_type: str
     user_agent: str
     body: bytes
+    warnings: list[str] = field(default_factory=list)
+    """What the client is to be warned of, also when the request fails."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,6 @@ class Answer:
     code: int
     body: bytes
     content_type: str = "application/json"
-    warnings: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -163,8 +164,8 @@ class Rest:
             return self._written(200, writer.status(body), writer)
         return self._written(200, writer.object(record), writer)
 
-    def _written(self, code: int, body: bytes, writer: Writer, warnings: Iterable[str] = ()) -> Answer:
-        return Answer(code, body, writer.media_type, list(warnings))
+    def _written(self, code: int, body: bytes, writer: Writer) -> Answer:
+        return Answer(code, body, writer.media_type)
 
     def _write(self, incoming: Incoming, kind: ResourceKind, content_type: str = "") -> Write:
         options = request.write_options(
@@ -172,7 +173,8 @@ class Rest:
         )
         target = incoming.target
         name = "" if incoming.method == "POST" else target.name
-        write = Write(kind, target.namespace if kind.namespaced else "", name, options, target.subresource)
+        namespace = target.namespace if kind.namespaced else ""
+        write = Write(kind, namespace, name, options, target.subresource, incoming.warnings)
         if kind.deprecation_warning:
             write.warnings.append(kind.deprecation_warning)
         return write
@@ -195,7 +197,7 @@ class Rest:
             raise errors.ApiError(405, "MethodNotAllowed", text, details=errors.details(kind.plural, group=kind.group))
         obj = self._decode(incoming, write)
         record = self._registry.create(write, obj)
-        return self._written(201, writer.object(record), writer, write.warnings)
+        return self._written(201, writer.object(record), writer)
 
     def _update(self, incoming: Incoming, kind: ResourceKind, writer: Writer) -> Answer:
         if incoming.target.subresource == "scale":
@@ -212,7 +214,7 @@ class Rest:
             return obj
 
         record, created = self._registry.update(write, transform, uid=uid)
-        return self._written(201 if created else 200, writer.object(record), writer, write.warnings)
+        return self._written(201 if created else 200, writer.object(record), writer)
 
     @staticmethod
     def _check_place(write: Write, obj: JsonObject) -> None:
@@ -257,7 +259,7 @@ class Rest:
 
         create = applies and not write.subresource
         record, created = self._registry.update(write, transform, create=create)
-        return self._written(201 if created else 200, writer.object(record), writer, write.warnings)
+        return self._written(201 if created else 200, writer.object(record), writer)
 
     def _applied(self, write: Write, current: JsonObject | None, config: JsonObject) -> JsonObject:
         kind, options = write.kind, write.options
@@ -323,7 +325,7 @@ class Rest:
 
         record, _ = self._registry.update(write, transform)
         body = scale.read(kind, behaviour.from_storage(kind, record.object))
-        return self._written(200, writer.status(body), writer, write.warnings)
+        return self._written(200, writer.status(body), writer)
 
     def _delete_options(self, incoming: Incoming) -> DeleteOptions:
         query = incoming.query

@@ -133,8 +133,9 @@ class ApiServer:
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         headers = {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private"}
+        warnings: list[str] = []
         try:
-            answer = await self._answer(http)
+            answer = await self._answer(http, warnings)
         except ApiError as error:
             headers.update(error.headers)
             if error.text is not None:
@@ -146,7 +147,7 @@ class ApiServer:
         headers.update(answer.headers)
         response = web.Response(status=answer.code, body=answer.body, headers=headers)
         response.headers["Content-Type"] = answer.content_type
-        for text in dict.fromkeys(answer.warnings):
+        for text in dict.fromkeys(warnings):
             quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
             response.headers.add("Warning", f'299 - "{quoted}"')
         return response
@@ -169,7 +170,7 @@ class ApiServer:
             del self._streams[task]
         return response
 
-    async def _answer(self, http: web.BaseRequest) -> Answer | Stream:
+    async def _answer(self, http: web.BaseRequest, warnings: list[str]) -> Answer | Stream:
         path = http.path
         target = request.target(path)
         if target is None or not target.plural:
@@ -184,6 +185,7 @@ class ApiServer:
             http.headers.get("Content-Type", ""),
             http.headers.get("User-Agent", ""),
             await _body(http),
+            warnings,
         )
         if reviews.known(target.group, target.plural):
             return self._review(incoming)

@@ -188,19 +188,20 @@ class _Account:
             os.chown(path, self.uid, self.gid)
 
     def popen(self, program: Path, *arguments: str, output: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603 - binaries that we found, as a user that we chose
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-            start_new_session=True,  # Ctrl-C must not reach the server before its clients are done
-            user=self.uid if self.name else None,
-            group=self.gid if self.name else None,
-            extra_groups=[] if self.name else None,
-        )
+        with _deaf_to_signals():
+            return subprocess.Popen(  # noqa: S603 - binaries that we found, as a user that we chose
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+                start_new_session=True,  # Ctrl-C must not reach the server before its clients are done
+                user=self.uid if self.name else None,
+                group=self.gid if self.name else None,
+                extra_groups=[] if self.name else None,
+            )
 
     def run(self, program: Path, *arguments: str) -> str:
         try:
@@ -247,6 +248,20 @@ class _Account:
             (folder / "install").chmod(0o755)
             return copy / "bin"
         return binaries
+
+
+@contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Fork a child that hears no signal until it is another program (which sets its own mask).
+
+    Between fork and exec it is of our process group and has our handlers: a Ctrl-C that reached it there would come
+    out of our event loop's pipe a second time, and a second one ends the process at once.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make_cluster(binaries: Path, folder: Path, account: _Account, password: str) -> None:

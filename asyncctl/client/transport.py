@@ -8,7 +8,6 @@ back is the reply's bytes, or an error of `asyncctl.client.errors`; nothing is d
 
 import asyncio
 import enum
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import aiohttp
+import anyio
 import anyio.to_thread
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
@@ -24,6 +24,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from asyncctl.client.config import ClusterConfig
+from asyncctl.client.connector import Connector
 from asyncctl.client.credentials import Credentials
 from asyncctl.client.errors import (
     Fenced,
@@ -152,9 +153,7 @@ class Transport:
         context = await anyio.to_thread.run_sync(make_context, self.config)
         limits = {Lane.READ: 32, Lane.WRITE: 32, Lane.WATCH: 0, Lane.LEASE: 1}
         for lane, limit in limits.items():
-            connector = aiohttp.TCPConnector(
-                limit=limit, ssl=context if context is not None else True, socket_factory=_socket, keepalive_timeout=75
-            )
+            connector = Connector(limit=limit, tls=context)
             session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -170,8 +169,8 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in self._sessions.values():
-            await session.close()
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*(_close(session) for session in self._sessions.values()))
 
     def seal(self, reason: str) -> None:
         """From now on refuse every write. There is no way back: the process has to end."""
@@ -342,6 +341,12 @@ class Transport:
                 self._logger.warning("the API server warns", warning=text, request=str(target))
 
 
+async def _close(session: aiohttp.ClientSession) -> None:
+    assert isinstance(session.connector, Connector)
+    await session.connector.settle()
+    await session.close()
+
+
 def _fenced(target: Target, payload: _FencedBody) -> Fenced:
     if payload.refused is not None:
         return payload.refused
@@ -378,14 +383,3 @@ class _Validity:
     def cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-
-def _socket(address: tuple[object, ...]) -> socket.socket:
-    """A socket that finds a dead peer within 30 seconds."""
-    family, kind, protocol = address[0], address[1], address[2]
-    made = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # an addrinfo tuple, as aiohttp hands it
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
-        if hasattr(socket, option):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return made

@@ -5,7 +5,7 @@ fence.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, overload
 
@@ -193,6 +193,10 @@ class Context:
             environment.applied[kind, key] = mark
         return decode(type(obj), entry.data)
 
+    def owns(self, obj: Resource) -> bool:
+        """Whether `obj`, as it was read, is the reconciled object's: by owner reference, or by `apply(owned=False)`."""
+        return self._is_ours((owner.uid for owner in obj.metadata.owner_references), obj.annotations)
+
     async def delete(self, obj: Resource) -> None:
         """Delete `obj` as it was read: a namesake, or one that was changed since, is not touched. Gone already is fine.
 
@@ -293,12 +297,12 @@ class Context:
         header = self._entry.header
         return "/".join(part for part in (self._environment.resource.resource, header.namespace, header.name) if part)
 
+    def _is_ours(self, owners: Iterable[str], annotations: Mapping[str, str]) -> bool:
+        return self._entry.header.uid in owners or annotations.get(OWNER) == self._owner_mark()
+
     def _check_ours(self, kind: ResourceType, entry: Entry, *, adopt: bool) -> None:
-        header = entry.header
-        if any(owner.uid == self._entry.header.uid for owner in header.owners):
-            return
-        annotations = _annotations(entry)
-        if annotations.get(OWNER) == self._owner_mark():
+        header, annotations = entry.header, _annotations(entry)
+        if self._is_ours((owner.uid for owner in header.owners), annotations):
             return
         owner = header.controller
         if adopt and owner is None and OWNER not in annotations:

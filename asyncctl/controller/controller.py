@@ -75,6 +75,7 @@ class Controller:
         self._metrics = metrics
         self._kind = environment.resource
         self._informer = environment.informer(self._kind)
+        self._when = declaration.when or default_predicate(self._kind, declaration.finalizers)
         self._parked: set[Key] = set()
         self._passes: dict[Key, float] = {}
         self._told: set[tuple[str, int]] = set()
@@ -113,9 +114,8 @@ class Controller:
             self.queue.forget(header.key)
             self._unpark(header.key)
             return
-        when = self.declaration.when or default_predicate(self._kind)
         try:
-            matters = when(old, new)
+            matters = self._when(old, new)
         except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
             self._blame("a predicate", error)
             matters = True

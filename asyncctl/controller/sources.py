@@ -4,7 +4,7 @@ Both see headers only; nothing is decoded to find out that nobody cares. Level-t
 an event.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from asyncctl.cache.header import Header, Key
@@ -38,18 +38,27 @@ class Predicate:
 generation_changed = Predicate(lambda old, new: old.generation != new.generation)
 labels_changed = Predicate(lambda old, new: old.labels != new.labels)
 annotations_changed = Predicate(lambda old, new: old.annotations != new.annotations)
-finalizers_changed = Predicate(lambda old, new: (old.finalizers, old.deleting) != (new.finalizers, new.deleting))
 any_change = Predicate(lambda old, new: old.version != new.version)
 
 
-def default_predicate(kind: ResourceType) -> Predicate:
-    """For the primary kind: all but a change of status alone, so that a status write does not wake its own writer.
+def finalizers_changed(own: Collection[str] = ()) -> Predicate:
+    """Deletion began, or a finalizer came or went; that one of our `own` was put on is our own doing."""
 
-    A kind that has no generation (ConfigMap, Secret) has nothing to tell the two apart by: any change.
+    def differs(old: Header, new: Header) -> bool:
+        before, after = set(old.finalizers), set(new.finalizers)
+        return old.deleting != new.deleting or bool(before - after) or not after - before <= set(own)
+
+    return Predicate(differs)
+
+
+def default_predicate(kind: ResourceType, own_finalizers: Collection[str] = ()) -> Predicate:
+    """For the primary kind: all but what a controller writes there itself: the status, and its own finalizers.
+
+    A kind that has no generation (ConfigMap, Secret) has nothing to tell a status by: any change.
     """
     if not kind.has_generation:
         return any_change
-    return generation_changed | finalizers_changed | labels_changed | annotations_changed
+    return generation_changed | finalizers_changed(own_finalizers) | labels_changed | annotations_changed
 
 
 @dataclass(frozen=True, slots=True)

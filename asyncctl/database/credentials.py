@@ -1,5 +1,6 @@
-"""The Secret that an application binds to (servicebinding.io), and the password in it."""
+"""What an application needs to log in: a password, and the content of the Secret that holds it (servicebinding.io)."""
 
+import re
 import secrets
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ from asyncctl.database.types import Database
 from asyncctl.objects import Secret
 
 TYPE = "servicebinding.io/postgresql"
+_OURS = re.compile(rb"[A-Za-z0-9_-]{32}")  # as `new_password` makes them
 
 
 def new_password() -> str:
@@ -17,17 +19,29 @@ def new_password() -> str:
 
 
 def known_password(secret: Secret | None, login: str) -> str | None:
-    """The password in the Secret, if it is for this login."""
+    """The password in the Secret, if it is for this login and one that we made; what a person wrote there is drift."""
     if secret is None or secret.data.get("username") != login.encode():
         return None
-    return secret.data.get("password", b"").decode(errors="ignore") or None
+    password = secret.data.get("password", b"")
+    return password.decode() if _OURS.fullmatch(password) else None
 
 
-def binding(db: Database, server: Server, database: str, login: str, password: str) -> Secret:
-    """The Secret, complete: each client finds the keys that it is used to."""
-    place = f"{server.host}:{server.port}/{database}"
-    user = f"{quote(login, safe='')}:{quote(password, safe='')}"
-    uri = f"postgresql://{user}@{place}?sslmode={server.ssl_mode}"
+def secret_for(db: Database, server: Server, database: str, login: str, password: str, *, ca: bytes | None) -> Secret:
+    """The Secret, complete: each client finds the keys that it is used to.
+
+    Args:
+        db: Whose it is.
+        server: Where the database is.
+        database: Its name there.
+        login: The owner's login.
+        password: Of that login, made by `new_password`.
+        ca: The certificate by which the server is verified, where it is not one of the system's; it goes along as
+            `ca.crt`, since no URI can hold it.
+    """
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    place = f"{host}:{server.port}/{quote(database, safe='')}"
+    uri = f"postgresql://{quote(login, safe='')}:{password}@{place}?sslmode={server.ssl_mode}"
+    pgpass = (server.host, str(server.port), database, login, password)
     values = {
         "type": "postgresql",
         "provider": "asyncctl",
@@ -39,8 +53,8 @@ def binding(db: Database, server: Server, database: str, login: str, password: s
         "uri": uri,
         "dbname": database,
         "user": login,
-        "pgpass": ":".join(map(_pgpass, (server.host, str(server.port), database, login, password))),
-        "jdbc-uri": f"jdbc:postgresql://{place}?user={quote(login, safe='')}&password={quote(password, safe='')}"
+        "pgpass": ":".join(part.replace("\\", "\\\\").replace(":", "\\:") for part in pgpass),
+        "jdbc-uri": f"jdbc:postgresql://{place}?user={quote(login, safe='')}&password={password}"
         f"&sslmode={server.ssl_mode}",
         "fqdn-uri": uri,
     }
@@ -52,9 +66,5 @@ def binding(db: Database, server: Server, database: str, login: str, password: s
         namespace=db.namespace,
         labels=labels,
         type=TYPE,
-        data={key: value.encode() for key, value in values.items()},
+        data={key: value.encode() for key, value in values.items()} | ({"ca.crt": ca} if ca else {}),
     )
-
-
-def _pgpass(part: str) -> str:
-    return part.replace("\\", "\\\\").replace(":", "\\:")

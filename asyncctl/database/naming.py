@@ -9,6 +9,7 @@ LABEL = "apps.example.com/database"
 """On each Secret: the name of its Database."""
 MANAGED = "app.kubernetes.io/managed-by"
 MANAGER = "asyncctl-database"
+_SUFFIX, _LONGEST = "-credentials", 253  # a name in the cluster can be no longer
 _PREFIX = 41  # characters before the digest; 50 in all, so that `_owner` and a login's suffix fit into PostgreSQL's 63
 
 
@@ -37,4 +38,10 @@ def login_name(database: str) -> str:
 def secret_name(db: Database) -> str:
     """The Secret with the owner's credentials."""
     chosen = db.spec.credentials.secret_name if db.spec.credentials else None
-    return chosen or f"{db.name}-credentials"
+    if chosen:
+        return chosen
+    made = f"{db.name}{_SUFFIX}"
+    if len(made) <= _LONGEST:
+        return made
+    digest = hashlib.sha256(db.name.encode()).hexdigest()[:8]
+    return f"{db.name[: _LONGEST - len(digest) - len(_SUFFIX) - 1].rstrip('.-')}-{digest}{_SUFFIX}"

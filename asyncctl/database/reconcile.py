@@ -6,10 +6,12 @@ not bear this object's claim.
 
 from datetime import timedelta
 
-from asyncctl.client.errors import NotFound
+import anyio.to_thread
+
+from asyncctl.client.errors import ApplyConflict, Forbidden, Invalid, KubernetesError, NotFound
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
-from asyncctl.database import credentials, naming, status
+from asyncctl.database import binding, credentials, naming, status
 from asyncctl.database.catalogue import Catalogue, CatalogueError, ServerRefused
 from asyncctl.database.postgres.claim import Claim as RoleClaim
 from asyncctl.database.postgres.connection import Limits
@@ -26,11 +28,12 @@ from asyncctl.database.types import (
     Provisioner,
     ReclaimPolicy,
 )
-from asyncctl.objects import Namespace, Secret
+from asyncctl.objects import Namespace
 from asyncctl.operator import Running
 from asyncctl.settings import Problem, SettingsError
 
 ORPHAN = "apps.example.com/on-delete"
+_TOLD = (DatabaseError, ServerRefused, NotOwned, TerminalError, KubernetesError)
 
 
 class DatabaseReconciler:
@@ -54,6 +57,7 @@ class DatabaseReconciler:
             raise SettingsError([Problem(("servers",), f"ASYNCCTL_DATABASE_SERVERS: {error}")]) from error
         for warning in self._catalogue.warnings:
             running.logger.warning(warning)
+        running.probes.inform("catalogue", lambda: self._catalogue.problem)
 
     async def reconcile(self, ctx: Context, db: Database) -> Requeue:
         """Make the world match `db`."""
@@ -63,55 +67,64 @@ class DatabaseReconciler:
         else:
             try:
                 await self._provision(ctx, db)
-            except (DatabaseError, ServerRefused, NotOwned, TerminalError) as error:
+            except _TOLD as error:
                 raise self._failure(ctx, db, error) from error
         status.confirm(db, before, self._clock.now())
         return Requeue(after=timedelta(seconds=self._settings.drift))
 
     async def clean_up(self, ctx: Context, db: Database) -> None:
         """Before `db` may go: keep or drop its data, as it says."""
+        try:
+            await self._let_go(ctx, db)
+        except _TOLD as error:
+            raise self._failure(ctx, db, error) from error
+
+    async def _let_go(self, ctx: Context, db: Database) -> None:
         name = db.status.database_name
+        if name is None:
+            return  # nothing was made
         if db.annotations.get(ORPHAN) == "orphan":
-            ctx.normal("Orphaned", f"let go by annotation {ORPHAN}; database {name} was left as it is")
+            await binding.let_go(ctx, db)
+            ctx.normal("Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secret stay as they are")
         elif db.spec.deletion_protection:
             message = "spec.deletionProtection is true; set it to false to let this object go"
-            raise self._failure(ctx, db, TerminalError(message, reason="DeletionProtected"))
+            raise TerminalError(message, reason="DeletionProtected")
         elif db.spec.reclaim_policy is ReclaimPolicy.RETAIN:
+            await binding.let_go(ctx, db)
             ctx.normal("Retained", f"database {name} was kept, with its logins and its Secret (reclaimPolicy Retain)")
-        elif name is not None:
-            try:
-                external = await self._external(ctx, db, name)
-                removed = await external.remove()
-            except (DatabaseError, ServerRefused, TerminalError) as error:
-                raise self._failure(ctx, db, error) from error
+        else:
+            external = await self._external(ctx, db, name)
+            removed = await external.remove()
+            await binding.remove(ctx, db)
             ctx.normal(
                 "Deleted", f"database {name} was dropped" if removed else f"database {name} was not ours to drop"
             )
 
     async def _provision(self, ctx: Context, db: Database) -> None:
         _refuse_what_is_not_there_yet(db)
+        secret = await binding.find(ctx, db)
         name = naming.database_name(db, await self._cluster_id(ctx))
         external = await self._external(ctx, db, name)
+        server = external.server
         recorded, provisioned = db.status.database_name is not None, db.status.claim is not None
         db.status.database_name = name
         db.status.owner_role = owner_role(name)
         if not recorded:
-            status.working(db.status, "Provisioning", f"database {name} is being made on {external.server}")
+            status.working(db.status, "Provisioning", f"database {name} is being made on {server}")
             await ctx.save_status()  # on record before anything outside is made
         login = naming.login_name(name)
-        known_password = credentials.known_password(ctx.get(Secret, naming.secret_name(db)), login)
+        known_password = credentials.known_password(secret, login)
         password = known_password or credentials.new_password()
         known = await external.provision(db, password, new_password=known_password is None)
-        secret = credentials.binding(db, external.server, name, login, password)
-        await ctx.apply(secret, owned=db.spec.reclaim_policy is ReclaimPolicy.DELETE)
+        ca = await anyio.to_thread.run_sync(server.ca_file.read_bytes) if server.ca_file else None
+        secret = credentials.secret_for(db, server, name, login, password, ca=ca)
+        await binding.write(ctx, db, secret)
         db.status.claim = Claim(system_identifier=known.system_identifier, database_oid=known.database_oid)
-        db.status.host, db.status.port = external.server.host, external.server.port
+        db.status.host, db.status.port = server.host, server.port
         db.status.server_version = known.server_version
         db.status.binding = Binding(name=secret.name)
         db.status.credentials = CredentialsStatus(active_users=[login])
-        message = (
-            f"database {name} on {external.server.host}:{external.server.port}; credentials in Secret {secret.name}"
-        )
+        message = f"database {name} on {server.host} port {server.port}; credentials in Secret {secret.name}"
         status.running(db.status, message)
         if not provisioned:  # also where the first pass had to wait, or was cut short
             ctx.normal("Provisioned", message)
@@ -139,18 +152,40 @@ class DatabaseReconciler:
                 raise TerminalError(message, reason="NoClusterId") from error
         return self._cluster
 
-    def _failure(
-        self, ctx: Context, db: Database, error: DatabaseError | ServerRefused | NotOwned | TerminalError
-    ) -> Exception:
+    def _failure(self, ctx: Context, db: Database, error: Exception) -> Exception:
         """Say `error` in the status, and return what the runtime is to do about it."""
-        reason = getattr(error, "reason", "SecretNotOwned")
-        stalled = not isinstance(error, DatabaseError) or error.stalled
-        news = status.failed(db.status, reason, str(error), stalled=stalled, deleting=ctx.header.deleting)
-        if stalled:
-            return TerminalError(str(error), reason=reason)
+        failure = _understood(error)
+        if failure is None:
+            return error
+        news = status.failed(db.status, failure, deleting=ctx.header.deleting)
+        if failure.stalled:
+            return TerminalError(failure.message, reason=failure.reason)
         if news:
-            ctx.warning(reason, str(error))
-        return TransientError(str(error))
+            ctx.warning(failure.reason, failure.message)
+        return TransientError(failure.message)
+
+
+def _understood(error: Exception) -> status.Failed | None:
+    """What `error` means for the database; None where the API server's outage or a conflict is all there is to it."""
+    message = str(error)
+    match error:
+        case DatabaseError():
+            return status.Failed("DatabaseReady", error.reason, message, stalled=error.stalled)
+        case ServerRefused():  # a new catalogue can allow it at any time, and wakes nobody
+            return status.Failed("DatabaseReady", error.reason, message, stalled=False)
+        case NotOwned():
+            return status.Failed("CredentialsReady", "SecretNotOwned", message, stalled=True)
+        case TerminalError():
+            return status.Failed("", error.reason, message, stalled=True)
+        case ApplyConflict():
+            return status.Failed("CredentialsReady", "FieldConflict", message, stalled=True)
+        case Forbidden():
+            reason = "QuotaExceeded" if "exceeded quota" in error.server_message else "Forbidden"
+            return status.Failed("CredentialsReady", reason, message, stalled=True)
+        case Invalid():
+            return status.Failed("CredentialsReady", "Invalid", message, stalled=True)
+        case _:
+            return None
 
 
 def _refuse_what_is_not_there_yet(db: Database) -> None:

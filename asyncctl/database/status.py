@@ -1,5 +1,6 @@
 """What a `Database` says of itself: its phase, its conditions, and when they were last confirmed."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from asyncctl.database.types import Database, DatabaseStatus, Phase
@@ -31,17 +32,32 @@ def suspended(status: DatabaseStatus) -> None:
     status.conditions.remove("Reconciling")
 
 
-def failed(status: DatabaseStatus, reason: str, message: str, *, stalled: bool, deleting: bool = False) -> bool:
-    """It is not as wanted; `stalled`: and will not be until somebody does something.
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a database is not as wanted.
 
-    Returns:
-        Whether that is news: another reason than before.
+    Attributes:
+        aspect: The condition that is False beside `Ready`; empty where none of them is to blame.
+        reason: One CamelCase word.
+        message: What happened, and what to do.
+        stalled: It stays so until somebody does something.
     """
+
+    aspect: str
+    reason: str
+    message: str
+    stalled: bool
+
+
+def failed(status: DatabaseStatus, failure: Failed, *, deleting: bool) -> bool:
+    """It is not as wanted. Returns whether that is news: another reason than before."""
     before = status.conditions.get("Ready")
-    status.phase = Phase.TERMINATING if deleting else Phase.FAILED if stalled else Phase.PENDING
-    status.conditions.set("DatabaseReady", False, reason, message)
-    status.conditions.set("Ready", False, reason, message)
-    return before is None or before.reason != reason
+    status.phase = Phase.TERMINATING if deleting else Phase.FAILED if failure.stalled else Phase.PENDING
+    if failure.aspect:
+        status.conditions.set(failure.aspect, False, failure.reason, failure.message)
+    status.conditions.set("Ready", False, failure.reason, failure.message)
+    status.conditions.remove("Reconciling")
+    return before is None or before.reason != failure.reason
 
 
 def confirm(db: Database, before: JsonObject, now: datetime) -> None:

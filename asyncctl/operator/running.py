@@ -55,10 +55,12 @@ class Running:
         client: The live client; there from the startup hooks on.
         fence: Seconds for which this process may still write; raises `Fenced`. For effects outside of the cluster.
         port: The port of the side server.
+        probes: What `/livez` and `/readyz` ask; a program may add its own.
         ready: Set when every cache has had its first list.
     """
 
     client: Client
+    probes: Probes
     fence: WriteFence
     port: int
 
@@ -98,7 +100,7 @@ class Running:
     @asynccontextmanager
     async def live(self, config: ClusterConfig | None = None) -> AsyncIterator["Running"]:
         """Run while inside; see the module's first lines for the order. Raises `LeaseLost` into the body."""
-        probes = Probes()
+        probes = self.probes = Probes()
         probes.live("workers", self._stuck)
         probes.ready("shutdown", lambda: "the process is stopping" if self._stopping else None)
         probes.inform("leader", lambda: None if self.leading else "not leading")

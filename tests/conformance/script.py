@@ -92,13 +92,21 @@ class Client:
                 text = await response.text()
                 return Reply(response.status, text, response.headers, response.headers.getall("Warning", []))
 
-    def normal(self, reply):
-        """Return the answer as a script holds it: JSON, the lines of a watch, or text."""
+    def normal(self, reply, *, exact=False):
+        """Return the answer as a script holds it: JSON, the lines of a watch, or text.
+
+        The resourceVersion of a list is `now`, since others write to a real cluster too; with `exact` it has a name.
+        """
         text = reply.body
         try:
-            return self._value(json.loads(text))  # some answers are indented
+            answer = json.loads(text)  # some answers are indented
         except ValueError:
             pass
+        else:
+            listed = isinstance(answer, dict) and answer.get("kind", "").endswith(("List", "Table"))
+            if listed and not exact and answer.get("metadata", {}).get("resourceVersion", "").isdigit():
+                answer["metadata"]["resourceVersion"] = "now"
+            return self._value(answer)
         try:
             lines = [json.loads(line) for line in text.splitlines() if line]
         except ValueError:
@@ -116,9 +124,9 @@ class Client:
                 for name, each in sorted(value.items())
                 if self.managed or name != "managedFields"
             }
-        if isinstance(value, list) and key == "causes":
-            # The real server gathers them from maps without an order.
-            return sorted((self._value(each) for each in value), key=lambda cause: sorted(cause.items()))
+        if isinstance(value, list) and key in {"causes", "managedFields", "resources"}:
+            # The first and last come from maps, which have no order; owners are sorted by the second they wrote in.
+            return sorted((self._value(each) for each in value), key=json.dumps)
         if isinstance(value, list):
             return [self._value(each, key) for each in value]
         if not isinstance(value, str):
@@ -137,7 +145,7 @@ class Client:
             return "age"
         for name, known in self.names.values.items():
             if name == "ns" or name.startswith("uid") or (key == "message" and name.startswith("rv")):
-                value = re.sub(rf"(?<![\w.-]){re.escape(known)}(?![\w-])", name if name != "ns" else "$ns", value)
+                value = re.sub(rf"(?<![\w.-]){re.escape(known)}(?!\w)", name if name != "ns" else "$ns", value)
         return value
 
 
@@ -145,7 +153,8 @@ async def run(client, case):
     """Send a case's requests; yield each step with what it got, in the form of the script."""
     for step in case["steps"]:
         if "until" in step:
-            async with asyncio.timeout(30):
+            # The real garbage collector looks for new kinds only every 30 s.
+            async with asyncio.timeout(60):
                 while True:
                     reply = await client.send(step["do"])
                     if reply.code == step["until"]:
@@ -163,7 +172,7 @@ async def run(client, case):
         if step.get("keep"):
             # A continue token is used by a later step under the name the step gives it.
             client.names.values[step["keep"]] = json.loads(reply.body)["metadata"]["continue"]
-        answer = client.normal(reply)
+        answer = client.normal(reply, exact=step.get("exact", False))
         if not step.get("only_code"):
             got["answer"] = answer
         yield step, got

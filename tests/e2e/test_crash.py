@@ -32,13 +32,14 @@ def test_killed_twenty_times_at_random_moments_the_end_is_the_same(start, team, 
     print(f"seed {SEED}; set ASYNCCTL_TEST_SEED to repeat it")
     moments = random.Random(SEED)
     names = [f"db-{number}" for number in range(KILLS)]
+    daemon = start(**QUICK)
     for name in names:
-        daemon = start(**QUICK)
         team.create(name, reclaimPolicy=moments.choice(["Delete", "Retain"]))
         daemon.until_working()
+        successor = start(**QUICK)
         time.sleep(moments.uniform(0, 0.4))  # the random moment itself, not a way to wait
         daemon.kill()
-    daemon = start(**QUICK)
+        daemon = successor
     names.append("undisturbed")
     daemon.until_working()
     team.create("undisturbed")
@@ -81,8 +82,7 @@ def test_a_restart_changes_nothing_on_a_settled_object(start, team, cluster, sup
     assert cluster.written_by("b") == []
     assert second.metric(passes, result="error") == 0
     for method in ("POST", "PATCH", "DELETE"):
-        assert second.metric("rest_client_requests_total", method=method, code="200") == 0, method
-        assert second.metric("rest_client_requests_total", method=method, code="201") == 0, method
+        assert second.metric("rest_client_requests_total", method=method) == 0, method
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.2])

@@ -46,11 +46,14 @@ def test_a_pass_in_flight_is_finished_first(start, team, cluster):
     assert all(write.code < 300 for write in cluster.written_by("a") if write.namespace == team.namespace)
 
 
-def test_a_signal_during_the_start_ends_it_with_0(start):
-    daemon = start()
-    daemon.until_said("the side server is up")
-    daemon.signal(signal.SIGTERM)
-    assert daemon.wait() == 0
+@pytest.mark.parametrize("moment", ["the side server is up", "the cluster", "ready", "became the leader"])
+def test_a_signal_during_the_start_ends_it_with_0_and_leaves_no_socket(start, moment):
+    for _ in range(3):
+        daemon = start()
+        daemon.until_said(moment)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert not daemon.blemishes()
 
 
 def test_a_standby_stops_with_0_and_leaves_the_lease_alone(start, cluster):

@@ -2,13 +2,13 @@
 
 import asyncio
 import itertools
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import orjson
 
 from asyncctl.client.client import Client
 from asyncctl.client.config import ClusterConfig
-from asyncctl.client.errors import KubernetesError, NotFound, Target
+from asyncctl.client.errors import AlreadyExists, NotFound, Target
 from asyncctl.client.patch import Patch
 from asyncctl.client.transport import Lane, Request
 from asyncctl.generate import crd
@@ -108,10 +108,8 @@ async def cluster_at(config: ClusterConfig):
     """A `Cluster` with the kind Widget, in a namespace of its own."""
     async with connected(config) as client:
         cluster = Cluster(config, client, f"runtime-{next(_numbers)}")
-        try:
+        with suppress(AlreadyExists):
             await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", WIDGETS)
-        except KubernetesError as error:
-            assert "already exists" in str(error), error
         await cluster.client.create(Namespace(name=cluster.namespace))
         async with asyncio.timeout(10):
             while True:

@@ -136,7 +136,10 @@ async def facts(admin: Connection, database: str) -> Facts:
     """
     rows = await admin.read("SELECT oid FROM pg_database WHERE datname = %s", database)
     if not rows:
-        raise DatabaseMissing(f'database "{database}" on {admin.server} is gone: restore it')
+        raise DatabaseMissing(
+            f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
+            f' owner "{owner_role(database)}", or delete the Database object; it is not made again, empty'
+        )
     allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
     system = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
     return Facts(str(system[0][0]) if system else None, int(rows[0][0]), admin.server_version)

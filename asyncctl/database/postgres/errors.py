@@ -41,6 +41,10 @@ class TooManyConnections(DatabaseError):
     reason = "TooManyConnections"
 
 
+class ConnectionLimitReached(TooManyConnections):
+    """The database's or the role's own limit is used up; the login itself was accepted."""
+
+
 class InsufficientPrivilege(DatabaseError):
     """The admin may not do what the step needs; also when the server only warned, and did nothing."""
 
@@ -59,6 +63,13 @@ class DatabaseMissing(DatabaseError):
     """The database is not there, though it should be. It is never silently made again, empty."""
 
     reason = "DatabaseMissing"
+    stalled = True
+
+
+class ServerReplaced(DatabaseError):
+    """Another server answers in the place of the one that the database was made on. Nothing was written."""
+
+    reason = "ServerReplaced"
     stalled = True
 
 
@@ -103,6 +114,7 @@ _BY_SQLSTATE: dict[str, tuple[type[DatabaseError], str]] = {
 # A connection that fails has a text but no SQLSTATE (libpq keeps it to itself). The texts are those of an English
 # server; one that speaks another language is judged by whether it was given a password.
 _BY_TEXT: tuple[tuple[str, type[DatabaseError], str], ...] = (
+    ("too many connections for (database|role)", ConnectionLimitReached, "end sessions, or raise connectionLimit"),
     ("too many connections|too many clients|connection slots are reserved", *_BY_SQLSTATE["53300"]),
     ('database ".*" does not exist', *_BY_SQLSTATE["3D000"]),
     ("permission denied for database", InsufficientPrivilege, "grant CONNECT on the database"),

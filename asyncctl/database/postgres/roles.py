@@ -169,10 +169,9 @@ async def _ours(admin: Connection, role: str, claim: Claim) -> Claim | None:
         return found
     if found is None and not await admin.read("SELECT FROM pg_roles WHERE rolname = %s", role):
         return None
-    whose = f"is claimed by {found}" if found else "bears no claim of asyncctl"
+    whose = "is claimed by another Database" if found else "bears no claim of asyncctl"
     raise NameConflict(
-        f'role "{role}" on {admin.server} exists and {whose}, not by {claim}:'
-        " choose another databaseName; nothing was changed"
+        f'role "{role}" on {admin.server} exists and {whose}: choose another databaseName; nothing was changed'
     )
 
 

@@ -5,6 +5,7 @@ database is only looked at. Secrets and status are not known here.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from asyncctl.database.naming import login_name
@@ -19,9 +20,9 @@ from asyncctl.database.postgres.database import (
     lock,
     prove_login,
 )
-from asyncctl.database.postgres.errors import AuthenticationFailed
+from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached, ServerReplaced
 from asyncctl.database.postgres.roles import claim_owner, ensure_login
-from asyncctl.database.types import Database
+from asyncctl.database.types import Claim as Recorded, Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,13 @@ class External:
         recorded = db.status.claim
         async with connect(self.server, limits=self.limits, check=self.check) as admin:
             await lock(admin, self.database)
+            if recorded is not None:  # nothing is written where what was made can't be found
+                _same_server(recorded, await facts(admin, self.database), self.server)
             await claim_owner(admin, self.database, self.claim)
             await ensure_database(
                 admin,
                 self.database,
-                made_before=recorded is not None and recorded.database_oid is not None,
+                made_before=recorded is not None,
                 encoding=db.spec.encoding,
                 locale=db.spec.locale,
                 connection_limit=db.spec.connection_limit,
@@ -82,4 +85,14 @@ class External:
             return await facts(admin, self.database)
 
     async def _prove(self, login: str, password: str) -> None:
-        await prove_login(self.server, self.database, login, password, limits=self.limits)
+        with suppress(ConnectionLimitReached):  # the password was accepted before the limit was looked at
+            await prove_login(self.server, self.database, login, password, limits=self.limits)
+
+
+def _same_server(recorded: Recorded, found: Facts, server: Server) -> None:
+    before, now = recorded.system_identifier, found.system_identifier
+    if before and now and before != now:
+        raise ServerReplaced(
+            f"{server} is another PostgreSQL server (system identifier {now}) than the one this database was made on "
+            f"({before}): correct the catalogue; nothing was changed"
+        )

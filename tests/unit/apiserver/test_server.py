@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -44,6 +44,15 @@ async def test_the_usual_namespaces_are_there_and_have_uids(session):
 async def test_it_is_healthy(session, path):
     async with session.get(path) as response:
         assert (response.status, await response.text()) == (200, "ok")
+
+
+async def test_protobuf_is_refused_with_what_to_do_instead(session):
+    kind = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    async with session.post("/api/v1/namespaces", data=b"k8s\0", headers=kind) as response:
+        status = await response.json()
+    assert (response.status, status["reason"]) == (415, "UnsupportedMediaType")
+    assert status["message"].startswith("this API server reads no protobuf yet")
+    assert "kubectl apply" in status["message"]
 
 
 async def test_a_resume_after_compaction_is_expired(server, session):
@@ -130,6 +139,22 @@ async def test_times_come_from_the_clock_it_was_given():
     clock = datetime(2030, 1, 2, tzinfo=UTC)
     async with ApiServer(now=lambda: clock) as server, aiohttp.ClientSession(server.url) as session:
         assert (await create(session))["metadata"]["creationTimestamp"] == "2030-01-02T00:00:00Z"
+
+
+async def test_an_apply_that_changes_nothing_is_not_written_however_late():
+    moments = iter(range(10_000))
+    start = datetime(2030, 1, 2, tzinfo=UTC)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}}
+    headers = {"Content-Type": "application/apply-patch+yaml"}
+    url = f"{CONFIG_MAPS}/c?fieldManager=m"
+    clock = ApiServer(now=lambda: start + timedelta(seconds=next(moments)))
+    applied = []
+    async with clock as server, aiohttp.ClientSession(server.url) as session:
+        for _ in range(3):
+            async with session.patch(url, data=json.dumps(body), headers=headers) as response:
+                applied.append(await response.json())
+    assert applied == [applied[0]] * 3
+    assert applied[0]["metadata"]["managedFields"][0]["time"].startswith("2030-01-02")
 
 
 async def test_a_generated_name_has_five_more_characters(session):
