@@ -8,6 +8,7 @@ may touch fails before it is sent.
 import builtins
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import NamedTuple, TypeVar, overload
 from urllib.parse import quote, urlencode
 
@@ -160,8 +161,11 @@ class Client:
     async def create(self, obj: R) -> R:
         """Create `obj`, and return it as the server has it. Raises `AlreadyExists`."""
         kind = obj.resource_type
-        body = await self._send("create", "POST", kind, obj.namespace, None, self._manager(), body=encode(obj))
-        return decode(type(obj), body)
+        request = self._request(
+            "create", "POST", kind, obj.namespace, None, self._manager(), lane=Lane.WRITE, body=encode(obj)
+        )
+        named = replace(request, target=replace(request.target, name=obj.name or None))
+        return decode(type(obj), (await self._transport.request(named)).body)
 
     async def patch(
         self,
@@ -219,7 +223,7 @@ class Client:
         answer = await self._send(
             "delete", "DELETE", kind, namespace, name, body=orjson.dumps(options), repeatable=uid is not None
         )
-        return bool(orjson.loads(answer).get("kind") == "Status")
+        return "deletionTimestamp" not in orjson.loads(answer).get("metadata", {})  # a Status, or what it was
 
     async def get_path(self, path: str) -> JsonObject:
         """A raw GET of a path that is no object's, such as `/version`."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 import yaml
@@ -36,7 +37,7 @@ class ClusterConfig:
     authorization: str | None = field(default=None, repr=False)
     """A fixed `Authorization` header."""
     token_file: Path | None = None
-    """A file that holds a bearer token and is read again each minute."""
+    """A file that holds a bearer token and is read again each minute; comes before `authorization`."""
     warnings: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, str]:
@@ -118,24 +119,27 @@ def _from_kubeconfig(paths: str, source: str, context: str | None) -> ClusterCon
     from kubernetes_asyncio.config.kube_config import KubeConfigMerger
 
     files = [Path(part).expanduser() for part in paths.split(os.pathsep) if part]
-    present = [file for file in files if file.is_file()]
     where = f"{source} ({os.pathsep.join(map(str, files))})"
-    if not present:
+    contents = {file: _read(file, source) for file in files if file.is_file()}
+    if not contents:
         raise ConfigError(f"{where}: no such file; set {source} to a kubeconfig file")
-    contexts = [_current_context(file, source) for file in present]
+    present = [file for file, content in contents.items() if content]
+    if not any(content.get("clusters") for content in contents.values()):
+        raise ConfigError(f"{where} is not a kubeconfig: it has no `clusters`")
     # kubectl's rule is that the first file to name a context wins; the merger's is the last
-    chosen = context or next(filter(None, contexts), None)
+    chosen = context or next(filter(None, (content.get("current-context") for content in contents.values())), None)
     if not chosen:
         raise ConfigError(f"{where}: no current-context is set; choose one with ASYNCCTL_CONTEXT")
     try:
         merged = KubeConfigMerger(os.pathsep.join(map(str, present))).config
         assert merged is not None
         return _resolve(merged.value, where, present, chosen)
-    except (ConfigException, OSError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{where}: {error}; check the file with `kubectl config view`") from error
+    except (ConfigException, OSError, TypeError, ValueError, LookupError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ConfigError(f"{where}: {what}; check the file with `kubectl config view`") from error
 
 
-def _current_context(file: Path, source: str) -> str | None:
+def _read(file: Path, source: str) -> JsonObject:
     try:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -143,9 +147,9 @@ def _current_context(file: Path, source: str) -> str | None:
         raise ConfigError(f"{source}: {file} is not YAML: {problem}") from error
     except OSError as error:
         raise ConfigError(f"{source}: {file} can't be read: {error.strerror}") from error
-    if not isinstance(content, dict) or not content.get("clusters"):
+    if not isinstance(content, dict | None):
         raise ConfigError(f"{source}: {file} is not a kubeconfig: it has no `clusters`")
-    return content.get("current-context")
+    return content or {}
 
 
 def _resolve(merged: JsonObject, where: str, files: list[Path], context: str) -> ClusterConfig:
@@ -154,14 +158,19 @@ def _resolve(merged: JsonObject, where: str, files: list[Path], context: str) ->
     entry, _ = _named(merged, "contexts", context, where)
     cluster, cluster_base = _named(merged, "clusters", entry["cluster"], where)
     user, user_base = _named(merged, "users", entry["user"], where) if entry.get("user") else ({}, "")
-    for key in ("exec", "auth-provider"):
-        if key in user:
+    for key in ("exec", "auth-provider", "username", "as"):
+        if user.get(key):
             raise ConfigError(
                 f"{where}: user {entry['user']!r} gets its credentials from {key!r}, which asyncctl can't use yet; "
                 "use a token, a tokenFile or a client certificate"
             )
+    if cluster.get("proxy-url"):
+        raise ConfigError(f"{where}: cluster {entry['cluster']!r} has a 'proxy-url', which asyncctl can't use yet")
+    server = str(cluster["server"]).rstrip("/")
+    if not _is_address(server):
+        raise ConfigError(f"{where}: {server!r} is no address of a server; it should look like https://host:6443")
     return ClusterConfig(
-        server=str(cluster["server"]).rstrip("/"),
+        server=server,
         source=f"{where}, context {context}",
         user=entry.get("user") or "anonymous",
         namespace=entry.get("namespace") or "default",
@@ -171,9 +180,17 @@ def _resolve(merged: JsonObject, where: str, files: list[Path], context: str) ->
         client_certificate=FileOrData(user, "client-certificate", file_base_path=user_base).as_file(),
         client_key=FileOrData(user, "client-key", file_base_path=user_base).as_file(),
         authorization=f"Bearer {user['token']}" if user.get("token") else None,
-        token_file=Path(user_base, user["tokenFile"]) if user.get("tokenFile") and not user.get("token") else None,
+        token_file=Path(user_base, user["tokenFile"]) if user.get("tokenFile") else None,
         warnings=tuple(_warnings(files, cluster)),
     )
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _named(merged: JsonObject, kind: str, name: str, where: str) -> tuple[JsonObject, str]:

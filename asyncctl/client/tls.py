@@ -2,6 +2,8 @@
 
 import ssl
 
+import aiohttp
+
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.errors import TLSError
 
@@ -48,10 +50,12 @@ def explain(server: str, error: BaseException) -> str | None:
     """What TLS has to do with `error`, found along its causes; None when it is not the trouble."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
+        if isinstance(seen, aiohttp.ClientError):
+            pass  # aiohttp's own are of ssl's classes, but have none of their attributes
+        elif isinstance(seen, ssl.SSLCertVerificationError):
             hint = _VERIFY_HINTS.get(seen.verify_code, seen.verify_message)
             return f"{server}: {hint}"
-        if isinstance(seen, ssl.SSLError):
+        elif isinstance(seen, ssl.SSLError):
             if seen.reason == "WRONG_VERSION_NUMBER":
                 return f"{server}: the server speaks plain HTTP on this port; use http://, or the TLS port"
             return f"{server}: TLS has failed: {seen.reason or seen}"

@@ -66,7 +66,7 @@ async def http_server(handler, ssl_context=None) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def raw_server(handler) -> AsyncIterator[str]:
+async def raw_server(handler, ssl_context=None) -> AsyncIterator[str]:
     """Serve `handler(reader, writer)` on a free loopback port, below HTTP; yields the URL."""
     open_writers = set()
 
@@ -79,9 +79,9 @@ async def raw_server(handler) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=ssl_context)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http{'s' if ssl_context else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for writer in open_writers:
