@@ -16,9 +16,13 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from asyncctl.database.postgres.connection import Server, SslMode
+from asyncctl.database.postgres.connection import Server
+from asyncctl.database.types import SERVER_NAME, SslMode
 
-_Name = Annotated[str, Meta(pattern="^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
+_Name = Annotated[str, Meta(pattern=rf"^{SERVER_NAME}\Z", max_length=63)]
+# A name or an address and nothing else that libpq understands: neither a list of hosts nor a socket's folder.
+_HOST = r"^([A-Za-z0-9][-A-Za-z0-9_.]*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?)\Z"
+_Host = Annotated[str, Meta(pattern=_HOST)]
 _Text = Annotated[str, Meta(min_length=1)]
 _Stamp = tuple[int, int, int] | None
 
@@ -41,9 +45,9 @@ class ServerUnknown(ServerRefused):
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     name: _Name
-    host: _Text
+    host: _Host
     port: Annotated[int, Meta(ge=1, le=65535)] = 5432
-    ssl_mode: SslMode = "verify-full"
+    ssl_mode: SslMode = SslMode.VERIFY_FULL
     ca_file: _Text | None = None
     admin_user: _Text
     admin_password_file: _Text
@@ -86,7 +90,7 @@ class Catalogue:
         return [
             f"server {name} has sslMode disable: passwords' proofs and data go over the network in clear"
             for name, known in self._known.items()
-            if known.server.ssl_mode == "disable" and not _is_loopback(known.server.host)
+            if known.server.ssl_mode is SslMode.DISABLE and not _is_loopback(known.server.host)
         ]
 
     async def load(self) -> None:
@@ -178,9 +182,12 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
             raise CatalogueError(f"{path}:{_line(f'{at}.name', lines)}: {_shown(at)}.name: {entry.name} is there twice")
         field = f"{at}.adminPasswordFile"
         where = f"{path}:{_line(field, lines)}: {_shown(field)}"
-        password = _text(path.parent / entry.admin_password_file, seen, where).removesuffix("\n").removesuffix("\r")
+        password_file = path.parent / entry.admin_password_file
+        password = _text(password_file, seen, where).removesuffix("\n").removesuffix("\r")
         if not password or "\0" in password:
-            raise CatalogueError(f"{where}: {path.parent / entry.admin_password_file} holds no password")
+            raise CatalogueError(f"{where}: {password_file} holds no password")
+        if "\n" in password or "\r" in password:
+            raise CatalogueError(f"{where}: {password_file} has more than one line: it may hold the password alone")
         ca_file = None
         if entry.ca_file is not None:
             ca_file = path.parent / entry.ca_file

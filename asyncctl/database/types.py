@@ -26,6 +26,8 @@ from asyncctl.objects import (
 Identifier: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*$", min_length=1, max_length=63)]
 LoginName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*$", min_length=1, max_length=50)]
 ObjectName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", min_length=1, max_length=253)]
+SERVER_NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+"""What a server of the catalogue may be called; without anchors, as RE2 and Python differ on how to write the end."""
 Duration: TypeAlias = Annotated[
     str,
     Meta(
@@ -269,9 +271,7 @@ class ExternalSpec(
 ):
     """A database on a server that exists already."""
 
-    server_name: (
-        Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)] | None
-    ) = None
+    server_name: Annotated[str, Meta(pattern=f"^{SERVER_NAME}$", min_length=1, max_length=63)] | None = None
     """A server of the operator's catalogue. Ask your operator which there are for your namespace."""
     admin_secret_ref: SecretReference | None = None
     """A Secret with `host`, `port`, `username` and `password` of an admin. The operator must allow the host."""

@@ -72,12 +72,13 @@ class Elector:
         self._own: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._called_off = False
-        self._told = ""
         self.elected = asyncio.Event()
         self.over = asyncio.Event()
         """The campaign has ended: the Lease is lost, or was given back."""
         self.lost: str | None = None
         """Why the Lease was lost, when it was."""
+        self.problem: str | None = None
+        """What keeps it from leading, or its Lease from being renewed; None when nothing does."""
 
     @property
     def leading(self) -> bool:
@@ -141,15 +142,16 @@ class Elector:
                 silent = self._clock.monotonic() - seen_at
                 theirs = record.holder(lease)
                 if theirs not in {"", self.identity} and silent < record.duration(lease, self._settings.duration):
-                    self._tell(f"{theirs} leads")
+                    self._wait_for(theirs)
                     continue
                 lease = await self._take(transport, lease)
             except (Conflict, AlreadyExists):  # another candidate was faster
                 seen = seen or {"spec": None}
             except KubernetesError as error:
                 seen = seen or {"spec": None}
-                self._tell(self._advice(error))
+                self._warn("not leading", self._advice(error))
             else:
+                self.problem = None
                 self._logger.info("became the leader", identity=self.identity)
                 self._on_main(self._won)
                 return lease
@@ -173,9 +175,9 @@ class Elector:
                     self._fence()
                 except KubernetesError:
                     return self._lose(f"it could not be renewed within {self._settings.renew_deadline:g} s: {error}")
-                self._tell(f"could not renew: {error}")
+                self._warn("leading, with trouble", f"could not renew: {error}")
             else:
-                self._told = ""
+                self.problem = None
         self._fence.revoke("the Lease was given back")
         self._on_main(lambda: self._on_change(False))
         await self._give_back(transport, lease)
@@ -254,10 +256,16 @@ class Elector:
             )
         return str(error)
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            self._logger.info("not leading" if not self.elected.is_set() else "leading, with trouble", cause=text)
+    def _wait_for(self, holder: str) -> None:
+        """That another one leads is how a standby should be, and no more than news."""
+        if self.problem != (problem := f"{holder} leads"):
+            self.problem = problem
+            self._logger.info("not leading", cause=problem)
+
+    def _warn(self, what: str, problem: str) -> None:
+        if self.problem != problem:
+            self.problem = problem
+            self._logger.warning(what, cause=problem)
 
     def _won(self) -> None:
         self.elected.set()
@@ -265,7 +273,7 @@ class Elector:
 
     def _lose(self, reason: str) -> None:
         self._fence.revoke(reason)
-        self.lost = reason
+        self.lost = self.problem = reason
         self._logger.error("the Lease is lost", cause=reason)
         self._on_main(lambda: self._on_change(False))
 

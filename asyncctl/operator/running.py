@@ -97,13 +97,19 @@ class Running:
         """Whether this process may work now."""
         return self._elector is None or self._elector.leading
 
+    def _why_not_leading(self) -> str | None:
+        problem = self._elector.problem if self._elector is not None else None
+        if self.leading:
+            return problem
+        return f"not leading: {problem}" if problem else "not leading"
+
     @asynccontextmanager
     async def live(self, config: ClusterConfig | None = None) -> AsyncIterator["Running"]:
         """Run while inside; see the module's first lines for the order. Raises `LeaseLost` into the body."""
         probes = self.probes = Probes()
         probes.live("workers", self._stuck)
         probes.ready("shutdown", lambda: "the process is stopping" if self._stopping else None)
-        probes.inform("leader", lambda: None if self.leading else "not leading")
+        probes.inform("leader", self._why_not_leading)
         async with SideServer(self.settings.http_address, probes, self.metrics) as server:
             self.port = server.port
             self.logger.info("the side server is up", address=f"{self.settings.http_address.host}:{server.port}")

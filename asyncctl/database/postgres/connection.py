@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, LiteralString
+from typing import LiteralString
 
 import anyio
 import anyio.to_thread
@@ -28,8 +28,7 @@ from asyncctl.database.postgres.errors import (
     connection_failed,
     statement_failed,
 )
-
-SslMode = Literal["disable", "require", "verify-ca", "verify-full"]
+from asyncctl.database.types import SslMode
 
 # A tenant can set these for his database, and a DBA for the admin: what a statement of ours means must not depend on
 # it. `SET ROLE NONE`, since RESET ROLE goes back to the database's setting; messages, since a muted warning is missed.
@@ -47,7 +46,7 @@ class Server:
     name: str
     host: str
     port: int = 5432
-    ssl_mode: SslMode = "verify-full"
+    ssl_mode: SslMode = SslMode.VERIFY_FULL
     ca_file: Path | None = None
     admin_user: str
     admin_password: str = field(repr=False)

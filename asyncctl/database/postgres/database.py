@@ -32,7 +32,10 @@ class Facts:
 
 
 async def lock(admin: Connection, database: str) -> None:
-    """Hold the name of a database against every other asyncctl on this server until the session ends.
+    """Hold the name of a database until the session ends, against every asyncctl with the same maintenance database.
+
+    PostgreSQL keeps such locks for each database apart: of two catalogues that name different maintenance databases
+    of one server, only the claim keeps the one from the other's databases.
 
     Raises:
         DatabaseInUse: someone else held it for 10 s.

@@ -330,8 +330,6 @@ async def test_what_is_forbidden_or_not_there_is_told_once_and_recovers(code, re
     refused = lambda: status(code, reason, "no such luck")  # noqa: E731
     api = Api(lists=[refused, refused, refused, refused, page(9, item("a", 1))])
     async with reflecting(api) as running:
-        await until(lambda: len(api.of("list")) == 2)
-        assert not running.informer.synced or running.informer.problem is None
         await running.names("a")
         assert running.informer.synced
         assert running.informer.problem is None

@@ -69,7 +69,7 @@ async def test_password_shows_nowhere(path):
     assert "s3cret" not in repr(catalogue.server("main", "team-a")) + repr(vars(catalogue))
 
 
-@pytest.mark.parametrize(("content", "password"), [("a\n", "a"), ("a\r\n", "a"), (" a b ", " a b "), ("a\n\n", "a\n")])
+@pytest.mark.parametrize(("content", "password"), [("a\n", "a"), ("a\r\n", "a"), (" a b ", " a b ")])
 async def test_one_line_end_is_cut_from_a_password_and_nothing_else(content, password, path, tmp_path):
     (tmp_path / "main-password").write_bytes(content.encode())
     assert (await loaded(path)).server("main", "team-a").admin_password == password
@@ -124,12 +124,32 @@ async def test_disabled_tls_is_allowed_and_warned_about(path):
         (GOOD + "    host: again\n", "7: servers[0].host is there twice"),
         (GOOD + GOOD.removeprefix("servers:\n"), "7: servers[1].name: main is there twice"),
         (GOOD.replace("name: main", "name: Main!"), "2: servers[0].name: Expected `str` matching regex"),
+        (GOOD.replace("name: main", "name: a.b"), "2: servers[0].name: Expected `str` matching regex"),
+        (GOOD.replace("name: main", 'name: "main\\n"'), "2: servers[0].name: Expected `str` matching regex"),
+        (GOOD.replace("name: main", f"name: {'a' * 64}"), "2: servers[0].name: Expected `str` of length <= 63"),
         (GOOD + "    caFile: none.crt\n", "7: servers[0].caFile: can't read "),
         (GOOD.replace("main-password", "gone"), "5: servers[0].adminPasswordFile: can't read "),
     ],
 )
 async def test_what_is_wrong_is_told_with_line_and_field(text, said, path):
     assert (await problem(path, text)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "host", ["pg", "pg-1.example.com.", "my_pg", "127.0.0.1", "::1", "fe80::1%eth0", "::ffff:10.0.0.1"]
+)
+async def test_host_is_a_name_or_an_address(host, path):
+    path.write_text(GOOD.replace("pg.example.com", f'"{host}"'))
+    assert (await loaded(path)).server("main", "team-a").host == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", " ", "a b", "a,b", "/run/postgresql", "@socket", "-a", "pä", "pg:5432", "[::1]", "postgresql://pg", "pg\\n"],
+)
+async def test_host_that_is_no_name_and_no_address_is_refused(host, path):
+    said = await problem(path, GOOD.replace("pg.example.com", f'"{host}"'))
+    assert said.startswith("3: servers[0].host: Expected `str` matching regex")
 
 
 async def test_field_that_a_merge_key_brings_in_is_told_with_the_line_of_its_server(path):
@@ -143,7 +163,7 @@ async def test_password_written_inline_is_pointed_to_a_file_and_not_repeated(pat
     assert said.endswith("passwords come from files: adminPasswordFile")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"a\0b", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"\n", b"a\0b", b"\xff", b"a\nb", b"a\n\n", b"a\rb\n"])
 async def test_password_file_without_a_usable_password_is_named(content, path, tmp_path):
     (tmp_path / "main-password").write_bytes(content)
     said = await problem(path, GOOD)

@@ -131,7 +131,8 @@ async def test_one_leads_and_the_other_takes_over_as_soon_as_it_is_given_back(se
     async with campaign(server, "a") as one:
         await one.elected()
         async with campaign(server, "b") as two:
-            await until(lambda: two.log.said(f"{one.elector.identity} leads"))
+            await until(lambda: two.log.said(f"{one.elector.identity} leads", "info"))
+            assert two.elector.problem == f"{one.elector.identity} leads"
             assert not two.elector.leading
             with pytest.raises(Fenced):
                 two.fence()
@@ -216,9 +217,11 @@ async def test_a_short_outage_costs_nothing(server):
     async with campaign(server) as one:
         await one.elected()
         server.fault = lambda method: web.json_response({}, status=503)
-        await until(lambda: one.log.said("could not renew"))
+        await until(lambda: one.log.said("could not renew", "warning"))
+        assert one.elector.problem.startswith("could not renew")
         server.fault = None
         await asyncio.sleep(1.2)
+        assert one.elector.problem is None
         assert one.elector.leading
 
 
@@ -270,7 +273,8 @@ async def test_renewals_go_on_while_the_main_loop_is_blocked_for_a_while(server)
 
 async def test_a_missing_namespace_is_told_with_advice_once(server):
     async with campaign(server, namespace="nowhere") as one:
-        await until(lambda: one.log.said("create namespace 'nowhere', or set ASYNCCTL_LEASE_NAMESPACE"))
+        await until(lambda: one.log.said("create namespace 'nowhere', or set ASYNCCTL_LEASE_NAMESPACE", "warning"))
+        assert "create namespace 'nowhere'" in one.elector.problem
         await until(lambda: len(server.asked) > 8)
         assert len(one.log.said("nowhere'")) == 1
         assert not one.elector.leading
@@ -281,7 +285,12 @@ async def test_missing_rights_are_told_with_advice_once(server):
     async with campaign(server) as one:
         server.fault = lambda method: web.json_response(body, status=403)
         await until(lambda: len(server.asked) > 5)
-        assert len(one.log.said("needs a Role in namespace 'default' with get, create and update on leases")) == 1
+        told = one.log.said("needs a Role in namespace 'default' with get, create and update on leases", "warning")
+        assert len(told) == 1
+        assert "needs a Role" in one.elector.problem
+        server.fault = None
+        await one.elected()
+        assert one.elector.problem is None
 
 
 async def test_a_campaign_may_be_called_off_before_it_has_begun(server):

@@ -176,6 +176,15 @@ async def test_a_standby_is_ready_and_works_only_when_elected(cluster):
             await until(lambda: seen["b"], 3)
 
 
+async def test_who_does_not_lead_says_why(cluster):
+    async with working(declare(nothing), cluster, **electing(lease_namespace="nowhere")) as running:
+        await until(lambda: running._elector.problem)
+        code, text = await probe(running, "/readyz?verbose")
+        assert code == 200
+        assert "[ ]leader: not leading: " in text
+        assert "create namespace 'nowhere', or set ASYNCCTL_LEASE_NAMESPACE" in text
+
+
 async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
     began = asyncio.Event()
     cancelled = []
