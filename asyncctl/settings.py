@@ -79,7 +79,7 @@ def setting(*, default: T, **extra: Unpack[_Extra]) -> T: ...
 @overload
 def setting(*, default_factory: Callable[[], T], **extra: Unpack[_Extra]) -> T: ...
 @overload
-def setting(**extra: Unpack[_Extra]) -> Any: ...
+def setting(**extra: Unpack[_Extra]) -> Any: ...  # as dataclasses.field: nothing else fits a field of every type
 def setting(*, default: Any = MISSING, default_factory: Any = MISSING, **extra: Unpack[_Extra]) -> Any:
     """Declare a field of a settings class; a plain `name: type = default` serves where nothing more is to be said.
 
@@ -373,7 +373,7 @@ class Settings(_Declared, prefix="ASYNCCTL_"):
         prefixes = tuple({base.__dict__["_prefix"] for base in cls.__mro__ if base.__dict__.get("_prefix")})
         warnings = []
         for name in sorted(environ):
-            if not name.startswith(prefixes) or name in known or _SERVICE_LINK.search(name):
+            if not name.startswith(prefixes) or name in known or _NO_SETTING.search(name):
                 continue
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
             warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
@@ -411,8 +411,11 @@ class Settings(_Declared, prefix="ASYNCCTL_"):
         )
 
 
-# In a pod, a Service called `asyncctl` (or after a program's prefix) puts such variables into the environment.
-_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
+# In a pod, a Service called `asyncctl` (or after a program's prefix) puts such variables into the environment; and
+# `ASYNCCTL_TEST_*` is what its tests are told.
+_NO_SETTING = re.compile(
+    r"^ASYNCCTL_TEST_|_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
+)
 
 
 def format_duration(seconds: float) -> str:

@@ -90,7 +90,7 @@ def decode(kind: Kind, data: bytes) -> Resource | JsonObject:
 def from_dict(kind: type[R], data: Mapping[str, Json]) -> R: ...
 @overload
 def from_dict(kind: Unstructured, data: JsonObject) -> JsonObject: ...
-def from_dict(kind: Kind, data: Any) -> Resource | JsonObject:
+def from_dict(kind: Kind, data: Mapping[str, Json]) -> Resource | JsonObject:
     """Read an object of that kind from a dict of the wire; for an `Unstructured` kind, that dict.
 
     Raises:

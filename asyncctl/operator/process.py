@@ -35,7 +35,8 @@ def main(operator: "Operator", environ: Mapping[str, str]) -> int:
     try:
         settings = operator.settings.from_environment(environ)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
+        warnings = operator.settings.unknown(environ)  # a misspelt name may be why something is missing
+        print(error, *warnings, sep="\n", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     clock = SystemClock()
     logger = make_logger(settings.log_level, settings.log_format, sys.stderr, clock)

@@ -337,6 +337,10 @@ def test_what_kubernetes_adds_for_a_service_of_that_name_is_no_warning():
     assert Settings.unknown({f"ASYNCCTL_{name}": "x" for name in added}) == []
 
 
+def test_what_tests_are_told_is_no_warning():
+    assert Settings.unknown({"ASYNCCTL_TEST_POSTGRES": "x"}) == []
+
+
 def test_the_table_shows_default_and_what_is_in_force():
     rows = {row.variable: row for row in WidgetSettings.rows({"ASYNCCTL_RETRY_BASE": "7", "WIDGETS_SIZE": "0"})}
     assert rows["ASYNCCTL_RETRY_BASE"][1:] == ("5s", "7s", "wait before the first retry")

@@ -65,10 +65,13 @@ def kubeconfig(tmp_path, server="http://127.0.0.1:1"):
 
 
 def test_bad_settings_end_with_2_and_one_message_that_lists_them(tmp_path):
-    code, text = ended(start(tmp_path, ASYNCCTL_WORKERS="none", ASYNCCTL_LEASE_DURATION="-1"))
+    code, text = ended(
+        start(tmp_path, ASYNCCTL_WORKERS="none", ASYNCCTL_LEASE_DURATION="-1", ASYNCCTL_NAMESPACE="team")
+    )
     assert code == 2
     assert "ASYNCCTL_WORKERS=none" in text
     assert "ASYNCCTL_LEASE_DURATION=-1" in text
+    assert "ASYNCCTL_NAMESPACE is not a setting; did you mean ASYNCCTL_NAMESPACES?" in text
 
 
 def test_no_cluster_ends_with_2_and_names_the_places(tmp_path):
