@@ -182,7 +182,6 @@ class Controller:
                 return
             try:
                 await self._process(key)
-                await self._own_cancellation_taken_back()
             finally:
                 self.queue.done(key)
             passes += 1
@@ -246,9 +245,9 @@ class Controller:
         except BaseException as caught:
             if self._ending or isinstance(caught, GeneratorExit):
                 raise
-            await self._own_cancellation_taken_back()
             error = RuntimeError(f"the pass has raised {caught!r}, which would have ended its worker")
             error.__cause__ = caught
+        await self._own_cancellation_taken_back()
         parks = error is not None and self._parks(key, error)
         if not gone:
             news = self._mark_stalled(key, obj, before, error, parks=parks)
