@@ -75,15 +75,25 @@ def _apiserver(arguments: Sequence[str]) -> int:
         "It listens on 127.0.0.1 and prints `ready PATH` once kubectl can use the kubeconfig. Ctrl-C ends it.",
     )
     parser.add_argument(
-        "--kubeconfig", metavar="PATH", type=Path, required=True, help="write the kubeconfig here (mode 0600)"
+        "--kubeconfig",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="write the kubeconfig here (mode 0600); a file that this command did not write is left as it is",
     )
-    parser.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
+    parser.add_argument("--port", metavar="N", type=_port, default=0, help="default: a free one")
     parsed = parser.parse_args(arguments)
     try:
         from asyncctl.cli import apiserver
     except ModuleNotFoundError as error:
         return _extra_needed("apiserver", error)
     return apiserver.main(parsed.kubeconfig, parsed.port)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535, 0 for a free one")
+    return int(text)
 
 
 def _manifests(arguments: Sequence[str]) -> int:
