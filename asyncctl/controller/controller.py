@@ -111,7 +111,7 @@ class Controller:
         header = new or old
         assert header is not None
         if new is None:
-            self.queue.forget(header.key)
+            self.queue.discard(header.key)
             self._unpark(header.key)
             return
         try:

@@ -286,6 +286,15 @@ class WorkQueue(Generic[K]):
         """Forget that `key` ever failed. A retry that is on its way stays."""
         self._failures.pop(key, None)
 
+    def discard(self, key: K) -> None:
+        """The thing that `key` stands for is gone: forget it, and what was to come of it. What is processed goes on."""
+        self._failures.pop(key, None)
+        self._delayed.pop(key, None)  # its time in the heap is void by that
+        self._dirty.pop(key, None)
+        priority = self._queued.pop(key, None)
+        if priority is not None:
+            del self._levels[priority][key]
+
     async def drain(self) -> None:
         """Hand out nothing more, drop what waits, return when nothing is processed; the deadline is the caller's."""
         self.close()

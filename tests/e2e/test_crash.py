@@ -32,14 +32,13 @@ def test_killed_twenty_times_at_random_moments_the_end_is_the_same(start, team, 
     print(f"seed {SEED}; set ASYNCCTL_TEST_SEED to repeat it")
     moments = random.Random(SEED)
     names = [f"db-{number}" for number in range(KILLS)]
-    daemon = start(**QUICK)
     for name in names:
+        daemon = start(**QUICK)
         team.create(name, reclaimPolicy=moments.choice(["Delete", "Retain"]))
         daemon.until_working()
-        successor = start(**QUICK)
         time.sleep(moments.uniform(0, 0.4))  # the random moment itself, not a way to wait
         daemon.kill()
-        daemon = successor
+    daemon = start(**QUICK)
     names.append("undisturbed")
     daemon.until_working()
     team.create("undisturbed")

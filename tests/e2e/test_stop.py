@@ -48,7 +48,7 @@ def test_a_pass_in_flight_is_finished_first(start, team, cluster):
 
 @pytest.mark.parametrize("moment", ["the side server is up", "the cluster", "ready", "became the leader"])
 def test_a_signal_during_the_start_ends_it_with_0_and_leaves_no_socket(start, moment):
-    for _ in range(3):
+    for _ in range(2):
         daemon = start()
         daemon.until_said(moment)
         daemon.signal(signal.SIGTERM)

@@ -309,6 +309,21 @@ async def test_a_retry_waits_as_long_as_it_was_told(queue):
     assert queue.retry("a", at_least=1) == 10
 
 
+async def test_what_is_discarded_never_comes_and_leaves_nothing(queue, clock):
+    queue.add("ready")
+    queue.add("later", after=36_000)
+    queue.add("held")
+    assert [await queue.get(), await queue.get()] == ["ready", "held"]
+    queue.retry("ready")
+    queue.done("ready")
+    for key in ("ready", "later", "held"):
+        queue.discard(key)
+    queue.done("held")
+    clock.advance(40_000)
+    found = queue.statistics()
+    assert (found.queued, found.delayed, found.processing, found.dirty, found.retrying) == (0, 0, 0, 0, 0)
+
+
 async def test_forget_begins_anew(queue):
     queue.retry("a")
     queue.retry_fast("a")

@@ -65,6 +65,11 @@ class Model:
         self.processing[entry[0]] = entry[1]
         return entry[0]
 
+    def discard(self, key):
+        self.ready = [entry for entry in self.ready if entry[0] != key]
+        self.delayed = [entry for entry in self.delayed if entry[1] != key]
+        self.dirty.pop(key, None)
+
     def done(self, key):
         del self.processing[key]
         if key in self.dirty:
@@ -110,6 +115,12 @@ class QueueMachine(RuleBasedStateMachine):
         for key in keys:
             self.queue.add(key)
             self.model.add(key, 0, 0)
+        self.settle()
+
+    @rule(key=KEYS)
+    def discard(self, key):
+        self.queue.discard(key)
+        self.model.discard(key)
         self.settle()
 
     @rule()
