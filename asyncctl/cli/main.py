@@ -54,7 +54,8 @@ def _dev(arguments: Sequence[str]) -> int:
     parser = _parser(
         "asyncctl dev",
         "An embedded API server, a temporary PostgreSQL and the daemon, in one process on this machine.\n"
-        "Nothing is needed beforehand and nothing is left afterwards. Ctrl-C ends it.",
+        "Nothing is needed beforehand and nothing is left afterwards. Ctrl-C ends it.\n"
+        "The settings of `asyncctl run` are heeded, but for the cluster and ASYNCCTL_DATABASE_SERVERS: it has its own.",
     )
     parser.add_argument("--demo", action="store_true", help="make a Database, and show how it becomes Running")
     parser.add_argument("--exit", action="store_true", help="with --demo: end with 0 as soon as it is Running")
