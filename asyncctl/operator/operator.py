@@ -95,12 +95,17 @@ class Operator:
             timeout: How long a pass may take; default `ASYNCCTL_RECONCILE_TIMEOUT`.
 
         Raises:
-            ValueError: The name is taken, or a kind is declared twice.
+            ValueError: The name is taken, a kind is declared twice, or has a controller in this operator already.
         """
         resource = resource_type_of(kind)
         chosen = name or resource.plural
         if any(declared.name == chosen for declared in self.declarations):
             raise ValueError(f"operator {self.name!r} has a controller {chosen!r} already; give this one a name=")
+        if any(resource_type_of(declared.kind) == resource for declared in self.declarations):
+            raise ValueError(
+                f"not yet: operator {self.name!r} has a controller of {resource} already, and two would undo each other's "
+                "applies and conditions; do both in one reconcile, or in two operators"
+            )
         sources = (
             *(as_watch(each, to_controller_of(resource)) for each in owns),
             *watches,

@@ -276,7 +276,14 @@ def test_two_controllers_of_one_name_are_refused():
     operator = declare(nothing)
     with pytest.raises(ValueError, match="has a controller 'widgets' already; give this one a name="):
         operator.controller(Widget)
-    operator.controller(Widget, name="other")(nothing)
+    operator.controller(ConfigMap, name="other")(nothing)
+
+
+def test_two_controllers_of_one_kind_are_not_there_yet():
+    """They would undo each other's applies, which have one field manager, and each other's `Stalled`."""
+    operator = declare(nothing)
+    with pytest.raises(ValueError, match="not yet: operator 'test' has a controller of .* Widget already"):
+        operator.controller(Widget, name="other")
 
 
 def test_a_kind_that_is_declared_twice_is_refused():
