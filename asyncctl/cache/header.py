@@ -10,6 +10,8 @@ Key = tuple[str, str]
 """Namespace (empty for a cluster-wide kind) and name."""
 
 PAUSED = "asyncctl/paused"
+RECONCILE_AT = "asyncctl/reconcile-at"
+"""Annotation that asks for one pass now, by any new value."""
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -38,6 +40,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     annotations: int
     """A digest, within this process: it differs when the annotations do."""
     paused: bool
+    asked: int = 0
+    """A digest, as above, of the annotation `asyncctl/reconcile-at`; 0 without one."""
 
     @property
     def key(self) -> Key:
@@ -79,6 +83,10 @@ class _Object(msgspec.Struct, gc=False):
     metadata: _Metadata
 
 
+class _Asked(msgspec.Struct, gc=False):
+    at: msgspec.Raw = msgspec.field(name=RECONCILE_AT, default=_NOTHING)
+
+
 class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
     manager: str = ""
     operation: str = ""
@@ -88,6 +96,8 @@ class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
 
 _decode_object = msgspec.json.Decoder(_Object).decode
 _decode_managed = msgspec.json.Decoder(list[_ManagedFields]).decode
+_decode_asked = msgspec.json.Decoder(_Asked).decode
+_ASKED = f'"{RECONCILE_AT}":'.encode()
 _PAUSED = f'"{PAUSED}":"true"'.encode()
 
 
@@ -122,6 +132,7 @@ def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
         owners=metadata.owner_references,
         annotations=hash(annotations),
         paused=_PAUSED in annotations,
+        asked=hash(bytes(_decode_asked(annotations).at)) if _ASKED in annotations else 0,
     )
     return Entry(header, data, applied)
 

@@ -222,8 +222,7 @@ class Reflector:
                 self._healthy()
                 async for batch in batches:
                     for line in batch:
-                        if line:
-                            self._deliver(line)
+                        if line and self._deliver(line):
                             heard = True
                     silence.reschedule(loop.time() + SILENT)
                     self._metrics.heard()
@@ -246,7 +245,8 @@ class Reflector:
             return Listing()
         return Watching()
 
-    def _deliver(self, line: bytes) -> None:
+    def _deliver(self, line: bytes) -> bool:
+        """Hand an event to the store; True when it was a change of an object."""
         event = _decode_event(line)
         match event.type:
             case "ADDED" | "MODIFIED":
@@ -255,8 +255,10 @@ class Reflector:
                 self._store.remove(read_entry(event.object, self._manager))
             case "BOOKMARK":
                 self._store.advance(int(_decode_versioned(event.object).metadata.resource_version))
+                return False
             case "ERROR":
                 target = Target("watch", self._kind.resource, self._namespace)
                 raise error_from_reply(target, 500, bytes(event.object), {})
             case unknown:
                 raise StreamError(f"watch {self._kind.resource}: unknown event type {unknown!r}")
+        return True

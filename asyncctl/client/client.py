@@ -15,16 +15,15 @@ from urllib.parse import quote, urlencode
 import msgspec
 import orjson
 
-from asyncctl.client.errors import ServerError, StatusError, Target, boundary_error
+from asyncctl.client.errors import Target, boundary_error, not_an_object
 from asyncctl.client.patch import Patch
 from asyncctl.client.transport import Lane, Request, Transport
 from asyncctl.client.watch import lines
 from asyncctl.objects.codec import decode, encode
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import Resource, ResourceType, Unstructured, resource_type_of
+from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 
 R = TypeVar("R", bound=Resource)
-Kind = type[Resource] | Unstructured
 PAGE = 500  # objects; client-go's default for a reflector
 
 
@@ -43,10 +42,22 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 
 class _List(msgspec.Struct):
     metadata: _ListMeta
-    items: list[msgspec.Raw] | None = None
+    items: list[msgspec.Raw] | None  # null when it is empty, but always there
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    deletion_timestamp: str | None = None
+
+
+class _Known(msgspec.Struct):
+    """As much of an answer as tells that it is an object: the rest is skipped, not decoded."""
+
+    kind: str
+    metadata: _Meta | None = None
 
 
 _decode_list = msgspec.json.Decoder(_List).decode
+_decode_known = msgspec.json.Decoder(_Known).decode
 
 
 class Client:
@@ -88,7 +99,7 @@ class Client:
     async def get(self, kind: Unstructured, name: str, *, namespace: str | None = None) -> JsonObject: ...
     async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> Resource | JsonObject:
         """Read one object. Raises `NotFound` when there is none."""
-        return _object(kind, await self.get_raw(resource_type_of(kind), name, namespace=namespace))
+        return decode(kind, await self.get_raw(resource_type_of(kind), name, namespace=namespace))
 
     async def get_raw(self, kind: ResourceType, name: str, *, namespace: str | None = None) -> bytes:
         """Read one object as the server's bytes."""
@@ -108,11 +119,12 @@ class Client:
         query = {"limit": str(limit) if limit else None, "continue": continue_token or None, "labelSelector": labels}
         if not continue_token:
             query["resourceVersion"] = resource_version
-        body = await self._send("list", "GET", kind, namespace, None, query, repeatable=True)
+        request = self._request("list", "GET", kind, namespace, None, query, lane=Lane.READ, repeatable=True)
+        body = (await self._transport.request(request)).body
         try:
             page = _decode_list(body)
-        except msgspec.DecodeError as error:
-            raise self._not_an_object(Target("list", kind.resource, namespace), body) from error
+        except ValueError as error:
+            raise not_an_object(request.target, body) from error
         return Page(page.items or [], page.metadata.resource_version, page.metadata.continue_)
 
     @overload
@@ -131,7 +143,7 @@ class Client:
                 resource_type_of(kind), namespace=namespace, labels=labels, continue_token=token
             )
             for item in page.items:
-                yield _object(kind, bytes(item))
+                yield decode(kind, bytes(item))
             token = page.continue_token
             if not token:
                 return
@@ -165,7 +177,9 @@ class Client:
             "create", "POST", kind, obj.namespace, None, self._manager(), lane=Lane.WRITE, body=encode(obj)
         )
         named = replace(request, target=replace(request.target, name=obj.name or None))
-        return decode(type(obj), (await self._transport.request(named)).body)
+        reply = await self._transport.request(named)
+        _know(named.target, reply.body, kind.kind)
+        return decode(type(obj), reply.body)
 
     async def patch(
         self,
@@ -220,20 +234,20 @@ class Client:
         options: JsonObject = {"kind": "DeleteOptions", "apiVersion": "v1"}
         if any(preconditions.values()):
             options["preconditions"] = {key: value for key, value in preconditions.items() if value}
-        answer = await self._send(
-            "delete", "DELETE", kind, namespace, name, body=orjson.dumps(options), repeatable=uid is not None
-        )
-        return "deletionTimestamp" not in orjson.loads(answer).get("metadata", {})  # a Status, or what it was
-
-    async def get_path(self, path: str) -> JsonObject:
-        """A raw GET of a path that is no object's, such as `/version`."""
-        request = Request(target=Target("get", path), method="GET", path=path, lane=Lane.READ, repeatable=True)
+        request = self._request(
+            "delete", "DELETE", kind, namespace, name, None,
+            lane=Lane.WRITE, body=orjson.dumps(options), repeatable=uid is not None,
+        )  # fmt: skip
         reply = await self._transport.request(request)
-        try:
-            found: JsonObject = orjson.loads(reply.body)
-        except orjson.JSONDecodeError as error:
-            raise self._not_an_object(request.target, reply.body) from error
-        return found
+        known = _know(request.target, reply.body, kind.kind, "Status")  # some kinds answer with what was deleted
+        return known.metadata is None or known.metadata.deletion_timestamp is None
+
+    def check_boundary(self, target: Target, kind: ResourceType) -> None:
+        """Raise `NamespaceBoundaryExceeded` where this process may not touch what `target` names."""
+        if self._namespaces:
+            inside = target.namespace in self._namespaces if kind.namespaced else kind in self._cluster_kinds
+            if not inside:
+                raise boundary_error(target, self._namespaces, namespaced=kind.namespaced)
 
     def _manager(self) -> dict[str, str | None]:
         return {"fieldManager": self._field_manager, "fieldValidation": "Strict"}
@@ -258,6 +272,8 @@ class Client:
             body=body, content_type=content_type, subresource=subresource, repeatable=repeatable,
         )  # fmt: skip
         reply = await self._transport.request(request)
+        wanted = "Scale" if subresource == "scale" else kind.kind
+        _know(request.target, reply.body, wanted)
         return reply.body
 
     def _request(
@@ -277,10 +293,7 @@ class Client:
     ) -> Request:
         resource = f"{kind.resource}/{subresource}" if subresource else kind.resource
         target = Target(verb, resource, namespace, name)
-        if self._namespaces:
-            inside = namespace in self._namespaces if kind.namespaced else kind in self._cluster_kinds
-            if not inside:
-                raise boundary_error(target, self._namespaces)
+        self.check_boundary(target, kind)
         path = kind.path(namespace, name, subresource)
         if query:
             path += "?" + urlencode({key: value for key, value in query.items() if value is not None}, quote_via=quote)
@@ -289,17 +302,16 @@ class Client:
             repeatable=repeatable, audit_id=self._audit_id,
         )  # fmt: skip
 
-    @staticmethod
-    def _not_an_object(target: Target, body: bytes) -> StatusError:
-        start = body[:200].decode(errors="replace")
-        return ServerError(target, 200, {"message": f"the reply is not a Kubernetes object: {start}"})
 
-
-def _object(kind: Kind, body: bytes) -> Resource | JsonObject:
-    if isinstance(kind, Unstructured):
-        found: JsonObject = orjson.loads(body)
-        return found
-    return decode(kind, body)
+def _know(target: Target, body: bytes, *kinds: str) -> _Known:
+    """Raise `ServerError` unless `body` is an object of one of these kinds: whatever a proxy made of the answer."""
+    try:
+        known = _decode_known(body)
+    except ValueError as error:
+        raise not_an_object(target, body) from error
+    if known.kind not in kinds or (known.metadata is None and known.kind != "Status"):
+        raise not_an_object(target, body)
+    return known
 
 
 def _pins_version(change: JsonObject) -> bool:

@@ -221,11 +221,25 @@ def error_from_reply(
     return error
 
 
-def boundary_error(target: Target, namespaces: tuple[str, ...]) -> NamespaceBoundaryExceeded:
+def not_an_object(target: Target, body: bytes) -> ServerError:
+    """The error for an answer of success that is not what was asked for: a page of a proxy, a list, a Status."""
+    start = body[:200].decode(errors="replace").strip() or "(empty body)"
+    return ServerError(target, 200, {"message": f"the reply is not a Kubernetes object of that kind: {start}"})
+
+
+def boundary_error(
+    target: Target, namespaces: tuple[str, ...], *, namespaced: bool = True
+) -> NamespaceBoundaryExceeded:
     """The refusal of a request outside of the namespaces this process may touch."""
-    where = f"namespace {target.namespace!r}" if target.namespace else "all namespaces"
     allowed = ", ".join(namespaces)
-    message = f"{where} is outside of ASYNCCTL_NAMESPACES ({allowed}); add it there, and its Role and RoleBinding"
+    if namespaced:
+        where = f"namespace {target.namespace!r}" if target.namespace else "all namespaces"
+        message = f"{where} is outside of ASYNCCTL_NAMESPACES ({allowed}); add it there, and its Role and RoleBinding"
+    else:
+        message = (
+            f"{target.resource} are in no namespace, and so outside of ASYNCCTL_NAMESPACES ({allowed}) unless a "
+            "controller declares them; declare it in reads="
+        )
     return NamespaceBoundaryExceeded(target, 403, {"reason": "NamespaceBoundaryExceeded", "message": message})
 
 

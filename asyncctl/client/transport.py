@@ -77,7 +77,6 @@ class Request:
     content_type: str = "application/json"
     repeatable: bool = False
     audit_id: str | None = None
-    accept: str = "application/json"
 
 
 class Reply(NamedTuple):
@@ -276,7 +275,7 @@ class Transport:
 
     @asynccontextmanager
     async def _send(self, request: Request, body: bytes | Payload | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = CIMultiDict({"Accept": request.accept})
+        headers = CIMultiDict({"Accept": "application/json"})
         authorization = await self._credentials.current()
         if authorization is not None:
             headers["Authorization"] = authorization

@@ -14,7 +14,7 @@ import orjson
 from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.cache.informer import Informer
 from asyncctl.client.client import Client
-from asyncctl.client.errors import Conflict, Invalid, NotFound
+from asyncctl.client.errors import Conflict, Invalid, NotFound, Target
 from asyncctl.client.patch import Patch
 from asyncctl.client.transport import Fence
 from asyncctl.clock import Clock
@@ -75,7 +75,8 @@ class Context:
         attempt: 1, and one more for each retry since the last success.
         reconcile_id: On each log line of the pass, and as `Audit-ID` on each of its requests.
         deadline: `Clock.monotonic` seconds by which the pass has to be over.
-        client: The live client, for what is not cached.
+        client: The live client, for what is not cached. What it writes is not laid over the cache: `get` and `list`
+            know of it only when the watch has told.
     """
 
     def __init__(
@@ -125,9 +126,16 @@ class Context:
             kind: A kind that the controller declared.
             name: Its name.
             namespace: Default: that of the object being reconciled.
+
+        Raises:
+            LookupError: The kind is not declared.
+            NamespaceBoundaryExceeded: The namespace is outside of `ASYNCCTL_NAMESPACES`: nothing is known of it.
         """
         resource = resource_type_of(kind)
-        entry = self._environment.informer(resource).get(self._key(resource, name, namespace))
+        informer = self._environment.informer(resource)
+        key = self._key(resource, name, namespace)
+        self.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
+        entry = informer.get(key)
         return None if entry is None else _decoded(kind, entry)
 
     @overload
@@ -141,11 +149,19 @@ class Context:
     def list(
         self, kind: Kind, *, namespace: str | None = None, labels: dict[str, str] | None = None
     ) -> Iterator[Resource | JsonObject]:
-        """Read objects from the cache, own writes included: of all namespaces or of one, with these labels."""
+        """Read objects from the cache, own writes included: of one namespace, or of all that may be read.
+
+        Raises:
+            LookupError: The kind is not declared.
+            NamespaceBoundaryExceeded: The namespace is outside of `ASYNCCTL_NAMESPACES`: nothing is known of it.
+        """
+        resource = resource_type_of(kind)
+        informer = self._environment.informer(resource)
+        if namespace is not None:
+            self.client.check_boundary(Target("list", resource.resource, namespace), resource)
         wanted = (labels or {}).items()
-        for entry in self._environment.informer(resource_type_of(kind)).entries(namespace):
-            if wanted <= entry.header.labels.items():
-                yield _decoded(kind, entry)
+        entries = informer.entries(namespace)
+        return (_decoded(kind, entry) for entry in entries if wanted <= entry.header.labels.items())
 
     async def apply(self, obj: R, *, owned: bool = True, adopt: bool = False) -> R:
         """Make `obj` so, by server-side apply; sends nothing when nothing would change.
@@ -181,8 +197,9 @@ class Context:
                 live = await self.client.get_raw(kind, key[1], namespace=key[0] or None)
                 entry = read_entry(live, self.client.field_manager)
         if entry is not None:
-            self._check_ours(kind, entry, adopt=adopt)
-            if self._is_current(kind, entry, wanted):
+            annotations = _annotations(entry)
+            self._check_ours(kind, entry, annotations, adopt=adopt)
+            if self._is_current(kind, entry, annotations, wanted):
                 return decode(type(obj), entry.data)
             answer = await self._update(kind, entry, wanted)
         assert answer is not None
@@ -300,8 +317,8 @@ class Context:
     def _is_ours(self, owners: Iterable[str], annotations: Mapping[str, str]) -> bool:
         return self._entry.header.uid in owners or annotations.get(OWNER) == self._owner_mark()
 
-    def _check_ours(self, kind: ResourceType, entry: Entry, *, adopt: bool) -> None:
-        header, annotations = entry.header, _annotations(entry)
+    def _check_ours(self, kind: ResourceType, entry: Entry, annotations: dict[str, str], *, adopt: bool) -> None:
+        header = entry.header
         if self._is_ours((owner.uid for owner in header.owners), annotations):
             return
         owner = header.controller
@@ -313,9 +330,11 @@ class Context:
             "touched. Choose another name, or delete it if nobody needs it"
         )
 
-    def _is_current(self, kind: ResourceType, entry: Entry, wanted: JsonObject) -> bool:
+    def _is_current(self, kind: ResourceType, entry: Entry, annotations: dict[str, str], wanted: JsonObject) -> bool:
+        if annotations.get(ANNOTATION) != wanted["metadata"]["annotations"][ANNOTATION]:
+            return False
         mark = fingerprint(entry)
-        if mark is None or _annotations(entry).get(ANNOTATION) != wanted["metadata"]["annotations"][ANNOTATION]:
+        if mark is None:
             return False
         known = self._environment.applied.get((kind, entry.header.key))
         if known is not None:

@@ -135,7 +135,7 @@ class Controller:
             self._blame("a predicate", error)
             matters = True
         if old is not None:
-            matters = matters or (old.deleting, old.paused) != (new.deleting, new.paused)
+            matters = matters or (old.deleting, old.paused, old.asked) != (new.deleting, new.paused, new.asked)
         if not matters:
             return
         if header.key in self._parked and old is not None:  # it has changed: it deserves all its tries again

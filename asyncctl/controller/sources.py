@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from asyncctl.cache.header import Header, Key
-from asyncctl.client.client import Kind
-from asyncctl.objects.resource import ResourceType, resource_type_of
+from asyncctl.objects.resource import Kind, ResourceType, resource_type_of
 
 Mapper = Callable[[Header], Iterable[Key]]
 """From a changed object to the keys of the primary objects that are to be reconciled."""

@@ -16,7 +16,7 @@ from uuid import uuid4
 import orjson
 
 from asyncctl.client.config import ClusterConfig
-from asyncctl.client.errors import AlreadyExists, Conflict, Forbidden, KubernetesError, NotFound, Target
+from asyncctl.client.errors import AlreadyExists, Conflict, Forbidden, KubernetesError, NotFound, Target, not_an_object
 from asyncctl.client.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.ha import lease as record
@@ -233,8 +233,14 @@ class Elector:
             method=method, path=kind.path(namespace, name), lane=Lane.LEASE, body=body,
         )  # fmt: skip
         reply = await transport.request(request)
-        found: JsonObject = orjson.loads(reply.body)
-        return found
+        try:
+            found = orjson.loads(reply.body)
+        except orjson.JSONDecodeError as error:
+            raise not_an_object(request.target, reply.body) from error
+        if not record.is_lease(found):
+            raise not_an_object(request.target, reply.body)
+        lease: JsonObject = found
+        return lease
 
     async def _pause(self, seconds: float) -> bool:
         """Wait; True when the campaign was called off meanwhile."""

@@ -6,13 +6,21 @@ nobody's clock is ever compared with another's.
 
 from datetime import UTC, datetime
 
-from asyncctl.objects.json import JsonObject
+from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.resource import ResourceType
 
 LEASE = ResourceType(
     group="coordination.k8s.io", version="v1", kind="Lease", plural="leases", singular="lease", list_kind="LeaseList",
     has_status=False, has_generation=False,
 )  # fmt: skip
+
+
+def is_lease(answer: Json) -> bool:
+    """Whether `answer` is a Lease as a server has it, and nothing that a proxy made of it."""
+    if not isinstance(answer, dict) or answer.get("kind") != LEASE.kind:
+        return False
+    metadata, spec = answer.get("metadata"), answer.get("spec")
+    return isinstance(metadata, dict) and "resourceVersion" in metadata and isinstance(spec, dict | None)
 
 
 def holder(lease: JsonObject) -> str:

@@ -9,13 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
-from asyncctl.client.client import Kind
 from asyncctl.client.config import ClusterConfig
 from asyncctl.clock import Clock, SystemClock
-from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler
+from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler, check_coroutine
 from asyncctl.controller.sources import Predicate, Watch, as_watch, to_controller_of
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import Resource, Unstructured, resource_type_of
+from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.operator.running import Hook, Running
 from asyncctl.settings import Settings
@@ -95,17 +94,18 @@ class Operator:
             timeout: How long a pass may take; default `ASYNCCTL_RECONCILE_TIMEOUT`.
 
         Raises:
-            ValueError: The name is taken, a kind is declared twice, or has a controller in this operator already.
+            ValueError: The name is taken, a kind is declared twice or has a controller in this operator already, or a
+                number or time is none to work with.
+            TypeError: What is decorated is no coroutine function.
         """
         resource = resource_type_of(kind)
         chosen = name or resource.plural
-        if any(declared.name == chosen for declared in self.declarations):
-            raise ValueError(f"operator {self.name!r} has a controller {chosen!r} already; give this one a name=")
-        if any(resource_type_of(declared.kind) == resource for declared in self.declarations):
-            raise ValueError(
-                f"not yet: operator {self.name!r} has a controller of {resource} already, and two would undo each other's "
-                "applies and conditions; do both in one reconcile, or in two operators"
-            )
+        self._check_free(chosen, resource)
+        if workers is not None and workers < 1:
+            raise ValueError(f"controller {chosen!r}: workers={workers}, but it takes at least 1 to do anything")
+        for what, time in {"timeout": timeout, "resync": resync}.items():
+            if time is not None and time <= timedelta():
+                raise ValueError(f"controller {chosen!r}: {what}={time} is no time; leave it out for the setting's")
         sources = (
             *(as_watch(each, to_controller_of(resource)) for each in owns),
             *watches,
@@ -119,6 +119,8 @@ class Operator:
             raise ValueError(f"controller {chosen!r} can't narrow its own kind {resource} by labels: it reconciles all")
 
         def declare(reconcile: Reconcile[Any]) -> Declaration[Any]:
+            check_coroutine(reconcile, f"controller {chosen!r}")
+            self._check_free(chosen, resource)  # once more: another may have been declared since
             declaration: Declaration[Any] = Declaration(
                 name=chosen, kind=kind, reconcile=reconcile, watches=sources,
                 workers=workers, when=when, resync=resync, timeout=timeout,
@@ -127,6 +129,15 @@ class Operator:
             return declaration
 
         return _Decorator(declare)
+
+    def _check_free(self, name: str, kind: ResourceType) -> None:
+        if any(declared.name == name for declared in self.declarations):
+            raise ValueError(f"operator {self.name!r} has a controller {name!r} already; give this one a name=")
+        if any(resource_type_of(declared.kind) == kind for declared in self.declarations):
+            raise ValueError(
+                f"not yet: operator {self.name!r} has a controller of {kind} already, and two would undo each other's "
+                "applies and conditions; do both in one reconcile, or in two operators"
+            )
 
     def on_startup(self, hook: Hook) -> Hook:
         """Run `hook` before the caches fill; what it raises ends the start."""

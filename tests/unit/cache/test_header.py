@@ -104,6 +104,17 @@ def test_paused_is_that_annotation_and_no_text_like_it(annotations, paused):
     assert read_entry(raw({"name": "a", "annotations": annotations})).header.paused is paused
 
 
+def test_what_asks_for_a_pass_is_the_value_of_that_annotation_alone():
+    def asked(**annotations):
+        return read_entry(raw({"name": "a", "annotations": annotations})).header.asked
+
+    at = {"asyncctl/reconcile-at": "1"}
+    assert asked(**at) == asked(z="other", **at) != 0
+    assert asked(**at) != asked(**{"asyncctl/reconcile-at": "2"})
+    assert asked() == asked(x='{"asyncctl/reconcile-at":"1"}') == 0
+    assert read_entry(raw({"name": "a"})).header.asked == 0
+
+
 def test_the_bytes_do_not_hold_on_to_the_page_they_came_in():
     page = orjson.dumps({"items": [{"metadata": {"name": "a"}}]})
 

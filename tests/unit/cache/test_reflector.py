@@ -184,8 +184,9 @@ async def test_a_watch_that_ends_after_events_goes_on_at_once():
         assert api.of("watch")[1]["resourceVersion"] == "10"
 
 
-async def test_watches_that_end_at_once_without_an_event_are_backed_off_from():
-    api = Api(lists=[page(9)], watches=[Watch()] * 4)
+@pytest.mark.parametrize("parts", [(), (bookmark(9),)], ids=["nothing", "a bookmark alone"])
+async def test_watches_that_end_at_once_without_an_event_are_backed_off_from(parts):
+    api = Api(lists=[page(9)], watches=[Watch(*parts)] * 4)
     async with reflecting(api) as running:
         await until(lambda: len(api.of("watch")) == 5)
         assert running.clock.slept == [0.4, 0.8, 1.6, 3.2]  # half of 0.8 doubling: the jitter is full

@@ -127,3 +127,10 @@ def test_the_boundary_is_a_forbidden_and_no_not_found():
     assert isinstance(error, errors.Forbidden)
     assert not isinstance(error, errors.NotFound)
     assert (error.code, "namespace 'team' is outside of ASYNCCTL_NAMESPACES (a, b)" in str(error)) == (403, True)
+
+
+def test_the_boundary_says_what_to_do_about_a_kind_that_is_in_no_namespace():
+    error = boundary_error(Target("get", "namespaces", None, "team"), ("a", "b"), namespaced=False)
+    assert "namespaces are in no namespace" in str(error)
+    assert "declare it in reads=" in str(error)
+    assert "all namespaces" not in str(error)

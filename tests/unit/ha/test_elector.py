@@ -225,6 +225,31 @@ async def test_a_short_outage_costs_nothing(server):
         assert one.elector.leading
 
 
+NONE = ["<html>maintenance</html>", "", "[]", "{}", '{"kind":"Status"}', '{"kind":"Lease","metadata":{}}']
+
+
+@pytest.mark.parametrize("body", NONE)
+async def test_an_answer_that_is_no_lease_keeps_a_candidate_waiting_and_no_more(server, body):
+    server.fault = lambda method: web.Response(text=body)
+    async with campaign(server) as one:
+        await until(lambda: one.log.said("the reply is not a Kubernetes object", "warning"))
+        assert not one.elector.leading
+        server.fault = None
+        await one.elected()
+        assert not one.log.said("the elector has failed")
+
+
+@pytest.mark.parametrize("body", NONE)
+async def test_an_answer_that_is_no_lease_is_a_short_outage_to_the_leader(server, body):
+    async with campaign(server) as one:
+        await one.elected()
+        server.fault = lambda method: web.Response(text=body)
+        await until(lambda: one.log.said("could not renew", "warning"))
+        server.fault = None
+        await until(lambda: one.elector.problem is None)
+        assert one.elector.leading
+
+
 async def test_a_lost_answer_of_the_first_write_does_not_cost_the_lease_duration(server):
     lost = []
 

@@ -1,6 +1,7 @@
 """The life of an operator: what starts in which order, what stops in which order, and what is left."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from aiohttp import ClientSession
@@ -269,6 +270,31 @@ async def test_the_boundary_holds_and_declared_cluster_wide_kinds_are_inside(clu
     assert "namespace 'default' is outside of ASYNCCTL_NAMESPACES" in str(got[1])
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda ctx: ctx.get(ConfigMap, "x", namespace="default"),
+        lambda ctx: ctx.list(ConfigMap, namespace="default"),
+    ],
+    ids=["get", "list"],
+)
+async def test_the_cache_does_not_say_that_there_is_nothing_where_it_may_not_look(cluster, read):
+    got = []
+
+    async def look(ctx, widget):
+        got.append(list(ctx.list(ConfigMap)))  # of all that may be read
+        try:
+            got.append(read(ctx))
+        except NamespaceBoundaryExceeded as error:
+            got.append(str(error))
+
+    await cluster.create(Widget, "w")
+    async with working(declare(look, reads=[ConfigMap]), cluster):
+        await until(lambda: len(got) == 2)
+    assert got[0] == []
+    assert "namespace 'default' is outside of ASYNCCTL_NAMESPACES" in str(got[1])
+
+
 # Declarations.
 
 
@@ -282,8 +308,56 @@ def test_two_controllers_of_one_name_are_refused():
 def test_two_controllers_of_one_kind_are_not_there_yet():
     """They would undo each other's applies, which have one field manager, and each other's `Stalled`."""
     operator = declare(nothing)
-    with pytest.raises(ValueError, match="not yet: operator 'test' has a controller of .* Widget already"):
+    with pytest.raises(ValueError, match=r"not yet: operator 'test' has a controller of \S+ Widget already"):
         operator.controller(Widget, name="other")
+
+
+def test_two_controllers_of_one_name_are_refused_also_when_both_are_prepared_before_either_is_used():
+    operator = Operator("test")
+    first, second = operator.controller(Widget), operator.controller(Widget)
+    first(nothing)
+    with pytest.raises(ValueError, match="has a controller 'widgets' already"):
+        second(nothing)
+    assert len(operator.declarations) == 1
+
+
+def test_a_plain_function_is_refused():
+    def plain(ctx, obj):
+        pass
+
+    class Plain:
+        reconcile = plain
+
+    declared = Operator("test").controller(Widget)(nothing)
+    for decorator in (Operator("test").controller(Widget), declared.finalizer("example.com/a")):
+        with pytest.raises(TypeError, match=r"controller 'widgets'.*plain is a plain function; write `async def`"):
+            decorator(plain)
+    with pytest.raises(TypeError, match="plain is a plain function"):
+        Operator("test").controller(Widget)(Plain())
+    assert not declared.finalizers
+
+
+def test_a_callable_object_is_a_coroutine_function_when_its_call_is():
+    class Callable:
+        async def __call__(self, ctx, obj):
+            return "mine"
+
+    declared = Operator("test").controller(Widget)(Callable())
+    assert asyncio.run(declared(None, None)) == "mine"
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ({"workers": 0}, "controller 'widgets': workers=0, but it takes at least 1"),
+        ({"workers": -1}, "workers=-1"),
+        ({"timeout": timedelta()}, "controller 'widgets': timeout=0:00:00 is no time"),
+        ({"resync": timedelta(seconds=-1)}, "resync=-1 day, 23:59:59 is no time"),
+    ],
+)
+def test_a_number_of_workers_or_a_time_that_is_none_is_refused(options, problem):
+    with pytest.raises(ValueError, match=problem):
+        Operator("test").controller(Widget, **options)
 
 
 def test_a_kind_that_is_declared_twice_is_refused():
