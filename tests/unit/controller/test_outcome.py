@@ -23,6 +23,7 @@ from asyncctl.client.errors import (
 )
 from asyncctl.controller import controller as module
 from asyncctl.controller.outcome import Failure, NotOwned, Requeue, TerminalError, TransientError, classify, retry_after
+from asyncctl.controller.sources import generation_changed
 from asyncctl.objects.codec import DecodeError
 from asyncctl.operator import Operator
 from tests.unit.harness import WIDGETS, Widget, working
@@ -405,3 +406,25 @@ async def test_an_object_that_can_not_be_decoded_is_cleaned_up_as_a_dict(cluster
     async with working(operator, cluster):
         await cluster.until_gone(Widget, "a")
     assert cleaned == [1]
+
+
+async def test_reconcile_at_asks_for_a_pass_whatever_the_author_waits_for(cluster):
+    operator, _ = declare(passes := Passes(), when=generation_changed)
+    await cluster.create(Widget, "a")
+    async with working(operator, cluster):
+        await until(lambda: len(passes) == 1)
+        await cluster.patch(Widget, "a", {"metadata": {"annotations": {"asyncctl/reconcile-at": "now"}}})
+        await until(lambda: len(passes) == 2)
+
+
+async def test_its_own_finalizer_does_not_cut_the_first_delay_short(cluster):
+    operator, declared = declare(passes := Passes(ValueError("no")))
+
+    @declared.finalizer("example.com/test")
+    async def clean_up(ctx, widget): ...
+
+    async with working(operator, cluster, retry_base=0.5, retry_max=0.5) as running:
+        began = running.clock.monotonic()
+        await cluster.create(Widget, "a")
+        await until(lambda: len(passes) == 2)
+        assert running.clock.monotonic() - began >= 0.5
