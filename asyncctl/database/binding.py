@@ -35,9 +35,9 @@ async def write(ctx: Context, db: Database, secret: Secret) -> None:
         await ctx.delete(earlier)
 
 
-async def let_go(ctx: Context, db: Database) -> None:
-    """Before `db` goes and its database stays: the Secret stays too, also where it had an owner."""
-    secret = await _recorded(ctx, db)
+async def let_go(ctx: Context, name: str | None) -> None:
+    """Before an object goes and its database stays: its Secret `name` stays too, also where it had an owner."""
+    secret = await _recorded(ctx, name)
     if secret is not None and secret.metadata.owner_references:
         kept = Secret(
             name=secret.name, namespace=secret.namespace, labels=secret.labels, type=secret.type, data=secret.data
@@ -47,21 +47,26 @@ async def let_go(ctx: Context, db: Database) -> None:
 
 async def remove(ctx: Context, db: Database) -> None:
     """Before `db` goes and its database is gone: the Secret goes too, also where it had no owner."""
-    secret = await _recorded(ctx, db)
+    secret = await _recorded(ctx, recorded_name(db))
     if secret is not None:
         await ctx.delete(secret)
 
 
+def recorded_name(db: Database) -> str | None:
+    """The name of the Secret, as the status says it."""
+    return db.status.binding.name if db.status.binding else None
+
+
 async def _earlier(ctx: Context, db: Database) -> Secret | None:
-    recorded = db.status.binding.name if db.status.binding else None
-    return await _recorded(ctx, db) if recorded != secret_name(db) else None
+    recorded = recorded_name(db)
+    return await _recorded(ctx, recorded) if recorded != secret_name(db) else None
 
 
-async def _recorded(ctx: Context, db: Database) -> Secret | None:
+async def _recorded(ctx: Context, name: str | None) -> Secret | None:
     """The Secret that the status names, if it is there and ours."""
-    if db.status.binding is None:
+    if name is None:
         return None
-    found = await _read(ctx, db.status.binding.name)
+    found = await _read(ctx, name)
     return found if found is not None and ctx.owns(found) else None
 
 

@@ -8,7 +8,14 @@ from datetime import timedelta
 
 import anyio.to_thread
 
-from asyncctl.client.errors import ApplyConflict, Forbidden, Invalid, KubernetesError, NotFound
+from asyncctl.client.errors import (
+    ApplyConflict,
+    Forbidden,
+    Invalid,
+    KubernetesError,
+    NamespaceBoundaryExceeded,
+    NotFound,
+)
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
 from asyncctl.database import binding, credentials, naming, status
@@ -28,7 +35,7 @@ from asyncctl.database.types import (
     Provisioner,
     ReclaimPolicy,
 )
-from asyncctl.objects import Namespace
+from asyncctl.objects import DecodeError, Json, JsonObject, Namespace, from_dict
 from asyncctl.operator import Running
 from asyncctl.settings import Problem, SettingsError
 
@@ -72,8 +79,11 @@ class DatabaseReconciler:
         status.confirm(db, before, self._clock.now())
         return Requeue(after=timedelta(seconds=self._settings.drift))
 
-    async def clean_up(self, ctx: Context, db: Database) -> None:
-        """Before `db` may go: keep or drop its data, as it says."""
+    async def clean_up(self, ctx: Context, db: Database | JsonObject) -> None:
+        """Before `db` may go: keep or drop its data, as it says. A dict is one that can't be decoded."""
+        if not isinstance(db, Database):
+            await _let_go_unread(ctx, db)
+            return
         try:
             await self._let_go(ctx, db)
         except _TOLD as error:
@@ -84,14 +94,14 @@ class DatabaseReconciler:
         if name is None:
             return  # nothing was made
         if db.annotations.get(ORPHAN) == "orphan":
-            await binding.let_go(ctx, db)
-            _tell(ctx, "Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secret stay as they are")
+            await binding.let_go(ctx, binding.recorded_name(db))
+            _say_orphaned(ctx, name)
         elif db.spec.deletion_protection:
             message = "spec.deletionProtection is true; set it to false to let this object go"
             raise TerminalError(message, reason="DeletionProtected")
         elif db.spec.reclaim_policy is ReclaimPolicy.RETAIN:
-            await binding.let_go(ctx, db)
-            _tell(ctx, "Retained", f"database {name} was kept, with its logins and its Secret (reclaimPolicy Retain)")
+            await binding.let_go(ctx, binding.recorded_name(db))
+            _say_retained(ctx, name)
         else:
             external = await self._external(ctx, db, name)
             removed = await external.remove()
@@ -147,8 +157,9 @@ class DatabaseReconciler:
         if self._cluster is None:
             try:
                 self._cluster = (await ctx.client.get(Namespace, "kube-system")).uid
-            except NotFound as error:
-                message = "namespace kube-system, whose uid names this cluster, is not there; set ASYNCCTL_CLUSTER_ID"
+            except (NotFound, NamespaceBoundaryExceeded) as error:
+                why = "is not there" if isinstance(error, NotFound) else "is outside of ASYNCCTL_NAMESPACES"
+                message = f"namespace kube-system, whose uid names this cluster, {why}; set ASYNCCTL_CLUSTER_ID"
                 raise TerminalError(message, reason="NoClusterId") from error
         return self._cluster
 
@@ -163,6 +174,48 @@ class DatabaseReconciler:
         if news:
             ctx.warning(failure.reason, failure.message)
         return TransientError(failure.message)
+
+
+async def _let_go_unread(ctx: Context, db: JsonObject) -> None:
+    """Before one may go that can't be decoded: its data is kept where its raw fields say so, and never dropped."""
+    spec, status = _part(db, "spec"), _part(db, "status")
+    name, secret = status.get("databaseName"), _part(status, "binding").get("name")
+    secret = secret if isinstance(secret, str) else None
+    if name is None:
+        return  # nothing was made
+    if _part(_part(db, "metadata"), "annotations").get(ORPHAN) == "orphan":
+        await binding.let_go(ctx, secret)
+        _say_orphaned(ctx, name)
+    elif spec.get("reclaimPolicy", ReclaimPolicy.RETAIN) == ReclaimPolicy.RETAIN and not spec.get("deletionProtection"):
+        await binding.let_go(ctx, secret)
+        _say_retained(ctx, name)
+    else:
+        raise TerminalError(
+            f"this object can't be read ({_why_not(db)}), so that database {name} is not dropped; correct the field, "
+            f"or keep the data and let the object go with annotation {ORPHAN}: orphan",
+            reason="Unreadable",
+        )
+
+
+def _why_not(db: JsonObject) -> str:
+    try:
+        from_dict(Database, db)
+    except DecodeError as error:
+        return f"{error.path}: {error.reason}" if error.path else error.reason
+    return "it can by now"
+
+
+def _part(of: JsonObject, name: str) -> JsonObject:
+    found = of.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _say_orphaned(ctx: Context, name: Json) -> None:
+    _tell(ctx, "Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secret stay as they are")
+
+
+def _say_retained(ctx: Context, name: Json) -> None:
+    _tell(ctx, "Retained", f"database {name} was kept, with its logins and its Secret (reclaimPolicy Retain)")
 
 
 def _understood(error: Exception) -> status.Failed | None:
