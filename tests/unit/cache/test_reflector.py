@@ -229,8 +229,8 @@ async def test_a_line_that_is_no_event_ends_the_stream_and_loses_nothing(garbage
 async def test_an_object_nested_too_deep_leaves_the_process_alive_and_says_so():
     deep = (
         b'{"metadata":{"resourceVersion":"9"},"items":[{"metadata":{"name":"a"},"x":'
-        + b"[" * 5000
-        + b"]" * 5000
+        + b"[" * 100_000
+        + b"]" * 100_000
         + b"}]}"
     )
     api = Api(lists=[lambda: web.Response(body=deep)] * 3 + [page(9, item("a", 1))])
