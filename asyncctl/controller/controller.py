@@ -6,6 +6,7 @@ begins, runs the author's coroutine under the timeout, sends the status patch, a
 """
 
 import asyncio
+import contextlib
 import time
 import traceback
 from collections.abc import Awaitable
@@ -42,6 +43,7 @@ from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 
 T = TypeVar("T")
 LOW = -100  # the priority of first lists and resyncs, controller-runtime's LowPriority
+GIVE_UP = 5.0  # seconds for a cancelled pass to clean up after itself
 PARKED = 600.0  # seconds, ±20 %, between the slow retries of a parked key
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
 _STALLED = "Stalled"
@@ -78,6 +80,9 @@ class Controller:
         self._when = declaration.when or default_predicate(self._kind, declaration.finalizers)
         self._parked: set[Key] = set()
         self._passes: dict[Key, float] = {}
+        self._ending = False
+        self.left: set[asyncio.Task[None]] = set()
+        """Workers that did not end when they were cancelled."""
         self._told: set[tuple[str, int]] = set()
 
     @property
@@ -95,11 +100,21 @@ class Controller:
     async def work(self) -> None:
         """Run the workers until the queue is closed and what they hold is done."""
         self._metrics.active.set(1)
+        names = [f"{self.declaration.name} worker {number}" for number in range(self.workers)]
+        # Plain tasks: an anyio scope would cancel a pass again at each await of its clean-up.
+        workers = [asyncio.create_task(self._worker(), name=name) for name in names]
         try:
-            async with anyio.create_task_group() as tasks:
-                for number in range(self.workers):
-                    tasks.start_soon(self._worker, name=f"{self.declaration.name} worker {number}")
+            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            for worker in done:
+                worker.result()
         finally:
+            self._ending = True
+            for worker in workers:
+                worker.cancel()
+            with anyio.CancelScope(shield=True):
+                _, self.left = await asyncio.wait(workers, timeout=GIVE_UP)
+            for key in self._passes:
+                self._environment.logger.error("a pass does not end, though it was cancelled", name="/".join(key))
             self._metrics.active.set(0)
 
     def overdue(self, grace: float) -> str | None:
@@ -120,10 +135,10 @@ class Controller:
             self._blame("a predicate", error)
             matters = True
         if old is not None:
-            matters = matters or (old.deleting, old.paused) != (new.deleting, new.paused)
+            matters = matters or (old.deleting, old.paused, old.asked) != (new.deleting, new.paused, new.asked)
         if not matters:
             return
-        if header.key in self._parked and not initial:  # it has changed: it deserves all its tries again
+        if header.key in self._parked and old is not None:  # it has changed: it deserves all its tries again
             self.queue.forget(header.key)
             self._unpark(header.key)
         self.queue.add(header.key, priority=LOW if initial else 0)
@@ -173,6 +188,16 @@ class Controller:
             if passes % _TURN == 0:
                 await asyncio.sleep(0)
 
+    async def _own_cancellation_taken_back(self) -> None:
+        """A pass may have cancelled the task that it ran in; only `work` may end a worker."""
+        task = asyncio.current_task()
+        while task is not None and task.cancelling() and not self._ending:
+            task.uncancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # where what was not delivered yet is
+        if self._ending:
+            raise asyncio.CancelledError
+
     async def _process(self, key: Key) -> None:
         entry = self._informer.get(key)
         if entry is None or entry.header.paused or self._is_none_of_ours(entry.header):
@@ -217,11 +242,12 @@ class Controller:
                 requeue = await self._reconcile(ctx, obj)
         except Exception as caught:  # noqa: BLE001 - nothing an author raises ends a worker
             error = error or caught
-        except asyncio.CancelledError as caught:
-            if _is_cancelled():
+        except BaseException as caught:
+            if self._ending or isinstance(caught, GeneratorExit):
                 raise
-            error = RuntimeError("CancelledError: something that the pass awaited was cancelled by somebody else")
+            error = RuntimeError(f"the pass has raised {caught!r}, which would have ended its worker")
             error.__cause__ = caught
+        await self._own_cancellation_taken_back()
         parks = error is not None and self._parks(key, error)
         if not gone:
             news = self._mark_stalled(key, obj, before, error, parks=parks)
@@ -276,11 +302,25 @@ class Controller:
         """Send the status; returns why that failed."""
         try:
             await ctx.finish()
-        except NotFound:
-            pass  # deleted meanwhile: there is nobody to tell
+        except NotFound as error:
+            return await self._why_no_status(ctx, error)
         except Exception as caught:  # noqa: BLE001 - a status may hold what an author put there and JSON can't
             return caught
         return None
+
+    async def _why_no_status(self, ctx: Context, error: NotFound) -> Exception | None:
+        """None where the object was deleted meanwhile, so that there is nobody to tell."""
+        header = ctx.header
+        try:
+            await ctx.client.get_raw(self._kind, header.name, namespace=header.namespace or None)
+        except NotFound:
+            return None
+        except KubernetesError as caught:
+            return caught
+        return TerminalError(
+            f"{error}: {self._kind} is there, its status is not; declare `subresources: {{status: {{}}}}` in its CRD",
+            reason="NoStatusSubresource",
+        )
 
     def _after_success(self, key: Key, requeue: Requeue | None, *, gone: bool) -> Result:
         self.queue.forget(key)
@@ -336,8 +376,8 @@ class Controller:
 
     def _parks(self, key: Key, error: Exception) -> bool:
         failure = classify(error)
-        at_limit = self.queue.failures(key) + 1 >= self._retry_limit
-        return failure is Failure.TERMINAL or (failure is not Failure.UNCOUNTED and at_limit)
+        counts = failure is Failure.COUNTED or (failure is Failure.FAST and self.queue.conflicts_count(key))
+        return failure is Failure.TERMINAL or (counts and self.queue.failures(key) + 1 >= self._retry_limit)
 
     def _mark_stalled(
         self, key: Key, obj: Resource | JsonObject, before: Condition | None, error: Exception | None, *, parks: bool
@@ -371,12 +411,6 @@ def _stalled(obj: Resource | JsonObject) -> Condition | None:
 
 def _stalled_reason(error: Exception | None) -> str:
     return error.reason if isinstance(error, TerminalError) else "RetryLimitExceeded"
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody has cancelled this task, and not only something that it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _seconds(given: timedelta | None, default: float) -> float:

@@ -106,8 +106,8 @@ class DatabaseReconciler:
             external = await self._external(ctx, db, name)
             removed = await external.remove()
             await binding.remove(ctx, db)
-            ctx.normal(
-                "Deleted", f"database {name} was dropped" if removed else f"database {name} was not ours to drop"
+            _tell(
+                ctx, "Deleted", f"database {name} was dropped" if removed else f"database {name} was not ours to drop"
             )
 
     async def _provision(self, ctx: Context, db: Database) -> None:
@@ -137,7 +137,7 @@ class DatabaseReconciler:
         message = f"database {name} on {server.host} port {server.port}; credentials in Secret {secret.name}"
         status.running(db.status, message)
         if not provisioned:  # also where the first pass had to wait, or was cut short
-            ctx.normal("Provisioned", message)
+            _tell(ctx, "Provisioned", message)
 
     async def _external(self, ctx: Context, db: Database, name: str) -> External:
         await self._refresh_catalogue()
@@ -211,11 +211,11 @@ def _part(of: JsonObject, name: str) -> JsonObject:
 
 
 def _say_orphaned(ctx: Context, name: Json) -> None:
-    ctx.normal("Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secret stay as they are")
+    _tell(ctx, "Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secret stay as they are")
 
 
 def _say_retained(ctx: Context, name: Json) -> None:
-    ctx.normal("Retained", f"database {name} was kept, with its logins and its Secret (reclaimPolicy Retain)")
+    _tell(ctx, "Retained", f"database {name} was kept, with its logins and its Secret (reclaimPolicy Retain)")
 
 
 def _understood(error: Exception) -> status.Failed | None:
@@ -239,6 +239,12 @@ def _understood(error: Exception) -> status.Failed | None:
             return status.Failed("CredentialsReady", "Invalid", message, stalled=True)
         case _:
             return None
+
+
+def _tell(ctx: Context, reason: str, note: str) -> None:
+    """Say what went as it should: to the tenant by an event, to the operator by the log."""
+    ctx.normal(reason, note)
+    ctx.log.info(note, reason=reason)
 
 
 def _refuse_what_is_not_there_yet(db: Database) -> None:

@@ -14,7 +14,7 @@ from asyncctl.clock import Clock, SystemClock
 from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler, check_coroutine
 from asyncctl.controller.sources import Predicate, Watch, as_watch, to_controller_of
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import Kind, Resource, Unstructured, resource_type_of
+from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.operator.running import Hook, Running
 from asyncctl.settings import Settings
@@ -94,12 +94,13 @@ class Operator:
             timeout: How long a pass may take; default `ASYNCCTL_RECONCILE_TIMEOUT`.
 
         Raises:
-            ValueError: The name is taken, a kind is declared twice, or a number or time is none to work with.
+            ValueError: The name is taken, a kind is declared twice or has a controller in this operator already, or a
+                number or time is none to work with.
             TypeError: What is decorated is no coroutine function.
         """
         resource = resource_type_of(kind)
         chosen = name or resource.plural
-        self._check_free(chosen)
+        self._check_free(chosen, resource)
         if workers is not None and workers < 1:
             raise ValueError(f"controller {chosen!r}: workers={workers}, but it takes at least 1 to do anything")
         for what, time in {"timeout": timeout, "resync": resync}.items():
@@ -119,7 +120,7 @@ class Operator:
 
         def declare(reconcile: Reconcile[Any]) -> Declaration[Any]:
             check_coroutine(reconcile, f"controller {chosen!r}")
-            self._check_free(chosen)  # once more: another may have been declared since
+            self._check_free(chosen, resource)  # once more: another may have been declared since
             declaration: Declaration[Any] = Declaration(
                 name=chosen, kind=kind, reconcile=reconcile, watches=sources,
                 workers=workers, when=when, resync=resync, timeout=timeout,
@@ -129,9 +130,14 @@ class Operator:
 
         return _Decorator(declare)
 
-    def _check_free(self, name: str) -> None:
+    def _check_free(self, name: str, kind: ResourceType) -> None:
         if any(declared.name == name for declared in self.declarations):
             raise ValueError(f"operator {self.name!r} has a controller {name!r} already; give this one a name=")
+        if any(resource_type_of(declared.kind) == kind for declared in self.declarations):
+            raise ValueError(
+                f"not yet: operator {self.name!r} has a controller of {kind} already, and two would undo each other's "
+                "applies and conditions; do both in one reconcile, or in two operators"
+            )
 
     def on_startup(self, hook: Hook) -> Hook:
         """Run `hook` before the caches fill; what it raises ends the start."""

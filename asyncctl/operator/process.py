@@ -8,14 +8,16 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+import anyio
 
 from asyncctl.client.errors import ConfigError, TLSError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
-from asyncctl.operator.running import LeaseLost
+from asyncctl.operator.running import LeaseLost, Running
 from asyncctl.settings import Settings, SettingsError
 from asyncctl.version import __version__
 
@@ -51,10 +53,13 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
     stop = asyncio.Event()
     handle_signals(stop)
     logger.info("starting", program=operator.name, version=__version__, pid=os.getpid())
+    running: Running | None = None
     try:
-        async with operator.running(settings=settings, logger=logger):
-            await stop.wait()
-            logger.info("stopping")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_heed, stop, tasks.cancel_scope, lambda: running, name="stop while starting")
+            async with operator.running(settings=settings, logger=logger) as running:
+                await stop.wait()
+                logger.info("stopping")
     except* (ConfigError, TLSError, SettingsError, ListenError) as group:
         for error in _leaves(group):
             logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
@@ -69,7 +74,17 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         return_code = 1
     else:
         return_code = 0
+    if running is not None and not running.ended:
+        logger.critical("a pass does not end; the process ends without it")
+        os._exit(return_code or 1)
     return return_code
+
+
+async def _heed(stop: asyncio.Event, scope: anyio.CancelScope, running: Callable[[], Running | None]) -> None:
+    """A signal during the start, a startup hook say, ends the start."""
+    await stop.wait()
+    if running() is None:
+        scope.cancel()
 
 
 def handle_signals(stop: asyncio.Event) -> None:

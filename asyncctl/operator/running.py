@@ -36,7 +36,8 @@ from asyncctl.settings import Settings
 
 Hook = Callable[["Running"], Awaitable[None]]
 WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
-_LAST_WORDS = 5.0  # seconds for events that still wait, and for the Lease
+_EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
+_LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
 _OUTSIDE_A_POD = "controllers"
 
 
@@ -91,6 +92,11 @@ class Running:
         self._workers = anyio.CancelScope()
         self._idle = anyio.Event()
         self._stopping = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether every pass has ended; one that swallows its cancellation has not, and can't be made to."""
+        return not any(task for controller in self._controllers for task in controller.left if not task.done())
 
     @property
     def leading(self) -> bool:
@@ -171,11 +177,12 @@ class Running:
         await self._idle.wait()
         for hook in self._shutdown:
             try:
-                await hook(self)
+                with anyio.fail_after(_LAST_WORDS):
+                    await hook(self)
             except Exception:
                 self.logger.exception("a shutdown hook has failed")
         if not lost:
-            with anyio.move_on_after(_LAST_WORDS):
+            with anyio.move_on_after(_EVENTS):
                 await events.flush()
         if self._elector is not None:
             with anyio.move_on_after(_LAST_WORDS):

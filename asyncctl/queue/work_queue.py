@@ -272,6 +272,11 @@ class WorkQueue(Generic[K]):
         record.conflicts += 1
         return self._again(key, delay)
 
+    def conflicts_count(self, key: K) -> bool:
+        """Whether the next `retry_fast` counts like any failure."""
+        record = self._failures.get(key)
+        return record is not None and record.conflicts >= CONFLICTS
+
     def attempts(self, key: K) -> int:
         """How often `key` was retried, for whatever reason, since it was last forgotten."""
         record = self._failures.get(key)

@@ -32,10 +32,11 @@ def dev(request, tmp_path, folder, postgres):
     """Start `asyncctl dev`; `postgres` says whether it can have one."""
     started = []
 
-    def begin(*arguments):
+    def begin(*arguments, **settings):
         home = tmp_path / "home"
         home.mkdir()
         environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(folder)}
+        environment |= {f"ASYNCCTL_{name.upper()}": value for name, value in settings.items()}
         started.append(Daemon(environment, tmp_path / "dev.log", arguments=("dev", *arguments)))
         return started[-1]
 
@@ -135,12 +136,54 @@ def test_without_the_demo_it_serves_until_ctrl_c(dev, folder, tmp_path):
     assert not list(folder.iterdir())
 
 
-def test_when_it_is_killed_postgresql_goes_too(dev):
+def test_ctrl_c_ends_it_while_nothing_moves(dev, folder):
+    process = dev("--demo", qps="0.01", burst="8")  # the daemon may ask so seldom that the Database stays as it is
+    until(lambda: process.text, lambda text: "was created" in text, deadline=RUNNING)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(15) == 0
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("line", ["API server", "connect:"])
+def test_when_it_is_killed_all_goes_too(dev, folder, line):
     process = dev("--demo")
-    shown(process, "connect:")
+    until(lambda: process.text, lambda text: line in text, deadline=RUNNING)
+    assert list(folder.iterdir())
     pids = family(process.pid)
     process.kill()
     until(lambda: those_alive(pids), lambda alive: not alive)
+    until(lambda: list(folder.iterdir()), lambda left: not left)
+
+
+def test_a_second_signal_ends_it_at_once_and_leaves_nothing_either(dev, folder):
+    process = dev("--demo")
+    shown(process, "connect:")
+    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(15) in {0, 128 + signal.SIGINT, 128 + signal.SIGTERM}
+    until(lambda: list(folder.iterdir()), lambda left: not left)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"workers": "0"}, "ASYNCCTL_WORKERS=0: must be a whole number, at least 1"),
+        ({"namespaces": "team", "cluster_id": "c"}, "ASYNCCTL_NAMESPACES=team: must have demo, where --demo makes"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_before_anything_is_started(dev, folder, settings, said):
+    process = dev("--demo", workres="3", **settings)
+    assert process.wait(RUNNING) == 2
+    assert said in process.text
+    assert "ASYNCCTL_WORKRES is not a setting; did you mean ASYNCCTL_WORKERS?" in process.text
+    assert "API server" not in process.text
+    assert not list(folder.iterdir())
+
+
+def test_a_catalogue_of_ones_own_is_told_to_be_of_no_use(dev):
+    process = dev("--demo", "--exit", database_servers="/none.yaml", lease_namespace="default")
+    assert process.wait(RUNNING) == 0
+    assert "ASYNCCTL_DATABASE_SERVERS is not used: dev makes a PostgreSQL and a catalogue of its own" in process.text
 
 
 def test_exit_without_demo_is_refused(dev):

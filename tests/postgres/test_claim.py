@@ -21,7 +21,9 @@ async def test_loser_of_a_name_conflict_writes_nothing(admin, database, claim, o
     await ensure(admin, database, claim, limits=limits)
     winners = state()
     async with connect(admin, limits=limits) as session:
-        with pytest.raises(NameConflict, match="is claimed by another Database: choose another databaseName; nothing was changed"):
+        with pytest.raises(
+            NameConflict, match="is claimed by another Database: choose another databaseName; nothing was changed"
+        ):
             await claim_owner(session, database, other)
         assert session.written == []
     assert state() == winners

@@ -1,6 +1,8 @@
 """What the queue does after a pass, row by row of the contract; with a real API server and short delays."""
 
 import asyncio
+import contextlib
+import copy
 from datetime import datetime, timedelta
 
 import pytest
@@ -21,9 +23,10 @@ from asyncctl.client.errors import (
 )
 from asyncctl.controller import controller as module
 from asyncctl.controller.outcome import Failure, NotOwned, Requeue, TerminalError, TransientError, classify, retry_after
+from asyncctl.controller.sources import generation_changed
 from asyncctl.objects.codec import DecodeError
 from asyncctl.operator import Operator
-from tests.unit.harness import Widget, working
+from tests.unit.harness import WIDGETS, Widget, working
 from tests.unit.support import until
 
 TARGET = Target("update", "widgets", "team", "a")
@@ -247,6 +250,26 @@ async def cancel_something(ctx, widget):
     await inner
 
 
+async def cancel_itself(ctx, widget):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(3600)
+
+
+async def cancel_itself_and_go_on(ctx, widget):
+    asyncio.current_task().cancel()
+
+
+async def cancel_itself_and_swallow_it(ctx, widget):
+    asyncio.current_task().cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(3600)
+    raise ValueError("after that")
+
+
+class Weird(BaseException):
+    """What no `except Exception` catches."""
+
+
 async def put_what_json_can_not(ctx, widget):
     widget.status.note = object()
 
@@ -264,9 +287,15 @@ class Odd(Exception):
 
 @pytest.mark.parametrize(
     "step",
-    [cancel_something, put_what_json_can_not, put_a_bad_time, Odd("odd"), ExceptionGroup("two", [ValueError(), Odd()])],
-    ids=["cancelled", "unencodable", "naive time", "odd attributes", "group"],
-)
+    [
+        cancel_something, cancel_itself, cancel_itself_and_swallow_it, put_what_json_can_not,
+        put_a_bad_time, Odd("odd"), ExceptionGroup("two", [ValueError(), Odd()]), SystemExit(3), Weird(),
+    ],
+    ids=[
+        "cancelled", "own task cancelled", "own cancellation swallowed", "unencodable",
+        "naive time", "odd attributes", "group", "exit", "no Exception",
+    ],
+)  # fmt: skip
 async def test_nothing_an_author_does_ends_a_worker(begun, cluster, step):
     running, passes = await begun(*[step] * 3, workers=1, retry_limit=3)
     await until(lambda: len(passes) == 3)
@@ -274,6 +303,64 @@ async def test_nothing_an_author_does_ends_a_worker(begun, cluster, step):
     await cluster.create(Widget, "b")
     await until(lambda: len(passes) == 4)
     assert len(await cluster.until_said("a")) == 1
+
+
+async def test_a_pass_that_cancels_its_task_as_its_last_act_costs_the_next_one_nothing(begun, cluster):
+    _, passes = await begun(cancel_itself_and_go_on, workers=1)
+    await cluster.create(Widget, "b")
+    await until(lambda: len(passes) == 2)
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+async def test_a_first_conflict_is_no_failure_that_counts(begun, limit):
+    running, passes = await begun(*[ValueError("no")] * (limit - 1), answered(Conflict, 409), retry_limit=limit)
+    await until(lambda: len(passes) == limit + 1)
+    await until(lambda: queue_of(running).statistics().retrying == 0)
+    assert not running._controllers[0]._parked
+
+
+async def test_a_status_that_the_server_does_not_serve_is_told(cluster):
+    """The CRD in the cluster has no status subresource, though the class has a status."""
+    definition = copy.deepcopy(WIDGETS)
+    definition["metadata"]["name"] = "plains.plain.example.com"
+    definition["spec"] |= {
+        "group": "plain.example.com",
+        "names": {"plural": "plains", "singular": "plain", "kind": "Plain", "listKind": "PlainList"},
+    }
+    del definition["spec"]["versions"][0]["subresources"]
+    await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+
+    class Plain(Widget, group="plain.example.com", version="v1"):
+        pass
+
+    async def reconcile(ctx, plain):
+        plain.status.parts = 1
+
+    operator = Operator("plain")
+    operator.controller(Plain)(reconcile)
+    async with working(operator, cluster) as running:
+        await cluster.create(Plain, "p")
+        await until(lambda: running.log.said("parked", "error"))
+        assert running.log.said("declare `subresources: {status: {}}` in its CRD")
+
+
+async def test_a_pass_that_swallows_its_cancellation_does_not_hold_up_the_stop(cluster, monkeypatch):
+    monkeypatch.setattr(module, "GIVE_UP", 0.1)
+    held = asyncio.Event()
+
+    async def never(ctx, widget):
+        while not held.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await held.wait()
+
+    operator, _ = declare(passes := Passes(never))
+    await cluster.create(Widget, "a")
+    async with working(operator, cluster, drain_timeout=0.1) as stuck:
+        await until(lambda: passes)
+    assert not stuck.ended
+    assert stuck.log.said("a pass does not end, though it was cancelled")
+    held.set()
+    await until(lambda: stuck.ended)
 
 
 async def test_an_object_that_can_not_be_decoded_is_parked_with_the_reason_and_others_go_on(begun, cluster):
@@ -319,3 +406,25 @@ async def test_an_object_that_can_not_be_decoded_is_cleaned_up_as_a_dict(cluster
     async with working(operator, cluster):
         await cluster.until_gone(Widget, "a")
     assert cleaned == [1]
+
+
+async def test_reconcile_at_asks_for_a_pass_whatever_the_author_waits_for(cluster):
+    operator, _ = declare(passes := Passes(), when=generation_changed)
+    await cluster.create(Widget, "a")
+    async with working(operator, cluster):
+        await until(lambda: len(passes) == 1)
+        await cluster.patch(Widget, "a", {"metadata": {"annotations": {"asyncctl/reconcile-at": "now"}}})
+        await until(lambda: len(passes) == 2)
+
+
+async def test_its_own_finalizer_does_not_cut_the_first_delay_short(cluster):
+    operator, declared = declare(passes := Passes(ValueError("no")))
+
+    @declared.finalizer("example.com/test")
+    async def clean_up(ctx, widget): ...
+
+    async with working(operator, cluster, retry_base=0.5, retry_max=0.5) as running:
+        began = running.clock.monotonic()
+        await cluster.create(Widget, "a")
+        await until(lambda: len(passes) == 2)
+        assert running.clock.monotonic() - began >= 0.5

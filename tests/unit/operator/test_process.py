@@ -41,9 +41,9 @@ def environment(tmp_path, **environ):
     } | environ  # fmt: skip
 
 
-def start(tmp_path, **environ):
+def start(tmp_path, program=PROGRAM, **environ):
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=environment(tmp_path, **environ), cwd=tmp_path, text=True,
+        [sys.executable, "-c", program], env=environment(tmp_path, **environ), cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -126,6 +126,38 @@ def test_an_unreachable_server_is_no_exit_and_a_signal_ends_with_0(tmp_path, num
     code, text = ended(process, 5)
     assert code == 0
     assert '"msg":"stopped"' in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_startup_hook_ends_the_start_with_0(tmp_path, number):
+    hook = """
+@operator.on_startup
+async def wait(running):
+    running.logger.info("in the hook")
+    await asyncio.sleep(3600)
+
+operator.run()
+"""
+    process = start(tmp_path, KUBECONFIG=kubeconfig(tmp_path), program=PROGRAM.replace("operator.run()", hook))
+    wait_for(process, process.stderr, "in the hook")
+    process.send_signal(number)
+    code, _ = ended(process, 5)
+    assert code == 0
+
+
+async def test_a_pass_that_swallows_its_cancellation_does_not_keep_the_process(cluster, tmp_path):
+    await cluster.create(ConfigMap, "c")
+    process = start(
+        tmp_path, KUBECONFIG=kubeconfig(tmp_path, cluster.config.server), ASYNCCTL_DRAIN_TIMEOUT="100ms",
+        program=PROGRAM.replace("            raise", "            pass").replace(
+            "operator.run()", "import asyncctl.controller.controller as module; module.GIVE_UP = 0.2; operator.run()"
+        ),
+    )  # fmt: skip
+    await asyncio.to_thread(wait_for, process, process.stdout, "pass")
+    process.send_signal(signal.SIGTERM)
+    code, text = await asyncio.to_thread(ended, process, 5)
+    assert code == 1
+    assert "the process ends without it" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

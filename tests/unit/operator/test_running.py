@@ -302,7 +302,14 @@ def test_two_controllers_of_one_name_are_refused():
     operator = declare(nothing)
     with pytest.raises(ValueError, match="has a controller 'widgets' already; give this one a name="):
         operator.controller(Widget)
-    operator.controller(Widget, name="other")(nothing)
+    operator.controller(ConfigMap, name="other")(nothing)
+
+
+def test_two_controllers_of_one_kind_are_not_there_yet():
+    """They would undo each other's applies, which have one field manager, and each other's `Stalled`."""
+    operator = declare(nothing)
+    with pytest.raises(ValueError, match=r"not yet: operator 'test' has a controller of \S+ Widget already"):
+        operator.controller(Widget, name="other")
 
 
 def test_two_controllers_of_one_name_are_refused_also_when_both_are_prepared_before_either_is_used():
