@@ -24,11 +24,11 @@ from asyncctl.ha.fence import Fence
 from asyncctl.objects.json import JsonObject
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import RequestMetrics
-from asyncctl.queue.backoff import Random, jittered
+from asyncctl.queue.backoff import Random, spread
 
 HEARTBEAT = 0.5  # seconds between two beats of the main loop
 DEAF = 5.0  # seconds without a beat, after which the Lease is no longer renewed
-_JITTER = 0.2  # of the retry period, so that candidates do not run in step
+_SPREAD = 0.1  # of the retry period, either way, so that candidates do not run in step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ class Elector:
         seen: JsonObject | None = None
         seen_at = self._clock.monotonic()
         while not await self._pause(
-            0.0 if seen is None else jittered(self._settings.retry_period, _JITTER, self._random)
+            0.0 if seen is None else spread(self._settings.retry_period, _SPREAD, self._random)
         ):
             try:
                 lease = await self._read(transport)
