@@ -241,7 +241,8 @@ class Controller:
             elif error is None:
                 requeue = await self._reconcile(ctx, obj)
         except Exception as caught:  # noqa: BLE001 - nothing an author raises ends a worker
-            error = error or caught
+            if error is None or isinstance(caught, TerminalError):  # else it is that a dict is no object of the class
+                error = caught
         except BaseException as caught:
             if self._ending or isinstance(caught, GeneratorExit):
                 raise
