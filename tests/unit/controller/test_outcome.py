@@ -382,7 +382,12 @@ async def test_an_object_that_can_not_be_decoded_is_parked_with_the_reason_and_o
         assert [reason for reason, _ in await cluster.until_said("a")] == ["RetryLimitExceeded"]
 
 
-async def test_an_object_that_can_not_be_decoded_is_cleaned_up_as_a_dict(cluster):
+@pytest.mark.parametrize(
+    "refusal, said",
+    [(None, None), (TerminalError("correct it", reason="Unreadable"), "correct it")],
+    ids=["goes", "refused"],
+)
+async def test_an_object_that_can_not_be_decoded_is_cleaned_up_as_a_dict(cluster, refusal, said):
     class Spec(type(Widget().spec)):
         size: str = ""
 
@@ -399,12 +404,17 @@ async def test_an_object_that_can_not_be_decoded_is_cleaned_up_as_a_dict(cluster
     @reconcile.finalizer("example.com/test")
     async def clean_up(ctx, widget):
         cleaned.append(widget["spec"]["size"])
+        if refusal:
+            raise refusal
 
     await cluster.create(Widget, "a")
     await cluster.patch(Widget, "a", {"metadata": {"finalizers": ["example.com/test"]}})
     await cluster.delete(Widget, "a")
     async with working(operator, cluster):
-        await cluster.until_gone(Widget, "a")
+        if refusal:
+            assert await cluster.until_said("a") == [("Unreadable", said)]
+        else:
+            await cluster.until_gone(Widget, "a")
     assert cleaned == [1]
 
 
