@@ -1,8 +1,8 @@
 """The live client: one call, one request, one typed answer or one typed error.
 
 Kinds are classes (`ConfigMap`) or `Unstructured`; objects come back as the class, or as a plain dict. Nothing whole
-is ever PUT of a partial type unless `replace` is asked for by name. A request outside of the namespaces this process
-may touch fails before it is sent.
+is ever PUT: a class may know a part of its kind only. A request outside of the namespaces this process may touch fails
+before it is sent.
 """
 
 import builtins

@@ -180,6 +180,9 @@ class Controller:
                 key = await self.queue.get()
             except QueueClosed:
                 return
+            except asyncio.CancelledError:
+                await self._own_cancellation_taken_back()
+                continue
             try:
                 await self._process(key)
             finally:
@@ -189,7 +192,7 @@ class Controller:
                 await asyncio.sleep(0)
 
     async def _own_cancellation_taken_back(self) -> None:
-        """A pass may have cancelled the task that it ran in; only `work` may end a worker."""
+        """A pass may have cancelled the task that it ran in, now or by a timer; only `work` may end a worker."""
         task = asyncio.current_task()
         while task is not None and task.cancelling() and not self._ending:
             task.uncancel()

@@ -311,6 +311,18 @@ async def test_a_pass_that_cancels_its_task_as_its_last_act_costs_the_next_one_n
     await until(lambda: len(passes) == 2)
 
 
+async def test_a_pass_whose_timer_cancels_the_worker_later_costs_the_next_one_nothing(begun, cluster):
+    async def set_a_timer(ctx, widget):
+        loop, worker = asyncio.get_running_loop(), asyncio.current_task()
+        loop.call_later(0.05, lambda: (worker.cancel(), fired.set()))
+
+    fired = asyncio.Event()
+    _, passes = await begun(set_a_timer, workers=1)
+    await fired.wait()
+    await cluster.create(Widget, "b")
+    await until(lambda: len(passes) == 2)
+
+
 @pytest.mark.parametrize("limit", [2, 3])
 async def test_a_first_conflict_is_no_failure_that_counts(begun, limit):
     running, passes = await begun(*[ValueError("no")] * (limit - 1), answered(Conflict, 409), retry_limit=limit)
