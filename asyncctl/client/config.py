@@ -30,10 +30,16 @@ class ClusterConfig:
     user: str = "anonymous"
     namespace: str = "default"
     ca_file: str | None = None
+    ca_data: bytes | None = field(default=None, repr=False)
+    """PEM, instead of a file; so are the next two `_data`."""
     verify: bool = True
     tls_server_name: str | None = None
     client_certificate: str | None = None
+    client_certificate_data: bytes | None = field(default=None, repr=False)
     client_key: str | None = None
+    client_key_data: bytes | None = field(default=None, repr=False)
+    proxy: str | None = None
+    """URL of the proxy that leads to the server: http, https or socks5."""
     authorization: str | None = field(default=None, repr=False)
     """A fixed `Authorization` header."""
     token_file: Path | None = None
