@@ -5,6 +5,7 @@ the API server opens its own `Credentials` from the shared, immutable `ClusterCo
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio.to_thread
 
@@ -13,6 +14,20 @@ from asyncctl.client.errors import ConfigError
 from asyncctl.clock import Clock
 
 REREAD = 60.0  # seconds: as client-go's; the kubelet rotates a bound token at 80 % of its life
+
+
+class ClientCertificate(NamedTuple):
+    """A certificate and its key, PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+class Identity(NamedTuple):
+    """Who we are: headers for each request, and a certificate for the connection where there is one."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    certificate: ClientCertificate | None = None
 
 
 class Credentials:
@@ -24,11 +39,11 @@ class Credentials:
         self._clock = clock
         self._read_at = float("-inf")
 
-    async def current(self) -> str | None:
+    async def current(self) -> Identity:
         """The header's value, or None for an anonymous user. Raises `ConfigError` when there is no token to read."""
         if self._file is not None and self._clock.monotonic() - self._read_at >= REREAD:
             await self._read(self._file)
-        return self._fixed
+        return Identity((("Authorization", self._fixed),)) if self._fixed else Identity()
 
     async def refresh(self) -> bool:
         """After a 401: read again now. True when the header has changed, so that one more try makes sense."""

@@ -3,6 +3,7 @@
 import ssl
 
 import aiohttp
+import anyio.to_thread
 
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.errors import TLSError
@@ -61,3 +62,15 @@ def explain(server: str, error: BaseException) -> str | None:
             return f"{server}: TLS has failed: {seen.reason or seen}"
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+class ClientTLS:
+    def __init__(self, config, clock, logger):
+        self._config = config
+        self._made = False
+
+    async def context(self, certificate):
+        if not self._made:
+            self._context = await anyio.to_thread.run_sync(make_context, self._config)
+            self._made = True
+        return self._context

@@ -1,4 +1,4 @@
-"""The one place that opens connections to the API server: lanes, deadlines, limits, retries and the fence.
+"""Requests to the API server: lanes, deadlines, limits, retries and the fence.
 
 Reads, writes and watches have connection pools of their own, so that none can starve another. Every request has a
 deadline, and a bounded number of tries; only what is safe to repeat is sent twice. A write asks the fence as its
@@ -8,25 +8,24 @@ back is the reply's bytes, or an error of `asyncctl.client.errors`; nothing is d
 
 import asyncio
 import enum
+import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
+from urllib.parse import urlsplit
 
-import aiohttp
 import anyio
-import anyio.to_thread
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from asyncctl.client.config import ClusterConfig
-from asyncctl.client.connector import Connector
-from asyncctl.client.credentials import Credentials
+from asyncctl.client.connection import Connection, Headers, ProtocolError
+from asyncctl.client.credentials import Credentials, Identity
+from asyncctl.client.dial import CONNECT_TIMEOUT, Dialer, ProxyError
 from asyncctl.client.errors import (
+    ConfigError,
     Fenced,
     KubernetesError,
     ServerError,
@@ -38,7 +37,8 @@ from asyncctl.client.errors import (
     Unauthorized,
     error_from_reply,
 )
-from asyncctl.client.tls import explain, make_context
+from asyncctl.client.pool import Pool
+from asyncctl.client.tls import ClientTLS, explain
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import RequestMetrics
@@ -49,11 +49,13 @@ from asyncctl.version import __version__
 Fence = Callable[[], float]
 """How long this process may still write, in seconds; raises `Fenced` when it may not."""
 
-CONNECT_TIMEOUT = 10.0  # seconds
+_FOREVER = float("inf")
 WATCH_IDLE = 150.0  # seconds without a byte; bookmarks come each minute
 _RETRY = Backoff(base=0.1, maximum=2.0)
 _KNOWN_WARNINGS = 1000
 _EXPECTED_WARNINGS = ("prefer a domain-qualified finalizer name",)
+_PATH = re.compile(r"/[!-~]*")
+_HEADER = re.compile(r"[\t -~\x80-\xff]*")
 
 
 class Lane(enum.Enum):
@@ -65,9 +67,25 @@ class Lane(enum.Enum):
     LEASE = "lease"
 
 
+_LIMITS = {Lane.READ: 32, Lane.WRITE: 32, Lane.WATCH: 0, Lane.LEASE: 1}  # connections; 0: any number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request, complete. `repeatable`: sending it twice has the effect of sending it once."""
+    """One request, complete.
+
+    Attributes:
+        target: What it is about, for errors and logs.
+        method: GET, PUT …
+        path: The path and query, percent-encoded.
+        lane: Whose connections it uses.
+        body: What is sent; None for nothing.
+        content_type: What the body is.
+        accept: What the answer should be.
+        repeatable: Sending it twice has the effect of sending it once.
+        audit_id: Goes into the API server's audit log.
+        caller: The controller that asks, for the log of warnings.
+    """
 
     target: Target
     method: str
@@ -75,8 +93,10 @@ class Request:
     lane: Lane
     body: bytes | None = None
     content_type: str = "application/json"
+    accept: str = "application/json"
     repeatable: bool = False
     audit_id: str | None = None
+    caller: str = ""
 
 
 class Reply(NamedTuple):
@@ -84,39 +104,25 @@ class Reply(NamedTuple):
 
     code: int
     body: bytes
-
-
-class _FencedBody(Payload):
-    """A write's body, which asks the fence in the same step in which it hands itself and the headers to the socket.
-
-    No `BytesPayload`: that one warns of what is above 1 MiB, which an object may be.
-    """
-
-    _autoclose = True
-
-    def __init__(self, value: bytes, content_type: str, fence: Fence) -> None:
-        super().__init__(value, content_type=content_type)
-        self._size = len(value)
-        self._fence = fence
-        self.refused: Fenced | None = None
-        self.sent = False
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        text: str = self._value.decode(encoding, errors)
-        return text
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        try:
-            self._fence()
-        except Fenced as error:
-            self.refused = error
-            raise
-        self.sent = True
-        await writer.write(self._value)
+    headers: Headers
 
 
 class Transport:
-    """Requests to one API server, within one event loop. Use it as an async context manager."""
+    """Requests to one API server, within one event loop. Use it as an async context manager.
+
+    Args:
+        config: Which server, and as whom.
+        clock: Time, for limits and the wait before a retry; deadlines are the event loop's.
+        random: Of jitter.
+        logger: For warnings.
+        metrics: What is counted.
+        fence: Asked in the step that sends a write.
+        on_fenced: Called for each write that was refused.
+        timeout: Seconds for one try of a request, from its start to the end of its answer.
+        qps: Requests a second for reads, and as many for writes; 0 is no limit.
+        burst: Requests at once.
+        tries: How often a request is sent at the most.
+    """
 
     def __init__(
         self,
@@ -144,32 +150,34 @@ class Transport:
         self._tries = tries
         self._limits = {lane: TokenBucket(qps, burst, clock=clock) for lane in (Lane.READ, Lane.WRITE)}
         self._credentials = Credentials(config, clock)
-        self._sessions: dict[Lane, aiohttp.ClientSession] = {}
+        self._identity: Identity | None = None
+        self._who = ""  # its headers, as lines
+        self._tls = ClientTLS(config, clock, logger)
+        self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
+        self._pools: dict[Lane, Pool] = {}
         self._sealed: str | None = None
         self._warned: set[str] = set()
+        url = urlsplit(config.server)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise ConfigError(
+                f"{config.server!r} is no address of a server ({config.source}); it should look like https://host:6443"
+            )
+        self._base = url.path.rstrip("/")
+        self._common = (
+            f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: asyncctl/{__version__}\r\n"
+            "Accept-Encoding: identity\r\n"
+        )
 
     async def __aenter__(self) -> Self:
-        context = await anyio.to_thread.run_sync(make_context, self.config)
-        limits = {Lane.READ: 32, Lane.WRITE: 32, Lane.WATCH: 0, Lane.LEASE: 1}
-        for lane, limit in limits.items():
-            connector = Connector(limit=limit, tls=context)
-            session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-                headers={"User-Agent": f"asyncctl/{__version__}", "Accept-Encoding": "identity"},
-                read_bufsize=2**18,
-                auto_decompress=True,
-            )
-            session._retry_connection = False  # noqa: SLF001 - aiohttp would repeat a PUT or DELETE unasked
-            self._sessions[lane] = session
+        await self._tls.context(None)  # a file that can't be used is told at the start
+        self._pools = {lane: Pool(self._dialer, limit=limit, name=lane.value) for lane, limit in _LIMITS.items()}
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
-            await asyncio.gather(*(_close(session) for session in self._sessions.values()))
+            await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def seal(self, reason: str) -> None:
         """From now on refuse every write. There is no way back: the process has to end."""
@@ -219,119 +227,167 @@ class Transport:
 
     async def _try(self, request: Request) -> Reply:
         started = time.perf_counter()
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        pool = self._pools[request.lane]
         code: int | str = "<error>"
-        payload: _FencedBody | None = None
-        validity: _Validity | None = None
         try:
-            async with asyncio.timeout(self._timeout) as deadline:
-                if request.lane is Lane.WRITE:
-                    payload = _FencedBody(request.body or b"", request.content_type, self._may_write)
-                    validity = _Validity(self._may_write, deadline)
-                async with self._send(request, request.body if payload is None else payload) as response:
-                    body = await response.read()
-            code = response.status
+            connection, head = await self._connected(pool, request, deadline)
+            try:
+                await self._exchange(connection, head, request, deadline)
+                code, body, headers = connection.status, connection.body, connection.headers
+            finally:
+                pool.release(connection)
         except Fenced:
             self._on_fenced()
             raise
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            if payload is not None and validity is not None and (payload.refused or validity.over):
-                self._on_fenced()
-                raise _fenced(request.target, payload) from None
-            raise self._failure(request.target, error, sent=payload is None or payload.sent) from error
         finally:
-            if validity is not None:
-                validity.cancel()
             self._metrics.answered(code, request.method, time.perf_counter() - started)
-        self._note_warnings(response.headers, request.target)
-        if response.status < 300:
-            return Reply(response.status, body)
-        json_patch = request.content_type == "application/json-patch+json"
-        failure = error_from_reply(request.target, response.status, body, response.headers, json_patch=json_patch)
-        if isinstance(failure, Fenced):
-            self._on_fenced()
-        raise failure
+        self._note_warnings(headers, request.target)
+        if 200 <= code < 300:
+            return Reply(code, body, headers)
+        raise self._refused(request, code, body, headers)
+
+    async def _exchange(self, connection: Connection, head: str, request: Request, deadline: float) -> None:
+        """Send a request, and wait for the whole answer."""
+        data = head.encode("latin-1") + (request.body or b"")
+        left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
+        connection.send(data)
+        watch = _Deadline(connection, deadline, left, self._may_write)
+        try:
+            await connection.answer
+        except Fenced as error:
+            raise Fenced(
+                f"{request.target}: the Lease's validity ended before the answer came; the write may have been made"
+            ) from error
+        except (OSError, ProtocolError) as error:
+            raise await self._failure(request.target, error, sent=True) from error
+        finally:
+            watch.cancel()
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch: yields its chunks as they come. Idle for longer than `WATCH_IDLE` is a `TransportError`."""
+        loop = asyncio.get_running_loop()
         started = time.perf_counter()
         code: int | str = "<error>"
+        pool = self._pools[request.lane]
+        connection: Connection | None = None
+        watch: _Deadline | None = None
         try:
-            async with asyncio.timeout(self._timeout) as deadline, self._send(request, None) as response:
-                code = response.status
-                self._metrics.answered(code, "GET", time.perf_counter() - started)
-                if response.status == 401:
-                    await self._credentials.refresh()
-                if response.status >= 300:
-                    raise error_from_reply(request.target, response.status, await response.read(), response.headers)
-                self._note_warnings(response.headers, request.target)
-                deadline.reschedule(None)
-                yield response.content.iter_any()
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._failure(request.target, error, sent=True) from error
+            connection, head = await self._connected(pool, request, deadline := loop.time() + self._timeout)
+            connection.send(head.encode("latin-1"), streaming=True)
+            watch = _Deadline(connection, deadline)
+            await connection.head()
+            code = connection.status
+            self._metrics.answered(code, "GET", time.perf_counter() - started)
+            if code == 401:
+                await self._credentials.refresh()
+            if code >= 300:
+                body = b"".join([chunk async for chunk in connection.chunks()])
+                raise self._refused(request, code, body, connection.headers)
+            self._note_warnings(connection.headers, request.target)
+            watch.cancel()
+            watch = _Silence(connection, WATCH_IDLE)
+            yield connection.chunks()
+        except (OSError, ProtocolError) as error:
+            raise await self._failure(request.target, error, sent=True) from error
         finally:
+            if watch is not None:
+                watch.cancel()
+            if connection is not None:
+                pool.release(connection)
             if code == "<error>":
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
 
-    @asynccontextmanager
-    async def _send(self, request: Request, body: bytes | Payload | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = CIMultiDict({"Accept": "application/json"})
-        authorization = await self._credentials.current()
-        if authorization is not None:
-            headers["Authorization"] = authorization
+    async def _connected(self, pool: Pool, request: Request, deadline: float) -> tuple[Connection, str]:
+        """A connection, one that is there or one that is made, and the head to send on it."""
+        identity = await self._credentials.current()
+        if identity is not self._identity:
+            self._identity, self._who = identity, _lines(identity.headers)
+        who = self._who
+        context = await self._tls.context(identity.certificate)
+        connection = pool.idle(context, certain=not request.repeatable)
+        if connection is None:
+            if request.lane is Lane.WRITE:
+                self._may_write()
+            try:
+                async with asyncio.timeout_at(deadline) as scope:
+                    connection = await pool.acquire(context)
+            except TimeoutError as error:
+                within = self._timeout if scope.expired() else CONNECT_TIMEOUT
+                raise TransportError(
+                    f"{request.target}: no connection to {self.config.server} within {within:g} s; is there a firewall "
+                    "between, or are all connections busy?",
+                    sent=False,
+                ) from error
+            except OSError as error:
+                raise await self._failure(request.target, error, sent=False) from error
+        try:
+            return connection, self._head(connection, request, who)
+        except ValueError:
+            pool.unused(connection)
+            raise
+
+    def _head(self, connection: Connection, request: Request, who: str) -> str:
+        """The request line and headers. Raises `ValueError` for what would end a line of them."""
+        path, extra = self._base + request.path, connection.extra + who
+        if _PATH.fullmatch(path) is None:
+            raise ValueError(f"{request.target}: {request.path!r} is no path of a URL: percent-encode it")
         if request.audit_id is not None:
-            headers["Audit-ID"] = request.audit_id
-        if body is not None:
-            headers["Content-Type"] = request.content_type
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=WATCH_IDLE if request.lane is Lane.WATCH else None
+            extra += _lines((("Audit-ID", request.audit_id),))
+        if request.body is not None:
+            extra += f"Content-Type: {request.content_type}\r\nContent-Length: {len(request.body)}\r\n"
+        elif request.method in {"POST", "PUT", "PATCH"}:
+            extra += "Content-Length: 0\r\n"
+        return (
+            f"{request.method} {connection.prefix}{path} HTTP/1.1\r\n{self._common}Accept: {request.accept}\r\n"
+            f"{extra}\r\n"
         )
-        async with self._sessions[request.lane].request(
-            request.method,
-            URL(self.config.server + request.path, encoded=True),
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            server_hostname=self.config.tls_server_name,
-            timeout=timeout,
-        ) as response:
-            yield response
+
+    def _refused(self, request: Request, code: int, body: bytes, headers: Headers) -> KubernetesError:
+        """The error that an answer of 300 and above is."""
+        json_patch = request.content_type == "application/json-patch+json"
+        failure = error_from_reply(request.target, code, body, headers, json_patch=json_patch)
+        if isinstance(failure, Fenced):
+            self._on_fenced()
+        return failure
 
     def _may_write(self) -> float:
         if self._sealed is not None:
             raise Fenced(f"nothing is written any more: {self._sealed}")
         return self._fence()
 
-    def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
+    async def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
+        """What a failed connection (`sent` False) or exchange is, in words that a person can act on."""
         server = self.config.server
         known = explain(server, error)
         if known is not None:
-            return TLSError(known, sent=sent and not isinstance(error, aiohttp.ClientConnectorError))
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            message = f"{target}: no connection to {server} within {CONNECT_TIMEOUT:g} s; is there a firewall between?"
-            return TransportError(message, sent=False)
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            message = f"{target}: no byte from {server} for {WATCH_IDLE:g} s; the connection is taken for dead"
-            return TransportError(message, sent=sent)
-        if isinstance(error, TimeoutError):
-            return TransportError(f"{target}: no answer from {server} within {self._timeout:g} s", sent=sent)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            reason = error.os_error.strerror or str(error.os_error)
-            return TransportError(
-                f"{target}: {server} can't be reached: {reason}; is the API server up, and is this its "
-                f"address ({self.config.source})?",
-                sent=False,
+            return TLSError(known, sent=sent)
+        if isinstance(error, _Silent):
+            text = f"no byte from {server} for {WATCH_IDLE:g} s; the connection is taken for dead"
+        elif isinstance(error, TimeoutError) and sent:
+            text = f"no answer from {server} within {self._timeout:g} s"
+        elif sent:
+            text = f"the connection to {server} broke: {error or type(error).__name__}"
+        elif isinstance(error, ProxyError):
+            text = f"{server} can't be reached: {error}"
+        elif isinstance(error, socket.gaierror):
+            host = urlsplit(self.config.proxy or server).hostname
+            text = (
+                f"{server} can't be reached: the name {host!r} has no address here ({error.strerror}); is it spelled "
+                f"right ({self.config.source}), and does DNS work?"
             )
-        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-            return TransportError(
-                f"{target}: {server!r} is no address of a server ({self.config.source}); "
-                "it should look like https://host:6443",
-                sent=False,
+        else:
+            through = f" through the proxy {urlsplit(self.config.proxy).hostname}" if self.config.proxy else ""
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            text = (
+                f"{server} can't be reached{through}: {reason}; is the API server up, and is this its address "
+                f"({self.config.source})?"
             )
-        return TransportError(f"{target}: the connection to {server} broke: {error}", sent=sent)
+        return TransportError(f"{target}: {text}", sent=sent)
 
-    def _note_warnings(self, headers: CIMultiDictProxy[str], target: Target) -> None:
-        for header in headers.getall("Warning", ()):
+    def _note_warnings(self, headers: Headers, target: Target) -> None:
+        for header in headers.getall("Warning"):
             text = header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
             self._metrics.warnings.inc()
             expected = any(known in text for known in _EXPECTED_WARNINGS)
@@ -340,45 +396,64 @@ class Transport:
                 self._logger.warning("the API server warns", warning=text, request=str(target))
 
 
-async def _close(session: aiohttp.ClientSession) -> None:
-    assert isinstance(session.connector, Connector)
-    await session.connector.settle()
-    await session.close()
+def _lines(headers: tuple[tuple[str, str], ...]) -> str:
+    """Headers as lines. Raises `ValueError` for a value that would end its line; it may be a secret, so is not told."""
+    for name, value in headers:
+        if _HEADER.fullmatch(value) is None:
+            raise ValueError(f"the header {name} can't be sent: it has a line end or another control character")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers)
 
 
-def _fenced(target: Target, payload: _FencedBody) -> Fenced:
-    if payload.refused is not None:
-        return payload.refused
-    done = "the write may have been made" if payload.sent else "nothing was sent"
-    return Fenced(f"{target}: the Lease's validity ended before the answer came; {done}")
+class _Silent(TimeoutError):
+    """Nothing came for too long."""
 
 
-class _Validity:
-    """Ends a write's wait when the Lease's validity ends, unless it was renewed meanwhile.
+class _Deadline:
+    """Gives up an exchange when its time is over, or when the right to write has ended and was not renewed.
 
-    Raises `Fenced` when it has ended already.
+    Args:
+        connection: Whose exchange it is.
+        at: The end, in the loop's time.
+        left: Seconds for which a write may be waited for, unless the right to it is renewed.
+        may_write: Asked then how many seconds are left.
     """
 
-    def __init__(self, fence: Fence, deadline: asyncio.Timeout) -> None:
-        self._fence = fence
-        self._deadline = deadline
+    def __init__(
+        self, connection: Connection, at: float, left: float = _FOREVER, may_write: Fence = lambda: _FOREVER
+    ) -> None:
+        self._connection = connection
+        self._at = at
+        self._may_write = may_write
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self.over = False
-        self._arm(fence())
+        self._arm(left)
 
     def _arm(self, left: float) -> None:
-        if left != float("inf"):
-            self._timer = self._loop.call_later(left, self._look)
+        until = self._loop.time() + left
+        if until < self._at:
+            self._timer = self._loop.call_at(until, self._look)
+        else:
+            self._timer = self._loop.call_at(self._at, self._connection.give_up, TimeoutError())
 
     def _look(self) -> None:
         try:
-            self._arm(self._fence())
-        except Fenced:
-            self.over = True
-            if not self._deadline.expired():
-                self._deadline.reschedule(self._loop.time())
+            self._arm(self._may_write())
+        except Fenced as error:
+            self._connection.give_up(error)
 
     def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
+
+
+class _Silence(_Deadline):
+    """Gives up a stream on which nothing has come for `idle` seconds; one timer, whatever comes."""
+
+    def __init__(self, connection: Connection, idle: float) -> None:
+        self._idle = idle
+        super().__init__(connection, _FOREVER, idle)
+
+    def _look(self) -> None:
+        left = self._idle - self._connection.silent_for()
+        if left > 0:
+            self._arm(left)
+        else:
+            self._connection.give_up(_Silent())

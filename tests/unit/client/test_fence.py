@@ -88,16 +88,16 @@ async def test_the_fence_is_asked_after_the_connection_was_made(monkeypatch):
     async with raw_server(handler) as url:
         validity = Validity()
         async with make_transport(url, fence=validity, timeout=5) as transport:
-            connector = transport._sessions[Lane.WRITE].connector
-            connect = connector.connect
+            pool = transport._pools[Lane.WRITE]
+            acquire = pool.acquire
 
-            async def slow_connect(*args, **kwargs):
-                connection = await connect(*args, **kwargs)
+            async def slow_acquire(context):
+                connection = await acquire(context)
                 await connected.wait()
                 validity.end()
                 return connection
 
-            monkeypatch.setattr(connector, "connect", slow_connect)
+            monkeypatch.setattr(pool, "acquire", slow_acquire)
             with pytest.raises(Fenced, match="the Lease is gone"):
                 await transport.request(WRITE)
         await until(lambda: got)
@@ -118,13 +118,10 @@ async def test_headers_and_body_leave_in_the_step_that_asks_the_fence():
             return super().__call__()
 
     async with http_server(handler) as url, make_transport(url, fence=Noting()) as transport:
-        session = transport._sessions[Lane.WRITE]
         await transport.request(WRITE)  # the connection is there from now on
-        ((connection, *_),) = ([pair[0] for pair in pool] for pool in session.connector._conns.values())
-        write = connection.transport.write
-        writelines = connection.transport.writelines
-        connection.transport.write = lambda data: (steps.append("sent"), write(data))
-        connection.transport.writelines = lambda data: (steps.append("sent"), writelines(data))
+        (connection,) = transport._pools[Lane.WRITE]._idle
+        write = connection._transport.write
+        connection._transport.write = lambda data: (steps.append("sent"), write(data))
         await asyncio.sleep(0)
         steps.clear()
         await transport.request(WRITE)

@@ -1,0 +1,203 @@
+"""How a connection to the API server is made: names, sockets, proxies and TLS, in that order.
+
+Addresses are tried as RFC 8305 says (happy eyeballs). A proxy of HTTP is asked to CONNECT for an `https` server and
+gets whole URLs for an `http` one; one of SOCKS 5 resolves the name itself. A dead peer is found within 30 seconds. All
+of it together takes `CONNECT_TIMEOUT` at most.
+"""
+
+import asyncio
+import base64
+import socket
+import ssl
+from typing import cast
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import aiohappyeyeballs
+import anyio.to_thread
+
+from asyncctl.client.connection import Connection
+
+CONNECT_TIMEOUT = 10.0  # seconds
+_ATTEMPT_DELAY = 0.25  # seconds between two addresses of one name, as RFC 8305 recommends
+_MAX_PROXY_HEAD = 2**16  # bytes
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+
+
+class ProxyError(OSError):
+    """The proxy did not let us through; the text names it, without its password, and what it said."""
+
+
+class Dialer:
+    """Makes connections to one server.
+
+    Args:
+        server: Its URL.
+        proxy: URL of the proxy in between, or None.
+        server_name: The name in the server's certificate, where it is another than the URL's host.
+    """
+
+    def __init__(self, server: str, *, proxy: str | None = None, server_name: str | None = None) -> None:
+        self._server = urlsplit(server)
+        self._proxy = urlsplit(proxy) if proxy else None
+        self._server_name = server_name or self._server.hostname
+
+    async def __call__(self, context: ssl.SSLContext | None) -> Connection:
+        """Make a connection; with `context`, over TLS.
+
+        Raises:
+            OSError: Nobody answers there (`ConnectionRefusedError`, `socket.gaierror`, `TimeoutError` …).
+            ssl.SSLError: TLS has failed.
+            ProxyError: The proxy has refused.
+        """
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            if self._proxy is None:
+                return await self._over(await _connect(self._server), context, Connection(context=context))
+            if self._proxy.scheme.startswith("socks"):
+                return await self._over(await self._socks(self._proxy), context, Connection(context=context))
+            return await self._through(self._proxy, context)
+
+    async def peer_certificate(self, context: ssl.SSLContext) -> bytes:
+        """The certificate that the server shows, as DER, for a context that does not verify it."""
+        connection = await self(context)
+        try:
+            return connection.peer_certificate()
+        finally:
+            connection.abort()
+
+    async def _over(self, sock: socket.socket, context: ssl.SSLContext | None, connection: Connection) -> Connection:
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, sock=sock, ssl=context, server_hostname=self._server_name if context else None
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    async def _socks(self, proxy: SplitResult) -> socket.socket:
+        from python_socks import ProxyError as SocksError
+        from python_socks.async_.asyncio import Proxy
+
+        url = proxy._replace(scheme="socks5").geturl()
+        try:
+            sock = await Proxy.from_url(url, rdns=True).connect(
+                str(self._server.hostname), _port(self._server), timeout=CONNECT_TIMEOUT
+            )
+        except SocksError as error:
+            raise ProxyError(f"the proxy {redacted(proxy)} refuses: {error}") from error
+        return _tuned(cast("socket.socket", sock))
+
+    async def _through(self, proxy: SplitResult, context: ssl.SSLContext | None) -> Connection:
+        """A proxy of HTTP, itself spoken to in TLS where its URL says so."""
+        outer: ssl.SSLContext | None = None
+        if proxy.scheme == "https":
+            outer = await anyio.to_thread.run_sync(ssl.create_default_context)
+        authorization = _authorization(proxy)
+        sock = await _connect(proxy)
+        loop = asyncio.get_running_loop()
+        if context is None:
+            host = self._server.netloc.rpartition("@")[2]
+            connection = Connection(prefix=f"http://{host}", extra=authorization)
+            made: asyncio.Protocol = connection
+        else:
+            connection = Connection(context=context)
+            made = tunnel = _Tunnel()
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: made, sock=sock, ssl=outer, server_hostname=proxy.hostname if outer else None
+            )
+        except BaseException:
+            sock.close()
+            raise
+        if context is None:
+            return connection
+        try:
+            target = _netloc(str(self._server.hostname), _port(self._server))
+            transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
+            _judge(proxy, await tunnel.head)
+            inner = await loop.start_tls(transport, connection, context, server_hostname=self._server_name)
+            assert inner is not None
+            connection.connection_made(inner)
+        except BaseException:
+            transport.abort()
+            raise
+        return connection
+
+
+class _Tunnel(asyncio.Protocol):
+    """Waits for the head of a proxy's answer to CONNECT."""
+
+    def __init__(self) -> None:
+        self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._data = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if b"\r\n\r\n" in self._data and not self.head.done():
+            self.head.set_result(self._data)
+        elif len(self._data) > _MAX_PROXY_HEAD and not self.head.done():
+            self.head.set_exception(ProxyError("the proxy's answer has no end"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.head.done():
+            self.head.set_exception(exc or ProxyError("the proxy has closed the connection without an answer"))
+
+
+def _judge(proxy: SplitResult, head: bytes) -> None:
+    line = head.partition(b"\r\n")[0].decode("latin-1")
+    version, _, rest = line.partition(" ")
+    if not version.startswith("HTTP/1."):
+        raise ProxyError(f"the proxy {redacted(proxy)} speaks no HTTP: {line[:80]!r}")
+    if rest.startswith("407"):
+        raise ProxyError(f"the proxy {redacted(proxy)} wants a user and password ({rest}); put them into its URL")
+    if not rest.startswith("2"):
+        raise ProxyError(f"the proxy {redacted(proxy)} refuses to connect: {rest}")
+
+
+def redacted(url: SplitResult) -> str:
+    """A URL without its password."""
+    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+
+
+def _authorization(proxy: SplitResult) -> str:
+    if proxy.username is None:
+        return ""
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
+
+
+def _netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _port(url: SplitResult) -> int:
+    return url.port if url.port is not None else _PORTS.get(url.scheme, 443)
+
+
+async def _connect(url: SplitResult) -> socket.socket:
+    """A socket connected to the host of `url`."""
+    loop = asyncio.get_running_loop()
+    host, port = str(url.hostname), _port(url)
+    try:  # an address, as a pod is given, needs nobody to ask, and so no thread
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return await aiohappyeyeballs.start_connection(
+        found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop, socket_factory=_socket
+    )
+
+
+def _socket(address: tuple[object, ...]) -> socket.socket:
+    family, kind, protocol = address[0], address[1], address[2]
+    return _tuned(socket.socket(family, kind, protocol))  # type: ignore[arg-type]  # an addrinfo tuple
+
+
+def _tuned(sock: socket.socket) -> socket.socket:
+    """Send at once, and find a dead peer within 30 seconds."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return sock
