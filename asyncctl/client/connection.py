@@ -53,7 +53,6 @@ class _Decompressor(Protocol):
     """As much of zlib's as is used."""
 
     eof: bool
-    unconsumed_tail: bytes
 
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
@@ -87,12 +86,14 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self.status = 0
-        self._head_size = 0
+        self._head_size = 0  # of what came until it was complete, a header without end among it
+        self._headers_size = 0
         self._size = 0
         self._raw: list[tuple[bytes, bytes]] = []
         self._chunks: list[bytes] = []
         self._decompressor: _Decompressor | None = None
         self._complete = False
+        self._surplus = False
         self._reusable = False
         self._started = False
         self._has_head = False
@@ -260,9 +261,12 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self.give_up(ProtocolError("it wants to change the protocol"))
         except httptools.HttpParserCallbackError as error:
-            self.give_up(error.__context__ or error)
-        except (httptools.HttpParserError, ProtocolError, zlib.error) as error:
+            cause = error.__context__
+            self.give_up(cause if isinstance(cause, ProtocolError) else ProtocolError(f"its body is broken: {cause}"))
+        except (httptools.HttpParserError, ProtocolError) as error:
             self.give_up(error if isinstance(error, ProtocolError) else ProtocolError(f"it is no HTTP: {error}"))
+        if self._surplus:
+            self.abort()
         if self._streaming and self._chunks:
             self._wake()
             if self._size > HIGH_WATER and not self._paused and not self._complete and self._transport is not None:
@@ -272,12 +276,16 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A status line follows."""
         if self._complete:
-            self._closed = True  # a second answer that nobody has asked for
+            self._surplus = True
+            raise ProtocolError("a second answer came, which nobody has asked for")
         self._started = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
         self._raw.append((name, value))
+        self._headers_size += len(name) + len(value)
+        if self._headers_size > MAX_HEAD:
+            raise ProtocolError(f"its headers are longer than {MAX_HEAD} bytes")
 
     def on_headers_complete(self) -> None:
         """The head of an answer is there; that of an interim one (100 to 199) is thrown away."""
@@ -299,7 +307,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         if self._decompressor is not None:
-            body = self._decompressor.decompress(body, MAX_BODY)
+            body = self._decompressor.decompress(body, MAX_BODY + 1)
         self._size += len(body)
         if self._size > MAX_BODY:
             raise ProtocolError(f"it is longer than {MAX_BODY} bytes")

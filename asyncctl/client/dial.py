@@ -182,6 +182,8 @@ async def _connect(url: SplitResult) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one that is too long
+        raise socket.gaierror(socket.EAI_NONAME, f"it is no name: {error}") from error
     return await aiohappyeyeballs.start_connection(
         found, happy_eyeballs_delay=_ATTEMPT_DELAY, interleave=1, loop=loop, socket_factory=_socket
     )

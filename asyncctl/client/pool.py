@@ -42,18 +42,17 @@ class Pool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
 
-    def idle(self, context: ssl.SSLContext | None, *, certain: bool = False) -> Connection | None:
+    def idle(self, context: ssl.SSLContext | None) -> Connection | None:
         """Take a connection that is there, the one used last; None when there is none.
 
-        Args:
-            context: The TLS context in force: a connection made with another one is closed.
-            certain: Ask the kernel too whether the peer has closed it, for a request that can't be repeated.
+        The kernel is asked whether the peer has closed it meanwhile (a microsecond): not every request can be repeated.
+        One that was made with another TLS context than `context` is closed.
         """
         self._context = context
         oldest = self._loop.time() - KEEP
         while self._idle:
             found = self._idle.pop()
-            if found.closed or found.context is not context or found.idle_since < oldest or (certain and found.stale()):
+            if found.closed or found.context is not context or found.idle_since < oldest or found.stale():
                 self._drop(found)
             else:
                 return found

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 
@@ -153,15 +153,11 @@ class Transport:
         self._identity: Identity | None = None
         self._who = ""  # its headers, as lines
         self._tls = ClientTLS(config, clock, logger)
-        self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
         self._pools: dict[Lane, Pool] = {}
         self._sealed: str | None = None
         self._warned: set[str] = set()
-        url = urlsplit(config.server)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise ConfigError(
-                f"{config.server!r} is no address of a server ({config.source}); it should look like https://host:6443"
-            )
+        url = _address(config)
+        self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
         self._base = url.path.rstrip("/")
         self._common = (
             f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: asyncctl/{__version__}\r\n"
@@ -306,7 +302,7 @@ class Transport:
             self._identity, self._who = identity, _lines(identity.headers)
         who = self._who
         context = await self._tls.context(identity.certificate)
-        connection = pool.idle(context, certain=not request.repeatable)
+        connection = pool.idle(context)
         if connection is None:
             if request.lane is Lane.WRITE:
                 self._may_write()
@@ -394,6 +390,18 @@ class Transport:
             if not expected and text not in self._warned and len(self._warned) < _KNOWN_WARNINGS:
                 self._warned.add(text)
                 self._logger.warning("the API server warns", warning=text, request=str(target))
+
+
+def _address(config: ClusterConfig) -> SplitResult:
+    try:
+        url = urlsplit(config.server)
+        if url.scheme in {"http", "https"} and url.hostname and url.port != 0:
+            return url
+    except ValueError:  # a port that is no number, an IPv6 address without its bracket
+        pass
+    raise ConfigError(
+        f"{config.server!r} is no address of a server ({config.source}); it should look like https://host:6443"
+    )
 
 
 def _lines(headers: tuple[tuple[str, str], ...]) -> str:
