@@ -5,6 +5,7 @@ the API server opens its own `Credentials` from the shared, immutable `ClusterCo
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio.to_thread
 
@@ -13,6 +14,16 @@ from asyncctl.client.errors import ConfigError
 from asyncctl.clock import Clock
 
 REREAD = 60.0  # seconds: as client-go's; the kubelet rotates a bound token at 80 % of its life
+
+
+class ClientCertificate(NamedTuple):
+    """A certificate and its key, as PEM, that an exec plugin gave."""
+
+    certificate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "ClientCertificate(...)"
 
 
 class Credentials:

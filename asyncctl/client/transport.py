@@ -32,7 +32,6 @@ from asyncctl.client.errors import (
     ServerError,
     StatusError,
     Target,
-    TLSError,
     TooManyRequests,
     TransportError,
     Unauthorized,
@@ -237,7 +236,7 @@ class Transport:
             if payload is not None and validity is not None and (payload.refused or validity.over):
                 self._on_fenced()
                 raise _fenced(request.target, payload) from None
-            raise self._failure(request.target, error, sent=payload is None or payload.sent) from error
+            raise await self._failure(request.target, error, sent=payload is None or payload.sent) from error
         finally:
             if validity is not None:
                 validity.cancel()
@@ -268,7 +267,7 @@ class Transport:
                 deadline.reschedule(None)
                 yield response.content.iter_any()
         except (aiohttp.ClientError, OSError) as error:
-            raise self._failure(request.target, error, sent=True) from error
+            raise await self._failure(request.target, error, sent=True) from error
         finally:
             if code == "<error>":
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
@@ -302,11 +301,15 @@ class Transport:
             raise Fenced(f"nothing is written any more: {self._sealed}")
         return self._fence()
 
-    def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
+    async def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
         server = self.config.server
-        known = explain(server, error)
+        unsent = isinstance(error, aiohttp.ClientConnectorError)
+        shaking = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionError)
+        known = await explain(
+            self.config, error, self._peer_certificate, handshake=shaking, sent=sent and not unsent, clock=self._clock
+        )
         if known is not None:
-            return TLSError(known, sent=sent and not isinstance(error, aiohttp.ClientConnectorError))
+            return known
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             message = f"{target}: no connection to {server} within {CONNECT_TIMEOUT:g} s; is there a firewall between?"
             return TransportError(message, sent=False)
@@ -329,6 +332,17 @@ class Transport:
                 sent=False,
             )
         return TransportError(f"{target}: the connection to {server} broke: {error}", sent=sent)
+
+    async def _peer_certificate(self) -> bytes:
+        url = URL(self.config.server)
+        name = self.config.tls_server_name or url.host
+        context = make_context(ClusterConfig(server=self.config.server, verify=False))
+        _, writer = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname=name)
+        try:
+            certificate: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            return certificate
+        finally:
+            writer.transport.abort()
 
     def _note_warnings(self, headers: CIMultiDictProxy[str], target: Target) -> None:
         for header in headers.getall("Warning", ()):
