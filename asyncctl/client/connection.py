@@ -9,7 +9,7 @@ import asyncio
 import select
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Protocol, cast
 
 import httptools
@@ -20,11 +20,15 @@ HIGH_WATER = 2**20  # bytes of a stream that wait for their reader, before the s
 
 
 class ProtocolError(Exception):
-    """What came is no answer by the rules of HTTP/1.1; the text says in which way."""
+    """What came is no answer by the rules of HTTP/1.1; the text says in which way, `start` how it began."""
+
+    def __init__(self, text: str, start: bytes = b"") -> None:
+        super().__init__(text)
+        self.start = start
 
 
-class Headers:
-    """The headers of an answer, looked up by any case. Bytes that are no ASCII are kept as Latin-1."""
+class Headers(Mapping[str, str]):
+    """The headers of an answer, by name in any case. Of several of one name `[]` and `get` give the first."""
 
     __slots__ = ("_raw",)
 
@@ -36,23 +40,24 @@ class Headers:
         wanted = name.lower().encode()
         return [value.decode("latin-1") for key, value in self._raw if key.lower() == wanted]
 
-    def get(self, name: str, default: str = "") -> str:
-        """The first value under `name`."""
-        wanted = name.lower().encode()
-        for key, value in self._raw:
-            if key.lower() == wanted:
-                return value.decode("latin-1")
-        return default
+    def __getitem__(self, name: str) -> str:
+        found = self.getall(name)
+        if not found:
+            raise KeyError(name)
+        return found[0]
 
-    def items(self) -> list[tuple[str, str]]:
-        """All of them, as they came."""
-        return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._raw]
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(key.decode("latin-1").lower() for key, _ in self._raw))
+
+    def __len__(self) -> int:
+        return len(set(self))
 
 
 class _Decompressor(Protocol):
     """As much of zlib's as is used."""
 
-    eof: bool
+    @property
+    def eof(self) -> bool: ...
 
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
@@ -263,15 +268,18 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             self.give_up(cause if isinstance(cause, ProtocolError) else ProtocolError(f"its body is broken: {cause}"))
-        except (httptools.HttpParserError, ProtocolError) as error:
-            self.give_up(error if isinstance(error, ProtocolError) else ProtocolError(f"it is no HTTP: {error}"))
+        except ProtocolError as error:
+            self.give_up(error)
+        except httptools.HttpParserError as error:
+            self.give_up(ProtocolError(f"it is no HTTP: {error}", data[:200]))
         if self._surplus:
             self.abort()
         if self._streaming and self._chunks:
             self._wake()
-            if self._size > HIGH_WATER and not self._paused and not self._complete and self._transport is not None:
-                self._paused = True
+            if self._size > HIGH_WATER and not self._paused and not self._closed:
+                assert self._transport is not None
                 self._transport.pause_reading()
+                self._paused = True
 
     def on_message_begin(self) -> None:
         """A status line follows."""

@@ -1,15 +1,14 @@
 """How a connection to the API server is made: names, sockets, proxies and TLS, in that order.
 
 Addresses are tried as RFC 8305 says (happy eyeballs). A proxy of HTTP is asked to CONNECT for an `https` server and
-gets whole URLs for an `http` one; one of SOCKS 5 resolves the name itself. A dead peer is found within 30 seconds. All
-of it together takes `CONNECT_TIMEOUT` at most.
+gets whole URLs for an `http` one; one of SOCKS 5 resolves the name itself. A dead peer is found within 30 seconds. The
+way to the server takes `CONNECT_TIMEOUT` at most, and so does TLS with it.
 """
 
 import asyncio
 import base64
 import socket
 import ssl
-from typing import cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohappyeyeballs
@@ -25,6 +24,14 @@ _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 
 class ProxyError(OSError):
     """The proxy did not let us through; the text names it, without its password, and what it said."""
+
+
+class HandshakeFailed(OSError):
+    """TLS could not be agreed on; the cause says how it ended. `proxy`: the URL of the proxy, if it was with that."""
+
+    def __init__(self, proxy: str | None = None) -> None:
+        super().__init__("the TLS handshake has failed")
+        self.proxy = proxy
 
 
 class Dialer:
@@ -46,15 +53,16 @@ class Dialer:
 
         Raises:
             OSError: Nobody answers there (`ConnectionRefusedError`, `socket.gaierror`, `TimeoutError` …).
-            ssl.SSLError: TLS has failed.
+            HandshakeFailed: TLS has failed.
             ProxyError: The proxy has refused.
         """
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            if self._proxy is None:
-                return await self._over(await _connect(self._server), context, Connection(context=context))
-            if self._proxy.scheme.startswith("socks"):
-                return await self._over(await self._socks(self._proxy), context, Connection(context=context))
+        if self._proxy is not None and self._proxy.scheme.startswith("http"):
             return await self._through(self._proxy, context)
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            sock = await (_connect(self._server) if self._proxy is None else self._socks(self._proxy))
+        connection = Connection(context=context)
+        await _speak(sock, context, self._server_name, connection)
+        return connection
 
     async def peer_certificate(self, context: ssl.SSLContext) -> bytes:
         """The certificate that the server shows, as DER, for a context that does not verify it."""
@@ -63,16 +71,6 @@ class Dialer:
             return connection.peer_certificate()
         finally:
             connection.abort()
-
-    async def _over(self, sock: socket.socket, context: ssl.SSLContext | None, connection: Connection) -> Connection:
-        try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection, sock=sock, ssl=context, server_hostname=self._server_name if context else None
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return connection
 
     async def _socks(self, proxy: SplitResult) -> socket.socket:
         from python_socks import ProxyError as SocksError
@@ -85,37 +83,37 @@ class Dialer:
             )
         except SocksError as error:
             raise ProxyError(f"the proxy {redacted(proxy)} refuses: {error}") from error
-        return _tuned(cast("socket.socket", sock))
+        return _tuned(sock)
 
     async def _through(self, proxy: SplitResult, context: ssl.SSLContext | None) -> Connection:
         """A proxy of HTTP, itself spoken to in TLS where its URL says so."""
-        outer: ssl.SSLContext | None = None
-        if proxy.scheme == "https":
-            outer = await anyio.to_thread.run_sync(ssl.create_default_context)
+        outer = await anyio.to_thread.run_sync(ssl.create_default_context) if proxy.scheme == "https" else None
         authorization = _authorization(proxy)
-        sock = await _connect(proxy)
-        loop = asyncio.get_running_loop()
-        if context is None:
-            host = self._server.netloc.rpartition("@")[2]
-            connection = Connection(prefix=f"http://{host}", extra=authorization)
-            made: asyncio.Protocol = connection
-        else:
-            connection = Connection(context=context)
-            made = tunnel = _Tunnel()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            sock = await _connect(proxy)
         try:
-            transport, _ = await loop.create_connection(
-                lambda: made, sock=sock, ssl=outer, server_hostname=proxy.hostname if outer else None
-            )
-        except BaseException:
-            sock.close()
-            raise
-        if context is None:
-            return connection
+            if context is None:
+                host = self._server.netloc.rpartition("@")[2]
+                connection = Connection(prefix=f"http://{host}", extra=authorization)
+                await _speak(sock, outer, proxy.hostname, connection)
+                return connection
+            tunnel = _Tunnel()
+            transport = await _speak(sock, outer, proxy.hostname, tunnel)
+        except HandshakeFailed as error:
+            raise HandshakeFailed(redacted(proxy)) from error.__cause__
         try:
             target = _netloc(str(self._server.hostname), _port(self._server))
             transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
-            _judge(proxy, await tunnel.head)
-            inner = await loop.start_tls(transport, connection, context, server_hostname=self._server_name)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _judge(proxy, await tunnel.head)
+            connection = Connection(context=context)
+            try:
+                inner = await asyncio.get_running_loop().start_tls(
+                    transport, connection, context, server_hostname=self._server_name,
+                    ssl_handshake_timeout=CONNECT_TIMEOUT,
+                )  # fmt: skip
+            except OSError as error:
+                raise HandshakeFailed from error
             assert inner is not None
             connection.connection_made(inner)
         except BaseException:
@@ -124,8 +122,26 @@ class Dialer:
         return connection
 
 
+async def _speak(
+    sock: socket.socket, context: ssl.SSLContext | None, name: str | None, protocol: asyncio.Protocol
+) -> asyncio.Transport:
+    """Let `protocol` speak over a socket; with `context`, in TLS with the host `name`."""
+    loop = asyncio.get_running_loop()
+    tls = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": CONNECT_TIMEOUT} if context else {}
+    try:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **tls)  # type: ignore[call-overload]
+    except OSError as error:
+        sock.close()
+        raise HandshakeFailed from error
+    except BaseException:
+        sock.close()
+        raise
+    made: asyncio.Transport = transport
+    return made
+
+
 class _Tunnel(asyncio.Protocol):
-    """Waits for the head of a proxy's answer to CONNECT."""
+    """Waits for the head of a proxy's answer to CONNECT, or for as much of it as there will be."""
 
     def __init__(self) -> None:
         self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -133,17 +149,21 @@ class _Tunnel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        if b"\r\n\r\n" in self._data and not self.head.done():
-            self.head.set_result(self._data)
-        elif len(self._data) > _MAX_PROXY_HEAD and not self.head.done():
-            self.head.set_exception(ProxyError("the proxy's answer has no end"))
+        if b"\r\n\r\n" in self._data or len(self._data) > _MAX_PROXY_HEAD:
+            self._end()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._end()
+
+    def _end(self) -> None:
         if not self.head.done():
-            self.head.set_exception(exc or ProxyError("the proxy has closed the connection without an answer"))
+            self.head.set_result(self._data)
 
 
 def _judge(proxy: SplitResult, head: bytes) -> None:
+    if b"\r\n\r\n" not in head:
+        how = "has no end" if head else "never came: it has closed the connection without an answer"
+        raise ProxyError(f"the answer of the proxy {redacted(proxy)} {how}")
     line = head.partition(b"\r\n")[0].decode("latin-1")
     version, _, rest = line.partition(" ")
     if not version.startswith("HTTP/1."):

@@ -41,6 +41,70 @@ class TLSError(TransportError):
         super().__init__(message, sent=sent)
 
 
+class BadServerCertificate(TLSError):
+    """What the server showed of itself is not trusted."""
+
+
+class UnknownAuthority(BadServerCertificate):
+    """The server's certificate is signed by a CA that is not among the trusted ones."""
+
+
+class SelfSignedCertificate(UnknownAuthority):
+    """The server signed its certificate itself, and it is not among the trusted ones."""
+
+
+class CertificateExpired(BadServerCertificate):
+    """The server's certificate, or one that it rests on, has ended; or this machine's clock is wrong."""
+
+
+class CertificateNotYetValid(BadServerCertificate):
+    """The server's certificate, or one that it rests on, begins later; or this machine's clock is wrong."""
+
+
+class HostnameMismatch(BadServerCertificate):
+    """The server's certificate was made for other hosts than the one that was asked for."""
+
+
+class BadCertificateFile(TLSError):
+    """A CA, certificate or key of ours, in a file or in a kubeconfig, can't be used."""
+
+
+class ClientKeyMissing(BadCertificateFile):
+    """There is a client certificate, but not the key that belongs to it."""
+
+
+class ClientKeyMismatch(BadCertificateFile):
+    """The client key belongs to another certificate."""
+
+
+class ClientKeyEncrypted(BadCertificateFile):
+    """The client key wants a passphrase, which a daemon can't type."""
+
+
+class ClientCertificateRefused(TLSError):
+    """The server demands a client certificate, or does not accept ours."""
+
+
+class PlainHTTP(TLSError):
+    """The server does not speak TLS on a port where we do."""
+
+
+class TLSRequired(TLSError):
+    """The server speaks TLS on a port where we do not."""
+
+
+class ProtocolMismatch(TLSError):
+    """The server and we have no version of TLS, no cipher suite or no application protocol in common."""
+
+
+class HandshakeInterrupted(TLSError):
+    """The connection was closed or reset in the middle of the handshake."""
+
+
+class HandshakeTimeout(TLSError):
+    """The server did not go on with the handshake."""
+
+
 class StreamError(KubernetesError):
     """A watch stream broke: a line that is not JSON, or an end in the middle of one."""
 

@@ -19,14 +19,17 @@ from typing import NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
+import anyio.to_thread
 
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.connection import Connection, Headers, ProtocolError
 from asyncctl.client.credentials import Credentials, Identity
-from asyncctl.client.dial import CONNECT_TIMEOUT, Dialer, ProxyError
+from asyncctl.client.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
 from asyncctl.client.errors import (
     ConfigError,
     Fenced,
+    HandshakeInterrupted,
+    HandshakeTimeout,
     KubernetesError,
     ServerError,
     StatusError,
@@ -38,7 +41,7 @@ from asyncctl.client.errors import (
     error_from_reply,
 )
 from asyncctl.client.pool import Pool
-from asyncctl.client.tls import ClientTLS, explain
+from asyncctl.client.tls import ClientTLS, explain, explain_reply, make_context
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import RequestMetrics
@@ -215,6 +218,8 @@ class Transport:
             return None
         if isinstance(error, TooManyRequests):
             return None if asked is None else jittered(asked, 0.25, self._random)
+        if isinstance(error, TLSError) and not isinstance(error, HandshakeInterrupted | HandshakeTimeout):
+            return None  # trust does not come by asking again
         unsent = isinstance(error, TransportError) and not error.sent
         transient = isinstance(error, TransportError) or (isinstance(error, ServerError) and error.code >= 500)
         if not (transient and (request.repeatable or unsent)):
@@ -229,21 +234,21 @@ class Transport:
         try:
             connection, head = await self._connected(pool, request, deadline)
             try:
-                await self._exchange(connection, head, request, deadline)
-                code, body, headers = connection.status, connection.body, connection.headers
+                reply = await self._exchange(connection, head, request, deadline)
             finally:
                 pool.release(connection)
+            code = reply.code
         except Fenced:
             self._on_fenced()
             raise
         finally:
             self._metrics.answered(code, request.method, time.perf_counter() - started)
-        self._note_warnings(headers, request.target)
-        if 200 <= code < 300:
-            return Reply(code, body, headers)
-        raise self._refused(request, code, body, headers)
+        self._note_warnings(reply.headers, request.target)
+        if 200 <= reply.code < 300:
+            return reply
+        raise self._refused(request, *reply)
 
-    async def _exchange(self, connection: Connection, head: str, request: Request, deadline: float) -> None:
+    async def _exchange(self, connection: Connection, head: str, request: Request, deadline: float) -> Reply:
         """Send a request, and wait for the whole answer."""
         data = head.encode("latin-1") + (request.body or b"")
         left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
@@ -259,6 +264,7 @@ class Transport:
             raise await self._failure(request.target, error, sent=True) from error
         finally:
             watch.cancel()
+        return Reply(connection.status, connection.body, connection.headers)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -278,7 +284,7 @@ class Transport:
             self._metrics.answered(code, "GET", time.perf_counter() - started)
             if code == 401:
                 await self._credentials.refresh()
-            if code >= 300:
+            if not 200 <= code < 300:
                 body = b"".join([chunk async for chunk in connection.chunks()])
                 raise self._refused(request, code, body, connection.headers)
             self._note_warnings(connection.headers, request.target)
@@ -306,8 +312,9 @@ class Transport:
         if connection is None:
             if request.lane is Lane.WRITE:
                 self._may_write()
+            scope = asyncio.timeout_at(deadline)
             try:
-                async with asyncio.timeout_at(deadline) as scope:
+                async with scope:
                     connection = await pool.acquire(context)
             except TimeoutError as error:
                 within = self._timeout if scope.expired() else CONNECT_TIMEOUT
@@ -342,6 +349,8 @@ class Transport:
 
     def _refused(self, request: Request, code: int, body: bytes, headers: Headers) -> KubernetesError:
         """The error that an answer of 300 and above is."""
+        if code == 400 and (wrong_port := explain_reply(self.config, body)) is not None:
+            return wrong_port
         json_patch = request.content_type == "application/json-patch+json"
         failure = error_from_reply(request.target, code, body, headers, json_patch=json_patch)
         if isinstance(failure, Fenced):
@@ -356,15 +365,15 @@ class Transport:
     async def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
         """What a failed connection (`sent` False) or exchange is, in words that a person can act on."""
         server = self.config.server
-        known = explain(server, error)
+        known = await self._tls_failure(error, sent=sent)
         if known is not None:
-            return TLSError(known, sent=sent)
+            return known
         if isinstance(error, _Silent):
             text = f"no byte from {server} for {WATCH_IDLE:g} s; the connection is taken for dead"
         elif isinstance(error, TimeoutError) and sent:
             text = f"no answer from {server} within {self._timeout:g} s"
         elif sent:
-            text = f"the connection to {server} broke: {error or type(error).__name__}"
+            text = f"the connection to {server} broke: {str(error) or type(error).__name__}"
         elif isinstance(error, ProxyError):
             text = f"{server} can't be reached: {error}"
         elif isinstance(error, socket.gaierror):
@@ -381,6 +390,28 @@ class Transport:
                 f"({self.config.source})?"
             )
         return TransportError(f"{target}: {text}", sent=sent)
+
+    async def _tls_failure(self, error: Exception, *, sent: bool) -> TransportError | None:
+        """What TLS has to do with a failure."""
+        if isinstance(error, ProtocolError):
+            return explain_reply(self.config, error.start)
+        config, dialer = self.config, self._dialer
+        handshake = isinstance(error, HandshakeFailed)
+        if isinstance(error, HandshakeFailed) and error.proxy is not None:
+            config = ClusterConfig(server=error.proxy, source=f"the proxy of {config.source}")
+            dialer = Dialer(error.proxy)
+        elif handshake:
+            self._tls.look_again()
+
+        async def peer_certificate() -> bytes:
+            context = await anyio.to_thread.run_sync(make_context, ClusterConfig(server=config.server, verify=False))
+            assert context is not None
+            return await dialer.peer_certificate(context)
+
+        certificate = self._identity.certificate if self._identity is not None else None
+        return await explain(
+            config, error, peer_certificate, handshake=handshake, certificate=certificate, sent=sent, clock=self._clock
+        )
 
     def _note_warnings(self, headers: Headers, target: Target) -> None:
         for header in headers.getall("Warning"):

@@ -1,6 +1,6 @@
-"""Answers that are not what HTTP says, and connections that do not do what they should: on real sockets, on both loops.
+"""Answers that are not what HTTP says, and connections that do not do what they should: real sockets, both loops.
 
-Each ends in an error of ours within its deadline, no wrong body is ever taken for an answer, and the next request works.
+Each ends in an error of ours within its deadline, no wrong body is taken for an answer, and the next request works.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from asyncctl.client.config import ClusterConfig
 from asyncctl.client.errors import ConfigError, ServerError, Target, TransportError
 from asyncctl.client.transport import Lane, Request
 from asyncctl.objects import ConfigMap
-from tests.unit.support import http_server, make_transport, raw_server, until
+from tests.unit.support import make_transport, raw_server, until
 
 GET = Request(target=Target("get", "configmaps", "team", "a"), method="GET", path="/x", lane=Lane.READ, repeatable=True)
 POST = Request(
@@ -114,7 +114,10 @@ async def test_a_broken_answer_is_a_transport_error_and_the_next_request_works(c
 
 @pytest.mark.parametrize("case", BROKEN)
 async def test_what_is_safe_is_repeated_after_a_broken_answer_and_nothing_else(case):
-    async with answering(BROKEN[case][0], BROKEN[case][0]) as (url, served), make_transport(url, timeout=5) as transport:
+    async with (
+        answering(BROKEN[case][0], BROKEN[case][0]) as (url, served),
+        make_transport(url, timeout=5) as transport,
+    ):
         with pytest.raises(TransportError):
             await transport.request(POST)
         assert len(served) == 1
@@ -147,7 +150,7 @@ WHOLE = {
         b"".join(b"1\r\n%c\r\n" % each for each in gzip.compress(b"{}")) + b"0\r\n\r\n",
         b"Transfer-Encoding: chunked", b"Content-Encoding: gzip",
     ),
-    "an interim answer before it": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + GOOD[:],
+    "interim answers before it": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + GOOD[:],
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n{}",
     "a header that is no ASCII": sized(b"{}", b"X: \xc3\xa4"),
     "close": sized(b"{}", b"Connection: close"),
@@ -413,14 +416,6 @@ async def test_a_large_stream_waits_for_its_reader(monkeypatch):
             async for chunk in chunks:
                 size += len(chunk)
         assert size == 1000 * 2**16
-        async with http_server(_ok) as other, make_transport(other) as again:
-            await again.request(GET)
-
-
-async def _ok(_request):
-    from aiohttp import web
-
-    return web.json_response({})
 
 
 async def test_connections_are_used_again_the_last_one_first():
