@@ -16,6 +16,8 @@ from asyncctl.client.connection import Connection
 KEEP = 75.0  # seconds for which an idle connection is kept; kube-apiserver keeps it for longer
 SETTLE = 0.5  # seconds that attempts may take when the pool is closed; a handshake takes milliseconds
 
+_CLOSED = "the client was closed"
+
 Dial = Callable[[ssl.SSLContext | None], Awaitable[Connection]]
 
 
@@ -59,7 +61,13 @@ class Pool:
         return None
 
     async def acquire(self, context: ssl.SSLContext | None) -> Connection:
-        """Wait for a connection, made if need be. Raises what making one has raised. `release` it."""
+        """Wait for a connection, made if need be; to be given to `release`.
+
+        Raises:
+            OSError: None could be made, as `dial` says; `ConnectionAbortedError`: the pool was closed.
+        """
+        if self._closing:
+            raise ConnectionAbortedError(_CLOSED)
         self._context = context
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiters.append(waiter)
@@ -89,8 +97,8 @@ class Pool:
         self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for waiter in self._waiters:
-            waiter.cancel()
+        while (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(ConnectionAbortedError(_CLOSED))
         if self._attempts:
             _, slow = await asyncio.wait(self._attempts, timeout=SETTLE)
             for attempt in slow:

@@ -97,7 +97,7 @@ def test_a_ca_that_is_none_ends_with_2(tmp_path):
     path.write_text(path.read_text().replace("1'", f"1', certificate-authority: '{ca}'"))
     code, text = ended(start(tmp_path, KUBECONFIG=str(path)))
     assert code == 2
-    assert f"the CA file {ca} can't be used" in text
+    assert f"the CA file {ca} has no CERTIFICATE in PEM form" in text
 
 
 def test_a_port_that_is_taken_ends_with_2(tmp_path):
