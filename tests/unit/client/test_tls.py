@@ -345,7 +345,7 @@ async def test_a_time_out_of_the_caller_s_own_is_one_of_the_handshake(config):
     assert await explain(config("https://x"), TimeoutError(), never) is None
 
 
-@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
 async def test_a_server_that_demands_a_certificate_is_told(ca, serve, config, tmp_path, version):
     with serve(Issued("server", ca, names=HERE), client_ca=ca, version=version) as url:
         with pytest.raises(ClientCertificateRefused if version is TLS_1_3 else ProtocolMismatch) as caught:
@@ -356,7 +356,7 @@ async def test_a_server_that_demands_a_certificate_is_told(ca, serve, config, tm
         assert await ask(config(url, **ours)) == tls_kit.REPLY
 
 
-@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize(
     "odd, said",
     [
@@ -422,10 +422,9 @@ async def test_a_server_that_fails_in_the_handshake_is_told(ca, tmp_path, config
     context = server_context(tmp_path, Issued("server", ca, names=HERE))
     context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
     with serving(answers(context)) as url:
-        with pytest.raises(
-            TLSError, match="TLS has failed: .*INTERNAL_ERROR; what does the server's log say"
-        ) as caught:
+        with pytest.raises(TLSError) as caught:
             await ask(config(url, tls_server_name="x.example"))
+        says(caught, url, "TLS has failed: ", "INTERNAL_ERROR; what does the server's log say?")
         assert type(caught.value) is TLSError
 
 
