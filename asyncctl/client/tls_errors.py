@@ -49,11 +49,11 @@ _MISMATCH = {62, 64}
 
 # What is refused by an alert of the server, and what that means where we have a certificate
 _REFUSALS = {
-    "CERTIFICATE_REQUIRED": "got none",
+    "CERTIFICATE_REQUIRED": "says that it got none",
     "UNKNOWN_CA": "does not know the CA that signed it",
     "BAD_CERTIFICATE": "does not accept it",
     "CERTIFICATE_UNKNOWN": "does not accept it",
-    "NO_CERTIFICATE": "got none",
+    "NO_CERTIFICATE": "says that it got none",
     "UNSUPPORTED_CERTIFICATE": "can't use one of this kind; was it made for clients (extended key usage)?",
     "CERTIFICATE_EXPIRED": "says that it has expired",
     "CERTIFICATE_REVOKED": "says that it was revoked",

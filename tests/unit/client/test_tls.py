@@ -1,170 +1,461 @@
-"""TLS trouble, told as what it is; with real certificates and a real server."""
+"""TLS trouble, told as what it is: real certificates, real servers, under asyncio's loop and uvloop's."""
 
 import asyncio
-import http.server
+import re
 import ssl
-import threading
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import suppress
 
 import pytest
 import trustme
-from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509 import ExtendedKeyUsageOID as Usage
+from hypothesis import given, strategies
 
 from asyncctl.client.config import ClusterConfig
-from asyncctl.client.errors import Target, TLSError, TransportError
-from asyncctl.client.tls import make_context
-from asyncctl.client.transport import Lane, Request
-from tests.unit.support import http_server, make_transport, raw_server
+from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.errors import (
+    BadServerCertificate,
+    CertificateExpired,
+    CertificateNotYetValid,
+    ClientCertificateRefused,
+    HandshakeInterrupted,
+    HandshakeTimeout,
+    HostnameMismatch,
+    PlainHTTP,
+    ProtocolMismatch,
+    SelfSignedCertificate,
+    TLSError,
+    TLSRequired,
+    UnknownAuthority,
+)
+from asyncctl.client.tls import ClientTLS, explain, explain_reply
+from asyncctl.clock import SystemClock
+from tests.unit.client import tls_kit
+from tests.unit.client.tls_kit import DAY, NOW, Issued, answers, ask, server_context, serving
+from tests.unit.support import Log
 
-GET = Request(target=Target("get", "x"), method="GET", path="/x", lane=Lane.READ, repeatable=True)
+HERE = ("127.0.0.1",)
+TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+SOURCE = "KUBECONFIG (/home/ann/.kube/config), context test"
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def anyio_backend(request):
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return "asyncio", {"debug": True, "use_uvloop": request.param == "uvloop"}
 
 
 @pytest.fixture(scope="module")
 def ca():
-    return trustme.CA()
+    return Issued("the cluster's CA", ca=True)
 
 
-@pytest.fixture(scope="module")
-def files(ca, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    for authority, name in ((ca, "ca.crt"), (trustme.CA(), "other.crt")):
-        authority.cert_pem.write_to_path(folder / name)
-    for name in ("one", "two"):
-        made = ca.issue_cert(f"{name}.example.com")
-        made.cert_chain_pems[0].write_to_path(folder / f"{name}.crt")
-        made.private_key_pem.write_to_path(folder / f"{name}.key")
-    (folder / "bad").write_text("this is no certificate")
-    return folder
+@pytest.fixture
+def serve(tmp_path):
+    """Serve with `issued`; yields the URL."""
+    return lambda issued, **options: serving(answers(server_context(tmp_path, issued, **options)))
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_):
-        pass
+@pytest.fixture
+def config(ca, tmp_path):
+    """The configuration of who trusts the cluster's CA, by a file."""
+    file = tmp_path / "ca.crt"
+    file.write_bytes(ca.pem)
+    return lambda url, **rest: ClusterConfig(**{"server": url, "source": SOURCE, "ca_file": str(file)} | rest)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_):
-        pass  # a handshake that fails is what the tests are about
+def date(moment):
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-@contextmanager
-def server(ca, *names, client_ca=None, **options):
-    """In a thread: asyncio would report each handshake that fails to the test's own loop."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert(*names, **options).configure_cert(context)
-    if client_ca is not None:
-        client_ca.configure_trust(context)
-        context.verify_mode = ssl.CERT_REQUIRED
-
-    with Server(("127.0.0.1", 0), Handler) as made:
-        made.socket = context.wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"https://127.0.0.1:{made.server_port}"
-        finally:
-            made.shutdown()
-            thread.join()
+def says(caught, *parts):
+    text = str(caught.value)
+    missing = [part for part in parts if part not in text]
+    assert not missing, text
 
 
-async def ask(**config):
-    async with make_transport(ClusterConfig(**config), tries=1) as transport:
-        return (await transport.request(GET)).code
+async def test_a_trusted_server_is_talked_to(ca, serve, config):
+    with serve(Issued("server", ca, names=HERE)) as url:
+        assert await ask(config(url)) == tls_kit.REPLY
+        assert await ask(config(url, ca_file=None, ca_data=ca.pem)) == tls_kit.REPLY
 
 
-async def test_a_trusted_server_is_talked_to(ca, files):
-    with server(ca, "127.0.0.1") as url:
-        assert await ask(server=url, ca_file=str(files / "ca.crt")) == 200
+async def test_what_trustme_issues_is_trusted_and_http_1_1_is_agreed_upon():
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", *HERE).configure_cert(context)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    config = ClusterConfig(server="https://x", ca_data=authority.cert_pem.bytes())
+    ours = await ClientTLS(config, SystemClock(), Log().logger).context(None)
+    client, server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        ours.wrap_bio(server, client, server_hostname="localhost"),
+        context.wrap_bio(client, server, server_side=True),
+    ]
+    for _ in range(3):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    assert ends[0].selected_alpn_protocol() == "http/1.1"
+    assert ends[0].version() == "TLSv1.3"
 
 
-async def test_an_unknown_ca_is_told(ca, files):
-    with server(ca, "127.0.0.1") as url:
-        with pytest.raises(TLSError, match="signed by a CA that is not trusted; check certificate-authority") as caught:
-            await ask(server=url, ca_file=str(files / "other.crt"))
-        assert url in str(caught.value)
+async def test_an_unknown_ca_is_told_with_its_name_and_the_file_that_lacks_it(serve, config, tmp_path):
+    stranger = Issued("another CA", ca=True)
+    with serve(Issued("server", stranger, names=HERE)) as url:
+        with pytest.raises(UnknownAuthority) as caught:
+            await ask(config(url))
+        says(caught, url, "signed by the CA CN=another CA", f"the CA file {tmp_path}/ca.crt", "CN=the cluster's CA")
+        says(caught, f"write this cluster's CA into {tmp_path}/ca.crt", SOURCE)
         assert not caught.value.sent
-        assert await ask(server=url, ca_file=str(files / "other.crt"), verify=False) == 200
+        assert await ask(config(url, verify=False)) == tls_kit.REPLY
 
 
-@pytest.mark.parametrize("name", ["other.example.com", "10.1.1.1"])
-async def test_a_certificate_for_another_host_is_told(ca, files, name):
-    with server(ca, name) as url:
-        with pytest.raises(TLSError, match=r"is for another (host|address)"):
-            await ask(server=url, ca_file=str(files / "ca.crt"))
-        if name[0] == "o":
-            assert await ask(server=url, ca_file=str(files / "ca.crt"), tls_server_name=name) == 200
+async def test_a_ca_given_as_data_is_named_by_its_field(ca, serve, config):
+    with serve(Issued("server", Issued("another CA", ca=True), names=HERE)) as url:
+        with pytest.raises(UnknownAuthority) as caught:
+            await ask(config(url, ca_file=None, ca_data=ca.pem))
+        says(
+            caught,
+            f"those of certificate-authority-data of {SOURCE} (CN=the cluster's CA)",
+            "set certificate-authority",
+        )
 
 
-async def test_an_expired_certificate_is_told(ca, files):
-    expired = {"not_after": datetime(2020, 1, 1, tzinfo=UTC)}
-    with server(ca, "127.0.0.1", **expired) as url, pytest.raises(TLSError, match="has expired"):
-        await ask(server=url, ca_file=str(files / "ca.crt"))
+async def test_without_a_ca_the_systems_are_trusted_and_named(ca, serve, config, tmp_path, monkeypatch):
+    with serve(Issued("server", ca, names=HERE)) as url:
+        (tmp_path / "empty").touch()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "empty"))
+        with pytest.raises(UnknownAuthority) as caught:
+            await ask(config(url, ca_file=None))
+        says(caught, f"the system's CAs ({tmp_path}/empty)", "set certificate-authority to this cluster's CA")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
+        assert await ask(config(url, ca_file=None)) == tls_kit.REPLY
 
 
-async def test_plain_http_on_a_tls_port_is_told():
-    async def handler(request):
-        return web.json_response({})
-
-    async with http_server(handler) as url:
-        with pytest.raises(TLSError, match="speaks plain HTTP on this port"):
-            await ask(server=url.replace("http:", "https:"))
+async def test_in_a_pod_an_unknown_ca_is_not_for_the_reader_to_add(serve, config):
+    with serve(Issued("server", Issued("another CA", ca=True), names=HERE)) as url:
+        with pytest.raises(UnknownAuthority) as caught:
+            await ask(config(url, source="in-cluster"))
+        says(caught, "does something else answer for the API server, or is the pod's service account of another")
 
 
-async def test_a_server_that_wants_a_certificate_of_ours_is_told(ca, files):
-    with server(ca, "127.0.0.1", client_ca=ca) as url:
-        trusted = {"server": url, "ca_file": str(files / "ca.crt")}
-        with pytest.raises(TransportError, match=r"CERTIFICATE_REQUIRED|broke"):
-            await ask(**trusted)
-        ours = {"client_certificate": str(files / "one.crt"), "client_key": str(files / "one.key")}
-        assert await ask(**trusted, **ours) == 200
+@pytest.mark.parametrize("bare", [False, True])
+async def test_a_namesake_of_the_ca_with_another_key_is_told(serve, config, bare):
+    """As when a cluster was made anew under the same name; without key identifiers only the signature tells."""
+    namesake = Issued("the cluster's CA", ca=True, bare=bare)
+    with serve(Issued("server", namesake, names=HERE, bare=bare)) as url:
+        with pytest.raises(UnknownAuthority) as caught:
+            await ask(config(url))
+        says(caught, "CN=the cluster's CA", "with another key: was the cluster made anew?")
 
 
-async def test_a_write_that_breaks_within_tls_is_not_taken_for_unsent(ca, files):
-    """After the handshake an error of TLS is one of the connection: the server may have read the request."""
-    asked = []
+async def test_an_intermediate_ca_that_is_not_sent_along_is_told(ca, serve, config):
+    middle = Issued("the middle CA", ca, ca=True)
+    issued = Issued("server", middle, names=HERE)
+    with serve(issued) as url:
+        with pytest.raises(UnknownAuthority) as caught:
+            await ask(config(url))
+        says(caught, "CN=the middle CA", "if it is an intermediate one, let the server send it along")
+        assert await ask(config(url, ca_file=None, ca_data=middle.pem)) == tls_kit.REPLY  # as for kubectl
+    with serve(issued, chain=[middle]) as url:
+        assert await ask(config(url)) == tls_kit.REPLY
 
-    async def handler(reader, writer):
-        asked.append(await reader.readuntil(b"{}"))
-        writer._transport._ssl_protocol._transport.write(b"this is no TLS record")
-        await asyncio.sleep(0.1)
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert("127.0.0.1").configure_cert(context)
-    write = Request(target=Target("create", "x"), method="POST", path="/x", lane=Lane.WRITE, body=b"{}")
-    async with raw_server(handler, context) as url:
-        config = ClusterConfig(server=url, ca_file=str(files / "ca.crt"))
-        async with make_transport(config) as transport:
-            with pytest.raises(TLSError) as caught:
-                await transport.request(write)
-    assert caught.value.sent
-    assert len(asked) == 1
+async def test_a_ca_without_key_identifiers_is_good_enough(serve, config):
+    """As those of many clusters are; Python's default context refuses them from 3.13 on."""
+    plain = Issued("kubernetes", ca=True, bare=True)
+    with serve(Issued("server", plain, names=HERE, bare=True)) as url:
+        assert await ask(config(url, ca_file=None, ca_data=plain.pem)) == tls_kit.REPLY
+
+
+async def test_a_self_signed_certificate_is_told(serve, config, tmp_path):
+    alone = Issued("alone", names=HERE)
+    with serve(alone) as url:
+        with pytest.raises(SelfSignedCertificate) as caught:
+            await ask(config(url))
+        says(caught, url, "(CN=alone) is self-signed", f"{tmp_path}/ca.crt")
+        assert await ask(config(url, ca_file=None, ca_data=alone.pem)) == tls_kit.REPLY
+
+
+async def test_an_expired_certificate_is_told_with_its_date(ca, serve, config):
+    with serve(Issued("server", ca, names=HERE, ends=-3 * DAY)) as url:
+        with pytest.raises(CertificateExpired) as caught:
+            await ask(config(url))
+        says(caught, url, f"CN=server) expired on {date(NOW - 3 * DAY)}, 3 days ago", "or have the certificate renewed")
+        assert re.search(r"this machine's clock says \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", str(caught.value))
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_told_with_its_date(ca, serve, config):
+    with serve(Issued("server", ca, names=HERE, begins=3 * DAY)) as url:
+        with pytest.raises(CertificateNotYetValid) as caught:
+            await ask(config(url))
+        says(caught, url, f"is valid only from {date(NOW + 3 * DAY)} on, in 2 days", "this machine's clock says")
+
+
+@pytest.mark.parametrize("given", ["ca_file", "ca_data"])
+async def test_a_ca_that_has_expired_is_told_with_its_file(serve, config, tmp_path, given):
+    old = Issued("the old CA", ca=True, ends=-DAY)
+    (tmp_path / "old.crt").write_bytes(old.pem)
+    value = {"ca_file": str(tmp_path / "old.crt"), "ca_data": old.pem}[given]
+    where = {"ca_file": f"the CA file {tmp_path}/old.crt", "ca_data": f"certificate-authority-data of {SOURCE}"}[given]
+    with serve(Issued("server", old, names=HERE)) as url:
+        with pytest.raises(CertificateExpired) as caught:
+            await ask(config(url, **{"ca_file": None, given: value}))
+        says(caught, f"the CA CN=the old CA in {where} expired on {date(NOW - DAY)}, 1 day ago")
+
+
+async def test_an_intermediate_ca_that_has_expired_is_told(ca, serve, config):
+    middle = Issued("the middle CA", ca, ca=True, ends=-DAY)
+    with serve(Issued("server", middle, names=HERE), chain=[middle]) as url:
+        with pytest.raises(CertificateExpired) as caught:
+            await ask(config(url))
+        says(caught, "a CA above the server's certificate (CN=server, issued by CN=the middle CA) has expired")
+
+
+@pytest.mark.parametrize("names", [("one.example", "two.example"), ("10.1.1.1", "kubernetes")])
+async def test_a_certificate_for_other_hosts_is_told_with_their_names(ca, serve, config, names):
+    with serve(Issued("server", ca, names=names)) as url:
+        with pytest.raises(HostnameMismatch) as caught:
+            await ask(config(url))
+        says(caught, url, "not for 127.0.0.1; it is for ", *names, "tls-server-name", SOURCE)
+        assert await ask(config(url, tls_server_name=names[1])) == tls_kit.REPLY
+        with pytest.raises(HostnameMismatch, match=r"not for three\.example"):
+            await ask(config(url, tls_server_name="three.example"))
+
+
+async def test_of_many_names_some_are_told(ca, serve, config):
+    with serve(Issued("server", ca, names=[f"n{number}.example" for number in range(20)])) as url:
+        with pytest.raises(HostnameMismatch) as caught:
+            await ask(config(url))
+        says(caught, "n6.example, n7.example and 12 more")
+
+
+async def test_a_certificate_that_is_not_for_servers_is_told(ca, serve, config):
+    with serve(Issued("server", ca, names=HERE, usage=Usage.CLIENT_AUTH)) as url:
+        with pytest.raises(BadServerCertificate) as caught:
+            await ask(config(url))
+        says(caught, url, "(CN=server, issued by CN=the cluster's CA) is not acceptable: ", "purpose")
+
+
+async def nobody(_):
+    raise ConnectionRefusedError(111, "Connection refused")
+
+
+async def never(_):
+    await asyncio.Event().wait()
+
+
+async def nonsense(_):
+    return b"this is no certificate"
+
+
+@pytest.mark.parametrize("peer", [nobody, never, nonsense])
+@pytest.mark.parametrize(
+    "kind, said, odd",
+    [
+        (UnknownAuthority, "signed by a CA that is not among", {"issuer": Issued("x", ca=True)}),
+        (CertificateExpired, "has expired; this machine's clock", {"ends": -DAY}),
+        (CertificateNotYetValid, "is not valid yet; this machine's clock", {"begins": DAY}),
+        (HostnameMismatch, "not for 127.0.0.1; it is for others", {"names": ("x.example",)}),
+        (BadServerCertificate, "is not acceptable: ", {"usage": Usage.CLIENT_AUTH}),
+    ],
+)
+async def test_where_the_certificate_can_not_be_had_openssl_is_quoted(
+    ca, serve, config, monkeypatch, kind, said, odd, peer
+):
+    monkeypatch.setattr("asyncctl.client.tls_errors.PATIENCE", 0.01)
+    with serve(Issued("server", **{"issuer": ca, "names": HERE} | odd)) as url:
+        with pytest.raises(kind) as caught:
+            await ask(config(url), peer=peer)
+        says(caught, url, said)
+
+
+@pytest.mark.parametrize("reply", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
+async def test_a_port_without_tls_is_told(config, reply):
+    with serving(tls_kit.says(reply)) as url:
+        with pytest.raises(PlainHTTP) as caught:
+            await ask(config(url))
+        says(caught, url, "does not speak TLS on this port", "http:// in its address", SOURCE)
 
 
 @pytest.mark.parametrize(
-    "config, said",
+    "reply, wanted",
     [
-        ({"ca_file": "absent"}, "the CA file .*absent can't be used"),
-        ({"ca_file": "bad"}, "the CA file .*bad can't be used"),
-        ({"client_certificate": "one.crt"}, "one.crt has no key; set client-key"),
-        ({"client_certificate": "one.crt", "client_key": "two.key"}, "can't be used together: .*MISMATCH"),
-        ({"client_certificate": "bad", "client_key": "one.key"}, "can't be used together"),
-        ({"client_certificate": "one.crt", "client_key": "absent"}, "can't be used together"),
+        (b"Client sent an HTTP request to an HTTPS server.\n", True),
+        (b"<title>400 The plain HTTP request was sent to HTTPS port</title>", True),
+        (b"\x15\x03\x01\x00\x02\x02\x46", True),
+        (b"{}", False),
+        (b"", False),
     ],
 )
-def test_a_file_that_can_not_be_used_is_named(files, config, said):
-    config = {key: str(files / name) for key, name in config.items()}
-    with pytest.raises(TLSError, match=said):
-        make_context(ClusterConfig(server="https://x", **config))
+async def test_a_port_with_tls_is_told_from_its_reply_to_plain_http(config, reply, wanted):
+    told = explain_reply(config("http://host:6443"), reply)
+    assert (told is not None) is wanted
+    if told is not None:
+        assert isinstance(told, TLSRequired)
+        assert str(told) == (
+            f"http://host:6443: the server answers only to TLS on this port; use https://host:6443 ({SOURCE})"
+        )
+    assert explain_reply(config("https://host:6443"), reply) is None
 
 
-def test_plain_http_needs_no_context():
-    assert make_context(ClusterConfig(server="http://x", ca_file="absent")) is None
+@pytest.mark.parametrize("break_off", [tls_kit.closes, tls_kit.resets, lambda _: None])
+async def test_an_end_in_the_handshake_is_told(config, break_off):
+    with serving(break_off) as url:
+        with pytest.raises(HandshakeInterrupted) as caught:
+            await ask(config(url))
+        says(caught, url, "in the middle of the TLS handshake", "is this the right port")
+
+
+async def test_an_end_halfway_through_the_handshake_is_told(ca, tmp_path, config):
+    context = server_context(tmp_path, Issued("server", ca, names=HERE))
+    with serving(tls_kit.stops_halfway(context)) as url, pytest.raises(HandshakeInterrupted):
+        await ask(config(url))
+
+
+async def test_an_end_after_the_handshake_is_none_of_tls(ca, tmp_path, config):
+    context = server_context(tmp_path, Issued("server", ca, names=HERE))
+
+    def leaves(connection):
+        with context.wrap_socket(connection.dup(), server_side=True) as secured:
+            secured.recv(10_000)
+
+    with serving(leaves) as url, pytest.raises(tls_kit.Failed):
+        await ask(config(url))
+
+
+async def test_a_refused_connection_is_none_of_tls(config):
+    with serving(tls_kit.closes) as url:
+        pass
+    with pytest.raises(tls_kit.Failed):
+        await ask(config(url))
+
+
+async def test_a_handshake_that_does_not_go_on_is_told(config):
+    with serving(tls_kit.drain) as url:
+        with pytest.raises(HandshakeTimeout) as caught:
+            await ask(config(url), patience=0.05)
+        says(caught, url, "did not go on with the TLS handshake", "is it overloaded")
+
+
+async def test_a_time_out_of_the_caller_s_own_is_one_of_the_handshake(config):
+    told = await explain(config("https://x"), TimeoutError(), never, handshake=True)
+    assert isinstance(told, HandshakeTimeout)
+    assert await explain(config("https://x"), TimeoutError(), never) is None
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
+async def test_a_server_that_demands_a_certificate_is_told(ca, serve, config, tmp_path, version):
+    with serve(Issued("server", ca, names=HERE), client_ca=ca, version=version) as url:
+        with pytest.raises(ClientCertificateRefused if version is TLS_1_3 else ProtocolMismatch) as caught:
+            await ask(config(url), sent=True)
+        says(caught, url, "demands a client certificate", "set client-certificate", SOURCE)
+        assert caught.value.sent
+        ours = Issued("me", ca).write(tmp_path, "me")
+        assert await ask(config(url, **ours)) == tls_kit.REPLY
+
+
+@pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["1.2", "1.3"])
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"issuer": Issued("my CA", ca=True)}, "does not know the CA that signed it"),
+        ({"ends": -DAY}, "says that it has expired"),
+        ({"usage": Usage.SERVER_AUTH}, "can't use one of this kind; was it made for clients"),
+    ],
+)
+async def test_a_certificate_that_the_server_refuses_is_told_with_its_file(
+    ca, serve, config, tmp_path, version, odd, said
+):
+    """With TLS 1.3 that comes after the handshake, on the first read."""
+    mine = Issued("me", **{"issuer": ca} | odd)
+    ours = mine.write(tmp_path, "me")
+    until = date(mine.certificate.not_valid_after_utc)
+    issuer = odd["issuer"].certificate.subject.rfc4514_string() if "issuer" in odd else "CN=the cluster's CA"
+    with serve(Issued("server", ca, names=HERE), client_ca=ca, version=version) as url:
+        with pytest.raises(ClientCertificateRefused) as caught:
+            await ask(config(url, **ours))
+        says(caught, url, f"refuses the client certificate file {tmp_path}/me.crt", said)
+        says(caught, f"(CN=me, issued by {issuer}, valid until {until})", "use one that this cluster has issued")
+
+
+async def test_a_plugin_s_certificate_that_the_server_refuses_is_told(ca, serve, config):
+    mine = Issued("me", Issued("my CA", ca=True))
+    with serve(Issued("server", ca, names=HERE), client_ca=ca) as url:
+        with pytest.raises(ClientCertificateRefused) as caught:
+            await ask(config(url), certificate=ClientCertificate(mine.pem, mine.key_pem()))
+        says(caught, "refuses the client certificate of the exec plugin (CN=me, issued by CN=my CA")
+
+
+async def test_a_server_with_old_tls_alone_is_told(ca, tmp_path, config):
+    context = server_context(tmp_path, Issued("server", ca, names=HERE))
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with serving(answers(context)) as url:
+        with pytest.raises(ProtocolMismatch) as caught:
+            await ask(config(url))
+        says(caught, url, "share no version of TLS: we speak 1.2 and 1.3")
+
+
+async def test_a_server_with_other_ciphers_is_told(ca, tmp_path, config):
+    key = rsa.generate_private_key(65537, 2048)
+    context = server_context(tmp_path, Issued("server", ca, names=HERE, key=key), version=TLS_1_2)
+    context.set_ciphers("AECDH-AES128-SHA:@SECLEVEL=0")  # nobody's certificate, which no client of today accepts
+    with serving(answers(context)) as url:
+        with pytest.raises(ProtocolMismatch) as caught:
+            await ask(config(url))
+        says(caught, url, "share no cipher suite for TLS 1.2 or 1.3")
+
+
+async def test_a_server_that_knows_no_such_name_is_told(ca, tmp_path, config):
+    context = server_context(tmp_path, Issued("server", ca, names=HERE))
+    context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+    with serving(answers(context)) as url:
+        with pytest.raises(HostnameMismatch) as caught:
+            await ask(config(url, tls_server_name="x.example"))
+        says(caught, url, "has no certificate for x.example", "or set tls-server-name")
+
+
+async def test_a_server_that_fails_in_the_handshake_is_told(ca, tmp_path, config):
+    context = server_context(tmp_path, Issued("server", ca, names=HERE))
+    context.sni_callback = lambda *_: ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+    with serving(answers(context)) as url:
+        with pytest.raises(TLSError) as caught:
+            await ask(config(url, tls_server_name="x.example"))
+        says(caught, url, "TLS has failed: ", "INTERNAL_ERROR; what does the server's log say?")
+        assert type(caught.value) is TLSError
+
+
+async def test_the_trouble_is_found_among_many_causes(config):
+    refused = ssl.SSLError(1, "[SSL] tlsv13 alert certificate required (_ssl.c:1)")
+    outer = RuntimeError("a library's own")
+    outer.__cause__ = ExceptionGroup("addresses", [OSError("no route"), ConnectionResetError(104, "reset"), refused])
+    assert isinstance(await explain(config("https://x"), outer, never, handshake=True), ClientCertificateRefused)
+    said = HandshakeTimeout("said already")
+    outer.__cause__.__context__ = said
+    assert await explain(config("https://x"), outer, never) is said
+    refused.__context__ = outer  # a circle
+    assert await explain(config("https://x"), outer, never) is said
+
+
+WORDS = strategies.sampled_from("tlsv1 alert handshake failure certificate version (_ssl.c:1) SSL/TLS".split())  # noqa: SIM905
+
+
+@given(
+    text=strategies.one_of(strategies.text(), strategies.lists(WORDS).map(" ".join)),
+    reason=strategies.one_of(strategies.none(), strategies.lists(WORDS).map("_".join)),
+    code=strategies.integers(0, 100),
+    kind=strategies.sampled_from([ssl.SSLError, ssl.SSLCertVerificationError, ssl.SSLEOFError]),
+    peer=strategies.binary(),
+)
+def test_whatever_ssl_says_an_error_of_ours_comes_of_it(text, reason, code, kind, peer):
+    async def other(_=None):
+        return peer
+
+    error = kind(1, text)
+    error.reason, error.verify_code = reason, code
+    told = asyncio.run(explain(ClusterConfig(server="https://host"), error, other))
+    assert isinstance(told, TLSError)
+    assert str(told).startswith("https://host: ")
