@@ -25,7 +25,7 @@ from yarl import URL
 
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.connector import Connector
-from asyncctl.client.credentials import Credentials
+from asyncctl.client.credentials import Credentials, Identity
 from asyncctl.client.errors import (
     Fenced,
     KubernetesError,
@@ -143,7 +143,7 @@ class Transport:
         self._timeout = timeout
         self._tries = tries
         self._limits = {lane: TokenBucket(qps, burst, clock=clock) for lane in (Lane.READ, Lane.WRITE)}
-        self._credentials = Credentials(config, clock)
+        self._credentials = Credentials(config, clock, logger)
         self._sessions: dict[Lane, aiohttp.ClientSession] = {}
         self._sealed: str | None = None
         self._warned: set[str] = set()
@@ -169,6 +169,7 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
+            await self._credentials.aclose()
             await asyncio.gather(*(_close(session) for session in self._sessions.values()))
 
     def seal(self, reason: str) -> None:
@@ -181,6 +182,7 @@ class Transport:
         Raises:
             StatusError: The server answered with an error.
             TransportError: There was no answer.
+            CredentialsError: There is nothing to ask as now.
             Fenced: It is a write, and this process may not write.
         """
         bucket = self._limits.get(request.lane)
@@ -189,12 +191,13 @@ class Transport:
         refreshed = False
         attempt = 1
         while True:
+            identity = await self._credentials.current()
             try:
-                return await self._try(request)
+                return await self._try(request, identity)
             except (StatusError, TransportError) as error:
                 if isinstance(error, Unauthorized) and not refreshed:
                     refreshed = True
-                    if await self._credentials.refresh():
+                    if await self._credentials.refresh(identity):
                         self._metrics.retried(401, request.method)
                         continue
                 delay = self._retry_delay(request, error, attempt)
@@ -217,7 +220,7 @@ class Transport:
             return None
         return _RETRY.delay(attempt, self._random) if asked is None else jittered(asked, 0.25, self._random)
 
-    async def _try(self, request: Request) -> Reply:
+    async def _try(self, request: Request, identity: Identity) -> Reply:
         started = time.perf_counter()
         code: int | str = "<error>"
         payload: _FencedBody | None = None
@@ -227,7 +230,7 @@ class Transport:
                 if request.lane is Lane.WRITE:
                     payload = _FencedBody(request.body or b"", request.content_type, self._may_write)
                     validity = _Validity(self._may_write, deadline)
-                async with self._send(request, request.body if payload is None else payload) as response:
+                async with self._send(request, request.body if payload is None else payload, identity) as response:
                     body = await response.read()
             code = response.status
         except Fenced:
@@ -256,12 +259,13 @@ class Transport:
         """Open a watch: yields its chunks as they come. Idle for longer than `WATCH_IDLE` is a `TransportError`."""
         started = time.perf_counter()
         code: int | str = "<error>"
+        identity = await self._credentials.current()
         try:
-            async with asyncio.timeout(self._timeout) as deadline, self._send(request, None) as response:
+            async with asyncio.timeout(self._timeout) as deadline, self._send(request, None, identity) as response:
                 code = response.status
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
                 if response.status == 401:
-                    await self._credentials.refresh()
+                    await self._credentials.refresh(identity)
                 if response.status >= 300:
                     raise error_from_reply(request.target, response.status, await response.read(), response.headers)
                 self._note_warnings(response.headers, request.target)
@@ -274,11 +278,10 @@ class Transport:
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
 
     @asynccontextmanager
-    async def _send(self, request: Request, body: bytes | Payload | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = CIMultiDict({"Accept": "application/json"})
-        authorization = await self._credentials.current()
-        if authorization is not None:
-            headers["Authorization"] = authorization
+    async def _send(
+        self, request: Request, body: bytes | Payload | None, identity: Identity
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = CIMultiDict((("Accept", "application/json"), *identity.headers))
         if request.audit_id is not None:
             headers["Audit-ID"] = request.audit_id
         if body is not None:
