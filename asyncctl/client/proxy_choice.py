@@ -131,9 +131,11 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     if not text.rpartition("/")[2].isdecimal() or "/" not in text:
         return None
     try:
-        return ipaddress.ip_network(text, strict=False)
+        found = ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    return ipaddress.ip_network((mapped, found.prefixlen - 96), strict=False) if mapped is not None else found
 
 
 def _split_port(rule: str) -> tuple[str, str]:
