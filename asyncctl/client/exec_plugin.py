@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -117,8 +117,9 @@ async def run(plugin: ExecPlugin, now: datetime, *, deadline: float = DEADLINE) 
     except ValueError as error:
         raise CredentialsError(f"the exec plugin {plugin.command} {error}{said}") from error
     if found.expires is not None and found.expires <= now:
+        end = found.expires.astimezone(UTC)
         raise CredentialsError(
-            f"the exec plugin {plugin.command} gave a credential that ended at {found.expires:%Y-%m-%dT%H:%M:%SZ}; "
+            f"the exec plugin {plugin.command} gave a credential that ended at {end:%Y-%m-%dT%H:%M:%SZ}; "
             "is its cache stale, or the clock of this machine wrong?"
         )
     return found
