@@ -99,7 +99,7 @@ class Credentials:
         if self._fetch is None or (held is not None and not self._due(held)):
             return self._identity
         if self._error is None or self._clock.monotonic() >= self._not_before:
-            attempt = self._attempt(None)
+            attempt = self._attempt()
             if held is None or not self._valid(held) or held.read_again_at is not None:
                 await _end(attempt)
         if self._held is None or not self._valid(self._held):
@@ -122,7 +122,7 @@ class Credentials:
         if self._task is None and self._clock.monotonic() < self._not_before:
             return used is None and self._helped
         before = self._identity
-        await _end(self._attempt(self._held.authorization if self._held is not None else None))
+        await _end(self._attempt(refused=True))
         return self._identity != before
 
     async def aclose(self) -> None:
@@ -132,15 +132,15 @@ class Credentials:
             task.cancel()
             await asyncio.wait([task])
 
-    def _attempt(self, refused: str | None) -> asyncio.Task[None]:
+    def _attempt(self, *, refused: bool = False) -> asyncio.Task[None]:
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._renew(refused), name="credentials")
+            self._task = asyncio.get_running_loop().create_task(self._renew(refused=refused), name="credentials")
         return self._task
 
-    async def _renew(self, refused: str | None) -> None:
+    async def _renew(self, *, refused: bool) -> None:
         assert self._fetch is not None
         try:
-            self._held = await self._fetch(refused)
+            self._held = await self._fetch(self._held.authorization if refused and self._held is not None else None)
         except CredentialsError as error:
             self._error = error
             self._tell(error)
@@ -150,7 +150,7 @@ class Credentials:
             self._helped = self._identity != before
         finally:
             self._task = None
-            if self._dear:
+            if self._dear and (refused or self._error is not None):
                 self._not_before = self._clock.monotonic() + _PAUSE
 
     def _tell(self, error: CredentialsError) -> None:
