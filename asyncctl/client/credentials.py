@@ -201,7 +201,10 @@ class Credentials:
             if token == stale or not oidc.usable(token, now):
                 token = await oidc.refresh(provider, now, self._logger, stale=stale)
             expires = expires_at(token)
-            return _Held(f"Bearer {token}", None, self._early(expires), expires)
+            due = oidc.renew_at(token)
+            if due is None or expires is None or due <= now:  # a very short life
+                due = self._early(expires)
+            return _Held(f"Bearer {token}", None, due, expires)
 
         return fetch
 

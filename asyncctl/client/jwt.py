@@ -23,7 +23,16 @@ def claims(token: str) -> JsonObject | None:
 
 def expires_at(token: str) -> datetime | None:
     """When `token` ends to be valid, in UTC; None when it does not tell."""
-    moment = (claims(token) or {}).get("exp")
+    return _moment(token, "exp")
+
+
+def issued_at(token: str) -> datetime | None:
+    """When `token` was made, in UTC; None when it does not tell."""
+    return _moment(token, "iat")
+
+
+def _moment(token: str, claim: str) -> datetime | None:
+    moment = (claims(token) or {}).get(claim)
     if not isinstance(moment, int | float) or isinstance(moment, bool):
         return None
     try:

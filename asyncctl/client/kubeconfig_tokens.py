@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from asyncctl.client.errors import ConfigError
-from asyncctl.client.kubeconfig import Loader, parse, read
+from asyncctl.client.kubeconfig import Loader, parse
 
 _PATIENCE = 20  # looks at a lock that is taken
 _LOOK = 0.05  # seconds between two
@@ -27,14 +27,12 @@ _LOOK = 0.05  # seconds between two
 def read_tokens(file: Path, user: str) -> tuple[str, str] | None:
     """The id-token and refresh-token of `user` as the file has them now; None when it has no such thing."""
     try:
-        found = read([file])
-    except ConfigError:
+        provider = _provider(parse(file, file.read_bytes()), user)
+    except (ConfigError, OSError):
         return None
-    entry = found.users.get(user) if found is not None else None
-    provider = entry.content.auth_provider if entry is not None else None
-    if provider is None or provider.config is None:
+    if not isinstance(provider, dict):
         return None
-    return provider.config.get("id-token") or "", provider.config.get("refresh-token") or ""
+    return str(provider.get("id-token") or ""), str(provider.get("refresh-token") or "")
 
 
 def write_tokens(file: Path, user: str, id_token: str, refresh_token: str) -> str | None:
@@ -101,14 +99,25 @@ def _changed(file: Path, raw: bytes, user: str, values: dict[str, str]) -> bytes
         if provider.get(key, "") == value:
             continue
         provider[key] = value
-        raw = mark + _with(raw.decode("utf-8-sig"), user, key, value).encode()
-    if parse(file, raw) != wanted:
+        try:
+            raw = mark + _with(raw.decode("utf-8-sig"), user, key, value).encode()
+        except yaml.YAMLError:  # the first change has taken an anchor away
+            break
+    if _parsed(file, raw) != wanted:
         raise ConfigError(f"{file}: the tokens of user {user!r} stand where they can't be changed alone")
     return raw
 
 
+def _parsed(file: Path, raw: bytes) -> dict[object, object] | None:
+    try:
+        return parse(file, raw)
+    except ConfigError:
+        return None
+
+
 def _provider(content: dict[Any, Any], user: str) -> object:
-    for item in content.get("users") or ():
+    users = content.get("users")
+    for item in users if isinstance(users, list) else ():
         if isinstance(item, dict) and item.get("name") == user:
             try:
                 return item["user"]["auth-provider"]["config"]

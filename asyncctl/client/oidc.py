@@ -8,6 +8,7 @@ no CA is given, has no deadline, and expects each provider to rotate.
 """
 
 import asyncio
+import base64
 import ssl
 import threading
 from collections.abc import AsyncIterator
@@ -22,11 +23,11 @@ import anyio.to_thread
 import orjson
 
 from asyncctl.client.errors import ConfigError, CredentialsError
-from asyncctl.client.jwt import expires_at
+from asyncctl.client.jwt import expires_at, issued_at
 from asyncctl.client.proxy_choice import ProxyEnvironment
 from asyncctl.observe.logs import Logger
 
-EARLY = timedelta(minutes=1)  # before its end, an id-token is refreshed
+EARLY = timedelta(minutes=1)
 DEADLINE = 30.0  # seconds for a refresh, all its requests together
 _TURN = 0.05  # seconds between two looks whether another event loop has done it
 _LARGEST = 2**20  # bytes of an answer
@@ -34,12 +35,17 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
 
 
 class OidcTokens:
-    """The tokens as they are now; the one part of a configuration that changes. Whoever changes it holds `lock`."""
+    """The tokens as they are now; the one part of a configuration that changes. Whoever changes it holds `lock`.
+
+    `written` are both as the file had them when it was last looked at: only what is not that is news from others.
+    """
 
     def __init__(self, *, id_token: str, refresh_token: str) -> None:
         self.lock = threading.Lock()
         self.id_token = id_token
         self.refresh_token = refresh_token
+        self.written = (id_token, refresh_token)
+        self.told = False
 
     def __repr__(self) -> str:
         return "OidcTokens(...)"
@@ -61,10 +67,18 @@ class Oidc:
     tokens: OidcTokens
 
 
+def renew_at(token: str) -> datetime | None:
+    """When to refresh an id-token: a minute before its end, or a fifth of a short life; None when it tells no end."""
+    end, issued = expires_at(token), issued_at(token)
+    if end is None:
+        return None
+    return end - (EARLY if issued is None or issued >= end else min(EARLY, (end - issued) / 5))
+
+
 def usable(token: str, now: datetime) -> bool:
-    """Whether an id-token is valid for more than a minute yet."""
-    end = expires_at(token)
-    return end is not None and now < end - EARLY
+    """Whether an id-token need not be refreshed yet."""
+    moment = renew_at(token)
+    return moment is not None and now < moment
 
 
 async def refresh(oidc: Oidc, now: datetime, logger: Logger, *, stale: str | None = None) -> str:
@@ -106,8 +120,8 @@ async def _refresh(oidc: Oidc, now: datetime, logger: Logger, stale: str | None)
     if tokens.id_token != stale and usable(tokens.id_token, now):
         return tokens.id_token  # another event loop has done it
     written = await anyio.to_thread.run_sync(read_tokens, oidc.file, oidc.user)
-    if written is not None and written != (tokens.id_token, tokens.refresh_token):
-        tokens.id_token, tokens.refresh_token = written  # another process has done it, or somebody has logged in
+    if written is not None and written != tokens.written:  # another process has done it, or somebody has logged in
+        tokens.id_token, tokens.refresh_token = tokens.written = written
         if tokens.id_token != stale and usable(tokens.id_token, now):
             return tokens.id_token
     if not tokens.refresh_token:
@@ -121,14 +135,17 @@ async def _refresh(oidc: Oidc, now: datetime, logger: Logger, stale: str | None)
             f"{oidc.issuer}: the answer to a refresh has no id_token; log in again with the scope openid, or use an "
             "exec plugin"
         )
-    if not usable(id_token, now - EARLY):
+    end = expires_at(id_token)
+    if end is None or end <= now:
         raise CredentialsError(
             f"{oidc.issuer}: the new id-token has ended already; is the clock of this machine right?"
         )
-    rotated = refresh_token != tokens.refresh_token
     tokens.id_token, tokens.refresh_token = id_token, refresh_token
     problem = await anyio.to_thread.run_sync(write_tokens, oidc.file, oidc.user, id_token, refresh_token)
-    if problem is not None and rotated:
+    if problem is None:
+        tokens.written = (id_token, refresh_token)
+    elif refresh_token != tokens.written[1] and not tokens.told:
+        tokens.told = True
         logger.warning(
             "the new refresh-token could not be written to the kubeconfig; kubectl may have to log in again",
             file=str(oidc.file), user=oidc.user, cause=problem,
@@ -154,7 +171,8 @@ async def _ask(oidc: Oidc) -> dict[str, object]:
         form = {"grant_type": "refresh_token", "refresh_token": oidc.tokens.refresh_token}
         in_body = form | {"client_id": oidc.client_id}
         if oidc.client_secret:  # RFC 6749, 2.3.1: a header, with both parts in form encoding; some know the body only
-            login = aiohttp.BasicAuth(quote_plus(oidc.client_id), quote_plus(oidc.client_secret))
+            pair = f"{quote_plus(oidc.client_id)}:{quote_plus(oidc.client_secret)}".encode()
+            login = {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
             status, found = await _send(session, oidc, "POST", endpoint, form, login)
             in_body["client_secret"] = oidc.client_secret
             if 400 <= status < 500 and found.get("error") != "invalid_grant":
@@ -174,7 +192,7 @@ async def _send(
     method: str,
     url: str,
     form: dict[str, str] | None = None,
-    login: aiohttp.BasicAuth | None = None,
+    login: dict[str, str] | None = None,
 ) -> tuple[int, dict[str, object]]:
     """The answer's code, and its JSON object; none of it when it is something else."""
     try:
@@ -185,7 +203,7 @@ async def _send(
         raise CredentialsError(f"{oidc.issuer}: HTTPS_PROXY is a socks5 proxy, which can't be used here; set NO_PROXY")
     follow = method == "GET"  # never with a secret
     async with session.request(
-        method, url, data=form, auth=login, proxy=proxy, allow_redirects=follow, max_redirects=5
+        method, url, data=form, headers=login, proxy=proxy, allow_redirects=follow, max_redirects=5
     ) as response:
         body = bytearray()
         async for chunk in response.content.iter_chunked(65536):
