@@ -87,6 +87,7 @@ class Credentials:
         """Why the last attempt has failed, if it has."""
         self._told: str | None = None
         self._helped = False
+        self._closed = False
         self._not_before = float("-inf")
 
     async def current(self) -> Identity:
@@ -98,7 +99,7 @@ class Credentials:
         held = self._held
         if self._fetch is None or (held is not None and not self._due(held)):
             return self._identity
-        if self._error is None or self._clock.monotonic() >= self._not_before:
+        if not self._closed and (self._error is None or self._clock.monotonic() >= self._not_before):
             attempt = self._attempt()
             if held is None or not self._valid(held) or held.read_again_at is not None:
                 await _end(attempt)
@@ -115,7 +116,7 @@ class Credentials:
         Returns:
             True when one more try makes sense, because the request would show something else.
         """
-        if self._fetch is None:
+        if self._fetch is None or self._closed:
             return False
         if used is not None and used != self._identity:
             return True
@@ -126,7 +127,8 @@ class Credentials:
         return self._identity != before
 
     async def aclose(self) -> None:
-        """End an attempt that is under way; a plugin is killed."""
+        """End an attempt that is under way, and begin no other; a plugin is killed."""
+        self._closed = True
         task = self._task
         if task is not None:
             task.cancel()
@@ -187,7 +189,7 @@ class Credentials:
 
     def _plugin(self, plugin: ExecPlugin) -> _Fetch:
         async def fetch(_: str | None) -> _Held:
-            found = await exec_plugin.run(plugin, self._clock.now(), deadline=self._plugin_deadline)
+            found = await exec_plugin.run(plugin, self._clock, deadline=self._plugin_deadline)
             authorization = f"Bearer {found.token}" if found.token is not None else None
             return _Held(authorization, found.certificate, self._early(found.expires), found.expires)
 

@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ import msgspec
 import orjson
 
 from asyncctl.client.errors import CredentialsError
+from asyncctl.clock import Clock
 
 API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 DEADLINE = 60.0  # seconds; a plugin that asks a cloud takes 1 to 5
@@ -94,18 +94,18 @@ class _Status(msgspec.Struct):
     expiration_timestamp: datetime | None = msgspec.field(default=None, name="expirationTimestamp")
 
 
-async def run(plugin: ExecPlugin, now: datetime, *, deadline: float = DEADLINE) -> PluginCredential:
+async def run(plugin: ExecPlugin, clock: Clock, *, deadline: float = DEADLINE) -> PluginCredential:
     """Run `plugin` once. Cancelled, it returns when the command and its children are gone.
 
     Args:
         plugin: What to run.
-        now: The wall's time, by which what it gives must still be valid.
+        clock: Tells the time, also to the thread that attends to the command.
         deadline: Seconds after which it is killed.
 
     Raises:
         CredentialsError: It can't be started, fails, hangs, or prints no credential; the text names the command.
     """
-    ended = await _in_thread(plugin, deadline)
+    ended = await _in_thread(plugin, clock, deadline)
     said = _said(ended.stderr)
     if ended.trouble is not None:
         raise CredentialsError(f"the exec plugin {plugin.command} {ended.trouble}{said}")
@@ -116,7 +116,7 @@ async def run(plugin: ExecPlugin, now: datetime, *, deadline: float = DEADLINE) 
         found = _read(plugin, ended.stdout)
     except ValueError as error:
         raise CredentialsError(f"the exec plugin {plugin.command} {error}{said}") from error
-    if found.expires is not None and found.expires <= now:
+    if found.expires is not None and found.expires <= clock.now():
         end = found.expires.astimezone(UTC)
         raise CredentialsError(
             f"the exec plugin {plugin.command} gave a credential that ended at {end:%Y-%m-%dT%H:%M:%SZ}; "
@@ -125,10 +125,11 @@ async def run(plugin: ExecPlugin, now: datetime, *, deadline: float = DEADLINE) 
     return found
 
 
-async def _in_thread(plugin: ExecPlugin, deadline: float) -> _Ended:
+async def _in_thread(plugin: ExecPlugin, clock: Clock, deadline: float) -> _Ended:
     asked, heard = socket.socketpair()  # its thread alone touches the process, until our end is closed
     work = asyncio.create_task(
-        anyio.to_thread.run_sync(partial(_execute, plugin, deadline, heard)), name=f"exec plugin {plugin.command}"
+        anyio.to_thread.run_sync(partial(_execute, plugin, clock, deadline, heard)),
+        name=f"exec plugin {plugin.command}",
     )
     work.add_done_callback(lambda done: done.cancelled() or done.exception())  # else nobody may hear of it
     try:
@@ -141,13 +142,13 @@ async def _in_thread(plugin: ExecPlugin, deadline: float) -> _Ended:
         asked.close()
 
 
-def _execute(plugin: ExecPlugin, deadline: float, heard: socket.socket) -> _Ended:
+def _execute(plugin: ExecPlugin, clock: Clock, deadline: float, heard: socket.socket) -> _Ended:
     with heard:
-        return _run(plugin, deadline, heard)
+        return _run(plugin, clock, deadline, heard)
 
 
-def _run(plugin: ExecPlugin, deadline: float, heard: socket.socket) -> _Ended:
-    end = time.monotonic() + deadline
+def _run(plugin: ExecPlugin, clock: Clock, deadline: float, heard: socket.socket) -> _Ended:
+    end = clock.monotonic() + deadline
     if select.select([heard], [], [], 0)[0]:  # cancelled before a thread was free
         return _UNWANTED
     command = shutil.which(plugin.command, path=plugin.search_path)
@@ -171,14 +172,16 @@ def _run(plugin: ExecPlugin, deadline: float, heard: socket.socket) -> _Ended:
         raise CredentialsError(f"the exec plugin {plugin.command} can't be started: {reason}") from error
     with process:
         try:
-            return _attend(process, end, deadline, heard)
+            return _attend(process, clock, end, deadline, heard)
         finally:
             if process.returncode is None:  # not waited for yet, so the number is still its own
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _attend(process: "subprocess.Popen[bytes]", end: float, deadline: float, heard: socket.socket) -> _Ended:
+def _attend(
+    process: "subprocess.Popen[bytes]", clock: Clock, end: float, deadline: float, heard: socket.socket
+) -> _Ended:
     """Read what the process prints until it has ended."""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -190,7 +193,7 @@ def _attend(process: "subprocess.Popen[bytes]", end: float, deadline: float, hea
             selector.register(stream, selectors.EVENT_READ)
         while True:
             ended = process.poll() is not None  # before the pipes are read: all that it wrote is in them by then
-            left = end - time.monotonic()
+            left = end - clock.monotonic()
             ready = [key.fileobj for key, _ in selector.select(0 if ended else max(0.0, min(left, _LOOK)))]
             if heard in ready:
                 return _UNWANTED

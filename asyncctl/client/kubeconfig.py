@@ -195,7 +195,7 @@ def _told(error: Exception) -> str:
     text, _, place = str(error).partition(" - at ")
     text = text.replace("`", "").replace(" | null", "").replace("str", "a text").replace("object", "a mapping")
     text = text.replace("array", "a list").replace("bool", "true or false")
-    key = place.strip("`").removeprefix("$").removeprefix(".")
+    key = place.replace("`", "").removesuffix(" in $").removeprefix("$").removeprefix(".")
     return f"{key!r}: {text[:1].lower()}{text[1:]}" if key else f"{text[:1].lower()}{text[1:]}"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -22,7 +23,7 @@ from asyncctl.client.exec_plugin import API_VERSIONS, ExecPlugin, cleaned
 from asyncctl.client.jwt import expires_at
 from asyncctl.client.kubeconfig import Cluster, Context, Entry, Exec, Kubeconfig, User
 from asyncctl.client.oidc import Oidc, OidcTokens
-from asyncctl.client.proxy_choice import ProxyEnvironment, choose_proxy
+from asyncctl.client.proxy_choice import ProxyEnvironment, choose_proxy, redacted
 
 _EXTENSION = "client.authentication.k8s.io/exec"
 _REPLACED = {  # auth-providers that kubectl 1.26 dropped
@@ -76,13 +77,7 @@ class _Resolver:
 
     def config(self, source: str) -> ClusterConfig:
         cluster, user = self._cluster, self._user
-        server = (cluster.content.server or "").rstrip("/")
-        if not server:
-            raise cluster.wrong("'server' is missing")
-        if not is_address(server):
-            raise cluster.wrong(
-                f"'server': {server!r} is no address of a server; it should look like https://host:6443"
-            )
+        server = _server(cluster)
         ca_file, ca_data = _file_or_data(cluster, "certificate-authority")
         verify = not cluster.content.insecure_skip_tls_verify
         if not verify and (ca_file or ca_data):
@@ -321,6 +316,22 @@ class _Resolver:
                 f"{self._user.file}: user {self._user.name!r} has long-lived credentials in the file "
                 f"({', '.join(found)}); better: an exec plugin, or a short-lived token of `kubectl create token`"
             )
+
+
+def _server(cluster: Entry[Cluster]) -> str:
+    server = cluster.content.server or ""
+    if not server:
+        raise cluster.wrong("'server' is missing")
+    if not is_address(server):
+        raise cluster.wrong(
+            f"'server': {redacted(server)!r} is no address of a server; it should look like https://host:6443"
+        )
+    parts = urlsplit(server)
+    if "@" in parts.netloc:  # it is told in logs and error texts
+        raise cluster.wrong(
+            "'server' has a user or a password in it; set 'username' and 'password' of the user instead"
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
 def _named(

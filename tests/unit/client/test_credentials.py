@@ -272,6 +272,9 @@ async def test_closing_ends_a_run_and_those_who_wait_for_it(plugin, clock):
     await setting.credentials.aclose()
     with pytest.raises(CredentialsError, match="the client is closed"):
         await waiting
+    with pytest.raises(CredentialsError, match="the client is closed"):
+        await setting.shown()  # and no other run is begun
+    assert plugin.count == 1
     with pytest.raises(ProcessLookupError):
         os.kill(int(plugin.runs.read_text()), 0)
 

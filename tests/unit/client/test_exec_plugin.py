@@ -15,10 +15,12 @@ import trustme
 
 from asyncctl.client.errors import CredentialsError
 from asyncctl.client.exec_plugin import ClientCertificate, ExecPlugin, PluginCredential, run
+from asyncctl.clock import SystemClock
+from asyncctl.testing.clock import FakeClock
 from tests.unit.support import until
 
 V1, V1BETA1 = "client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CLOCK = SystemClock()
 
 
 def plugin(program, *, environ=None, **options):
@@ -63,9 +65,10 @@ def hanging(tmp_path):
 
 async def test_a_token_and_its_end_are_taken():
     status = {"token": "t", "expirationTimestamp": "2026-01-01T01:00:00+01:00"}
+    clock = FakeClock(now=datetime(2026, 1, 1, tzinfo=UTC))
     with pytest.raises(CredentialsError, match=r"gave a credential that ended at 2026-01-01T00:00:00Z"):
-        await run(plugin(prints(status)), NOW)
-    found = await run(plugin(prints(status | {"expirationTimestamp": "2026-01-01T00:00:01Z"})), NOW)
+        await run(plugin(prints(status)), clock)
+    found = await run(plugin(prints(status | {"expirationTimestamp": "2026-01-01T00:00:01Z"})), clock)
     assert found == PluginCredential("t", None, datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC))
 
 
@@ -74,13 +77,13 @@ async def test_a_client_certificate_and_its_key_are_taken_beside_a_token_or_alon
     certificate, key = made.cert_chain_pems[0].bytes(), made.private_key_pem.bytes()
     status = {"clientCertificateData": certificate.decode(), "clientKeyData": key.decode()}
     for also in ({}, {"token": "t"}):
-        found = await run(plugin(prints(status | also)), NOW)
+        found = await run(plugin(prints(status | also)), CLOCK)
         assert found == PluginCredential(also.get("token"), ClientCertificate(certificate, key), None)
     assert "BEGIN" not in repr(found.certificate)
 
 
 async def test_the_older_version_is_taken_where_the_kubeconfig_asks_for_it():
-    found = await run(plugin(prints({"token": "t"}, version=V1BETA1), api_version=V1BETA1), NOW)
+    found = await run(plugin(prints({"token": "t"}, version=V1BETA1), api_version=V1BETA1), CLOCK)
     assert found.token == "t"
 
 
@@ -100,7 +103,7 @@ pathlib.Path({str(seen)!r}).write_text(json.dumps(seen))
 {prints({"token": "t"})}
 """
     made = plugin(program, environ={"A": "1"}, cluster=b'{"server":"https://c"}')
-    await run(ExecPlugin(**vars(made) | {"args": (*made.args, "--audience", "a b")}), NOW)
+    await run(ExecPlugin(**vars(made) | {"args": (*made.args, "--audience", "a b")}), CLOCK)
     environ, read, terminal, own_session, arguments = json.loads(seen.read_text())
     assert environ["A"] == "1"
     assert "HOME" not in environ  # what is not in the given environment is not there
@@ -117,7 +120,7 @@ async def test_a_command_is_looked_for_in_the_path_of_the_process_and_not_its_ow
     command.write_text(command.read_text() + '"status": {"token": "t"}}\'\n')
     command.chmod(0o700)
     made = ExecPlugin(command="get-token", search_path=str(tmp_path), environ=(("PATH", "/nowhere"),))
-    assert (await run(made, NOW)).token == "t"
+    assert (await run(made, CLOCK)).token == "t"
 
 
 # What goes wrong.
@@ -157,7 +160,7 @@ async def test_a_command_is_looked_for_in_the_path_of_the_process_and_not_its_ow
 )
 async def test_what_it_does_wrong_is_told_with_its_command_and_without_what_it_printed(program, said):
     with pytest.raises(CredentialsError) as caught:
-        await run(plugin(program), NOW)
+        await run(plugin(program), CLOCK)
     text = str(caught.value)
     assert text.startswith(f"the exec plugin {sys.executable} ")
     assert said in text
@@ -169,7 +172,7 @@ async def test_what_it_does_wrong_is_told_with_its_command_and_without_what_it_p
 async def test_a_command_that_is_gone_is_told_with_how_to_get_it(tmp_path):
     made = ExecPlugin(command="no-such", search_path=str(tmp_path), install_hint="brew install it")
     with pytest.raises(CredentialsError, match=r"^the exec plugin no-such is not found in PATH; brew install it$"):
-        await run(made, NOW)
+        await run(made, CLOCK)
 
 
 async def test_a_command_that_is_no_program_is_told(tmp_path):
@@ -177,7 +180,7 @@ async def test_a_command_that_is_no_program_is_told(tmp_path):
     command.write_bytes(b"\x7fELF, but not really")
     command.chmod(0o700)
     with pytest.raises(CredentialsError, match=r"bad can't be started: Exec format error"):
-        await run(ExecPlugin(command=str(command)), NOW)
+        await run(ExecPlugin(command=str(command)), CLOCK)
 
 
 # That nothing is left.
@@ -187,7 +190,7 @@ async def test_one_that_hangs_is_killed_with_its_child_at_the_deadline(tmp_path)
     made, both = hanging(tmp_path)
     began = time.monotonic()
     with pytest.raises(CredentialsError) as caught:
-        await run(made, NOW, deadline=2.0)
+        await run(made, CLOCK, deadline=2.0)
     assert 2.0 <= time.monotonic() - began < 4.0
     assert "did not end within 2 s and was killed; does it wait for somebody to log in?" in str(caught.value)
     assert str(caught.value).endswith("it said: log in at https://idp")
@@ -196,7 +199,7 @@ async def test_one_that_hangs_is_killed_with_its_child_at_the_deadline(tmp_path)
 
 async def test_one_that_is_no_longer_wanted_is_killed_with_its_child(tmp_path):
     made, both = hanging(tmp_path)
-    task = asyncio.create_task(run(made, NOW), name="run")
+    task = asyncio.create_task(run(made, CLOCK), name="run")
     plugin_pid, child_pid = await until(both, 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -207,7 +210,7 @@ async def test_one_that_is_no_longer_wanted_is_killed_with_its_child(tmp_path):
 
 async def test_one_that_is_cancelled_again_and_again_is_killed_all_the_same(tmp_path):
     made, both = hanging(tmp_path)
-    task = asyncio.create_task(run(made, NOW), name="run")
+    task = asyncio.create_task(run(made, CLOCK), name="run")
     pids = await until(both, 20)
     for _ in range(3):
         task.cancel()
@@ -221,7 +224,7 @@ async def test_one_that_is_cancelled_before_it_began_is_not_left_running(tmp_pat
     mark = tmp_path / "mark"
     made = plugin(f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(mark)!r}).touch()")
     before = set(psutil.Process().children())
-    task = asyncio.create_task(run(made, NOW), name="run")
+    task = asyncio.create_task(run(made, CLOCK), name="run")
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -241,7 +244,7 @@ pathlib.Path({str(pid)!r}).write_text(str(helper.pid))
 """
     began = time.monotonic()
     try:
-        assert (await run(plugin(program), NOW, deadline=30.0)).token == "t"
+        assert (await run(plugin(program), CLOCK, deadline=30.0)).token == "t"
         assert time.monotonic() - began < 20
         assert alive(int(pid.read_text()))
     finally:
@@ -252,18 +255,20 @@ async def test_no_descriptor_is_left_open(tmp_path):
     def count():
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    await run(plugin(prints({"token": "t"})), NOW)
+    await run(plugin(prints({"token": "t"})), CLOCK)
     before = count()
     for program in (prints({"token": "t"}), "print('x' * 2000000)", "import sys; sys.exit(1)"):
         with contextlib.suppress(CredentialsError):
-            await run(plugin(program), NOW)
+            await run(plugin(program), CLOCK)
     with pytest.raises(CredentialsError):
-        await run(plugin("import time; time.sleep(60)"), NOW, deadline=0.1)
+        await run(plugin("import time; time.sleep(60)"), CLOCK, deadline=0.1)
     await until(lambda: count() <= before)
 
 
 async def test_the_event_loop_goes_on_meanwhile():
-    task = asyncio.create_task(run(plugin(f"import time; time.sleep(0.3); {prints({'token': 't'})}"), NOW), name="run")
+    task = asyncio.create_task(
+        run(plugin(f"import time; time.sleep(0.3); {prints({'token': 't'})}"), CLOCK), name="run"
+    )
     turns = 0
     while not task.done():
         await asyncio.sleep(0.01)

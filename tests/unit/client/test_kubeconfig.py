@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,9 @@ def provider(name="oidc", **config):
         (kubeconfig(cluster={"server": "https://c:notaport"}), "is no address of a server"),
         (kubeconfig(user={"as": "a\r\nX-Evil: 1"}), "user 'u': 'as' has a character that no header can have"),
         (kubeconfig(user={"as": "a", "as-user-extra": {"k": ["\n"]}}), "'as-user-extra' has a character"),
+        (kubeconfig(cluster={"server": "https://me:hush@c"}), "cluster 'c': 'server' has a user or a password in it"),
+        (kubeconfig(cluster={"server": "ftp://me:hush@c"}), "'ftp://me:***@c' is no address of a server"),
+        (kubeconfig(user={1: "secret-one"}), "user 'u': 'key': expected a text"),
         # what excludes each other, as in kubectl
         (kubeconfig(user={"as-groups": ["g"]}), "'as-uid', 'as-groups' and 'as-user-extra' need 'as'"),
         (kubeconfig(user={"token": "t", "username": "n"}), "'username' and 'token' exclude each other"),
@@ -215,6 +219,37 @@ def test_merge_keys_and_anchors_may_be_used(tmp_path):
     content += "contexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x"
     config = resolved(write(tmp_path / "config", content))
     assert (config.server, config.tls_server_name) == ("https://c", "t")
+
+
+@pytest.mark.parametrize(
+    "written, server",
+    [
+        ("https://c:6443/", "https://c:6443"),
+        ("HTTPS://c/clusters/7/", "https://c/clusters/7"),
+        ("https://c/p?query#part", "https://c/p"),
+        ("https://[fd00::1]:6443", "https://[fd00::1]:6443"),
+    ],
+)
+def test_a_server_is_an_address_to_which_paths_are_added(tmp_path, written, server):
+    assert resolved(write(tmp_path / "config", kubeconfig(cluster={"server": written}))).server == server
+
+
+def test_a_plain_http_server_is_one_in_whatever_letters(tmp_path):
+    """Nothing is sent to it."""
+    file = write(tmp_path / "config", kubeconfig(cluster={"server": "HTTP://c"}, user={"token": "t"}))
+    assert resolved(file).authorization is None
+
+
+def test_a_kubeconfig_costs_no_models_of_kubernetes_asyncio(tmp_path):
+    """39 MB of them."""
+    file = write(tmp_path / "config", kubeconfig(user=plugin()))
+    program = (
+        "import asyncio, os, sys\nfrom asyncctl.client.config import find_config\n"
+        "assert asyncio.run(find_config(os.environ)).exec_plugin\nassert 'kubernetes_asyncio' not in sys.modules"
+    )
+    environ = os.environ | {"KUBECONFIG": str(file)}
+    environ.pop("KUBERNETES_SERVICE_HOST", None)
+    subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=60)
 
 
 # Who we are.
