@@ -1,8 +1,9 @@
 """What can go wrong between us and the API server, as one tree.
 
 `StatusError` is an answer of the server (its `Status`); `TransportError` means that there was no answer; `ConfigError`
-means that nobody could even be asked; `Fenced` means that this process may not write any more. Each says what happened,
-to which object, and what to do. Nothing here is ever raised for a bug of ours.
+means that nobody could even be asked, `CredentialsError` that there is nothing to ask as; `Fenced` means that this
+process may not write any more. Each says what happened, to which object, and what to do. Nothing here is ever raised
+for a bug of ours.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,10 @@ class KubernetesError(Exception):
 
 class ConfigError(KubernetesError):
     """No usable cluster configuration; the text names each place that was looked at and what was missing there."""
+
+
+class CredentialsError(KubernetesError):
+    """No credential now: the plugin, identity provider or token file that the text names has none; tried again."""
 
 
 class Fenced(KubernetesError):

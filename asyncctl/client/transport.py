@@ -152,7 +152,7 @@ class Transport:
         self._timeout = timeout
         self._tries = tries
         self._limits = {lane: TokenBucket(qps, burst, clock=clock) for lane in (Lane.READ, Lane.WRITE)}
-        self._credentials = Credentials(config, clock)
+        self._credentials = Credentials(config, clock, logger)
         self._identity: Identity | None = None
         self._who = ""  # its headers, as lines
         self._tls = ClientTLS(config, clock, logger)
@@ -176,6 +176,7 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
+            await self._credentials.aclose()
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def seal(self, reason: str) -> None:
@@ -188,6 +189,7 @@ class Transport:
         Raises:
             StatusError: The server answered with an error.
             TransportError: There was no answer.
+            CredentialsError: There is nothing to ask as now.
             Fenced: It is a write, and this process may not write.
         """
         bucket = self._limits.get(request.lane)
@@ -196,12 +198,13 @@ class Transport:
         refreshed = False
         attempt = 1
         while True:
+            identity = await self._credentials.current()
             try:
-                return await self._try(request)
+                return await self._try(request, identity)
             except (StatusError, TransportError) as error:
                 if isinstance(error, Unauthorized) and not refreshed:
                     refreshed = True
-                    if await self._credentials.refresh():
+                    if await self._credentials.refresh(identity):
                         self._metrics.retried(401, request.method)
                         continue
                 delay = self._retry_delay(request, error, attempt)
@@ -226,13 +229,13 @@ class Transport:
             return None
         return _RETRY.delay(attempt, self._random) if asked is None else jittered(asked, 0.25, self._random)
 
-    async def _try(self, request: Request) -> Reply:
+    async def _try(self, request: Request, identity: Identity) -> Reply:
         started = time.perf_counter()
         deadline = asyncio.get_running_loop().time() + self._timeout
         pool = self._pools[request.lane]
         code: int | str = "<error>"
         try:
-            connection, head = await self._connected(pool, request, deadline)
+            connection, head = await self._connected(pool, request, identity, deadline)
             try:
                 reply = await self._exchange(connection, head, request, deadline)
             finally:
@@ -273,17 +276,19 @@ class Transport:
         started = time.perf_counter()
         code: int | str = "<error>"
         pool = self._pools[request.lane]
+        identity = await self._credentials.current()
         connection: Connection | None = None
         watch: _Deadline | None = None
         try:
-            connection, head = await self._connected(pool, request, deadline := loop.time() + self._timeout)
+            deadline = loop.time() + self._timeout
+            connection, head = await self._connected(pool, request, identity, deadline)
             connection.send(head.encode("latin-1"), streaming=True)
             watch = _Deadline(connection, deadline)
             await connection.head()
             code = connection.status
             self._metrics.answered(code, "GET", time.perf_counter() - started)
             if code == 401:
-                await self._credentials.refresh()
+                await self._credentials.refresh(identity)
             if not 200 <= code < 300:
                 body = b"".join([chunk async for chunk in connection.chunks()])
                 raise self._refused(request, code, body, connection.headers)
@@ -301,9 +306,10 @@ class Transport:
             if code == "<error>":
                 self._metrics.answered(code, "GET", time.perf_counter() - started)
 
-    async def _connected(self, pool: Pool, request: Request, deadline: float) -> tuple[Connection, str]:
+    async def _connected(
+        self, pool: Pool, request: Request, identity: Identity, deadline: float
+    ) -> tuple[Connection, str]:
         """A connection, one that is there or one that is made, and the head to send on it."""
-        identity = await self._credentials.current()
         if identity is not self._identity:
             self._identity, self._who = identity, _lines(identity.headers)
         who = self._who

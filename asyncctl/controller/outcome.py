@@ -9,8 +9,8 @@
 | raises what says nothing of the object            | adds with growing delay, never counted               |
 | raises anything else, or takes too long           | adds with growing delay, counted; parks at the limit |
 
-What says nothing of the object: no answer, 401, 429, 5xx, a write that was fenced. An outage of ten minutes parks
-nothing.
+What says nothing of the object: no answer, no credential, 401, 429, 5xx, a write that was fenced. An outage of ten
+minutes parks nothing.
 """
 
 import enum
@@ -21,6 +21,7 @@ from datetime import timedelta
 from asyncctl.client.errors import (
     ConfigError,
     Conflict,
+    CredentialsError,
     Fenced,
     ServerError,
     StatusError,
@@ -100,6 +101,7 @@ def classify(error: Exception) -> Failure:
             | Fenced()
             | StreamError()
             | ConfigError()
+            | CredentialsError()
         ):
             return Failure.UNCOUNTED
         case _:

@@ -1,7 +1,8 @@
 """An operator as a program: the environment, signals and exit codes, in one place.
 
 Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost or something unforeseen happens; 2
-when the settings are wrong or no cluster is found; 128 + the signal's number on a second signal, at once.
+when the settings are wrong, or there is no cluster, or no credential for it at the start; 128 + the signal's number on
+a second signal, at once.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncctl.client.errors import ConfigError, TLSError
+from asyncctl.client.errors import ConfigError, CredentialsError, TLSError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
@@ -60,7 +61,7 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
             async with operator.running(settings=settings, logger=logger) as running:
                 await stop.wait()
                 logger.info("stopping")
-    except* (ConfigError, TLSError, SettingsError, ListenError) as group:
+    except* (ConfigError, CredentialsError, TLSError, SettingsError, ListenError) as group:
         for error in _leaves(group):
             logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
         return_code = 2

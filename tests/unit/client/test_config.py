@@ -1,16 +1,27 @@
 """Where a cluster is looked for, and what is said of each place that did not do."""
 
 import base64
+import json
 import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from asyncctl.client.config import find_config
+from asyncctl.client.config import Impersonation, find_config
 from asyncctl.client.errors import ConfigError
 
+KEY = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"
 CA = "-----BEGIN CERTIFICATE-----\nnot really\n-----END CERTIFICATE-----\n"
+
+
+def data(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def token(**claims):
+    """A JSON Web Token that nobody has signed."""
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.c2ln"
 
 
 @pytest.fixture
@@ -152,11 +163,6 @@ async def test_a_context_is_looked_for_in_kubeconfigs_also_in_a_pod(places):
         (kubeconfig(cluster={"server": "https://[::1"}), "is no address of a server"),
         (kubeconfig(cluster={"certificate-authority-data": "YWJ"}), "check the file"),
         (kubeconfig(cluster={"certificate-authority": "absent.crt"}), "absent.crt"),
-        (kubeconfig(cluster={"proxy-url": "http://proxy"}), "'proxy-url', which asyncctl can't use yet"),
-        (kubeconfig(user={"exec": {"command": "aws"}}), "from 'exec', which asyncctl can't use yet"),
-        (kubeconfig(user={"auth-provider": {"name": "oidc"}}), "from 'auth-provider', which asyncctl can't use yet"),
-        (kubeconfig(user={"username": "u", "password": "p"}), "from 'username', which asyncctl can't use yet"),
-        (kubeconfig(user={"token": "t", "as": "root"}), "from 'as', which asyncctl can't use yet"),
     ],
 )
 async def test_a_file_that_can_not_be_used_is_told_in_one_line(places, tmp_path, content, said):
@@ -214,19 +220,22 @@ async def test_a_relative_path_starts_from_the_file_that_has_it(places, tmp_path
 
 
 async def test_data_in_the_file_is_as_good_as_a_file(places, tmp_path):
-    data = base64.b64encode(CA.encode()).decode()
+    key = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"
+    ca_data, key_data = (base64.b64encode(text.encode()).decode() for text in (CA, key))
     given = write(
         tmp_path / "given",
         kubeconfig(
-            cluster={"certificate-authority-data": data, "tls-server-name": "name"},
-            user={"client-certificate-data": data, "client-key-data": data},
+            cluster={"certificate-authority-data": ca_data, "tls-server-name": "name"},
+            user={"client-certificate-data": ca_data, "client-key-data": key_data},
         ),
     )
     config = await places.find({"KUBECONFIG": str(given)})
-    for file in map(Path, (config.ca_file, config.client_certificate, config.client_key)):
-        assert file.stat().st_mode & 0o077 == 0
-        assert file.read_text() == CA
+    assert (config.ca_file, config.client_certificate, config.client_key) == (None, None, None)
+    assert (config.ca_data, config.client_certificate_data, config.client_key_data) == (
+        CA.encode(), CA.encode(), key.encode(),
+    )  # fmt: skip
     assert config.tls_server_name == "name"
+    assert "not really" not in repr(config)
 
 
 async def test_a_token_file_comes_before_a_token(places, tmp_path):
@@ -240,7 +249,7 @@ async def test_a_token_file_comes_before_a_token(places, tmp_path):
 
 
 async def test_a_file_that_others_may_read_is_warned_of(places, tmp_path):
-    given = write(tmp_path / "given", kubeconfig())
+    given = write(tmp_path / "given", kubeconfig(user={}))
     assert (await places.find({"KUBECONFIG": str(given)})).warnings == ()
     given.chmod(0o644)
     (warning,) = (await places.find({"KUBECONFIG": str(given)})).warnings
@@ -252,3 +261,172 @@ async def test_an_unverified_server_is_warned_of(places, tmp_path):
     config = await places.find({"KUBECONFIG": str(given)})
     assert not config.verify
     assert "insecure-skip-tls-verify" in config.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "user, named",
+    [
+        ({"token": "opaque"}, "token"),
+        ({"token": token(sub="x")}, "token"),
+        ({"username": "u", "password": "p"}, "password"),
+        ({"client-certificate-data": data(CA), "client-key-data": data(KEY)}, "client-key-data"),
+        ({"client-certificate-data": data(CA), "client-key-data": data(KEY), "token": "t"}, "client-key-data, token"),
+        ({"token": token(exp=4_000_000_000)}, None),
+        ({}, None),
+    ],
+)
+async def test_a_long_lived_credential_in_the_file_is_noted_once_with_what_is_better(places, tmp_path, user, named):
+    given = write(tmp_path / "given", kubeconfig(user=user))
+    note = (
+        f"{given}: user 'c' has long-lived credentials in the file ({named}); better: an exec plugin, or a short-lived "
+        "token of `kubectl create token`"
+    )
+    expected = () if named is None else (note,)
+    assert (await places.find({"KUBECONFIG": str(given)})).warnings == expected
+
+
+async def test_to_a_plain_http_server_no_credential_is_sent_and_that_is_told(places, tmp_path):
+    user = {"token": "t", "as": "root"}
+    given = write(tmp_path / "given", kubeconfig(cluster={"server": "http://c:8080"}, user=user))
+    config = await places.find({"KUBECONFIG": str(given)})
+    assert config.authorization is None
+    assert config.impersonate == Impersonation(user="root")
+    assert config.warnings == (
+        "http://c:8080 is plain HTTP: the credentials of user 'c' are not sent, as in kubectl",
+    )  # fmt: skip
+
+
+# What is told of what was chosen.
+
+
+async def test_the_line_for_the_log_has_whom_and_through_what_but_no_password(places, tmp_path):
+    given = write(
+        tmp_path / "given",
+        kubeconfig(cluster={"proxy-url": "http://me:hush@proxy:3128"}, user={"token": "t", "as": "root"}),
+    )
+    config = await places.find({"KUBECONFIG": str(given)})
+    assert config.proxy == "http://me:hush@proxy:3128"
+    assert config.describe() == {
+        "source": f"KUBECONFIG ({given}), context c", "server": "https://c:6443", "user": "c",
+        "proxy": "http://me:***@proxy:3128", "impersonates": "root",
+    }  # fmt: skip
+    assert "hush" not in repr(config)
+
+
+async def test_a_pod_goes_through_the_proxy_of_its_environment(places):
+    places.mount()
+    proxy = {"HTTPS_PROXY": "http://proxy:3128"}
+    assert (await places.find(places.in_pod | proxy)).proxy == "http://proxy:3128"
+    assert (await places.find(places.in_pod | proxy | {"NO_PROXY": "10.0.0.0/8"})).proxy is None
+
+
+# All that can be the matter with the three places at once.
+
+ABSENT, PRESENT, BROKEN = "absent", "present", "broken"
+IN_CLUSTER, LISTED, AT_HOME = "in-cluster", "KUBECONFIG (", "~/.kube/config ("
+HALF = "serviceaccount/token is missing"
+BAD_LISTED, BAD_HOME = "KUBECONFIG: ", "~/.kube/config: "
+NOTHING = "no cluster found"
+
+
+@pytest.mark.parametrize(
+    "pod, listed, home, source, error",
+    [
+        (PRESENT, PRESENT, PRESENT, IN_CLUSTER, None),
+        (PRESENT, PRESENT, ABSENT, IN_CLUSTER, None),
+        (PRESENT, PRESENT, BROKEN, IN_CLUSTER, None),
+        (PRESENT, ABSENT, PRESENT, IN_CLUSTER, None),
+        (PRESENT, ABSENT, ABSENT, IN_CLUSTER, None),
+        (PRESENT, ABSENT, BROKEN, IN_CLUSTER, None),
+        (PRESENT, BROKEN, PRESENT, IN_CLUSTER, None),
+        (PRESENT, BROKEN, ABSENT, IN_CLUSTER, None),
+        (PRESENT, BROKEN, BROKEN, IN_CLUSTER, None),
+        (ABSENT, PRESENT, PRESENT, LISTED, None),
+        (ABSENT, PRESENT, ABSENT, LISTED, None),
+        (ABSENT, PRESENT, BROKEN, LISTED, None),
+        (ABSENT, ABSENT, PRESENT, AT_HOME, None),
+        (ABSENT, ABSENT, ABSENT, None, NOTHING),
+        (ABSENT, ABSENT, BROKEN, None, BAD_HOME),
+        (ABSENT, BROKEN, PRESENT, None, BAD_LISTED),
+        (ABSENT, BROKEN, ABSENT, None, BAD_LISTED),
+        (ABSENT, BROKEN, BROKEN, None, BAD_LISTED),
+        (BROKEN, PRESENT, PRESENT, None, HALF),
+        (BROKEN, PRESENT, ABSENT, None, HALF),
+        (BROKEN, PRESENT, BROKEN, None, HALF),
+        (BROKEN, ABSENT, PRESENT, None, HALF),
+        (BROKEN, ABSENT, ABSENT, None, HALF),
+        (BROKEN, ABSENT, BROKEN, None, HALF),
+        (BROKEN, BROKEN, PRESENT, None, HALF),
+        (BROKEN, BROKEN, ABSENT, None, HALF),
+        (BROKEN, BROKEN, BROKEN, None, HALF),
+    ],
+)
+async def test_the_search_in_each_state_of_each_place(places, tmp_path, pod, listed, home, source, error):
+    environ = {}
+    if pod != ABSENT:
+        places.mount(*(["token"] if pod == BROKEN else []))
+        environ |= places.in_pod
+    if listed != ABSENT:
+        content = kubeconfig("listed") if listed == PRESENT else "clusters: ["
+        environ["KUBECONFIG"] = str(write(tmp_path / "listed", content))
+    if home != ABSENT:
+        at_home = places.at_home()
+        if home == BROKEN:
+            at_home.write_text("clusters: [")
+    if source is not None:
+        assert (await places.find(environ)).source.startswith(source)
+        return
+    with pytest.raises(ConfigError) as caught:
+        await places.find(environ)
+    text = str(caught.value)
+    assert error in text
+    assert ("is not YAML" in text) == (error in {BAD_LISTED, BAD_HOME})
+
+
+async def test_a_kubeconfig_variable_that_leads_nowhere_is_told_with_the_other_two_places(places, tmp_path):
+    places.at_home()
+    listed = f"{tmp_path / 'one'}{os.pathsep}{tmp_path / 'two'}"
+    with pytest.raises(ConfigError) as caught:
+        await places.find({"KUBECONFIG": listed})
+    text = str(caught.value)
+    assert "in-cluster: KUBERNETES_SERVICE_HOST is not set" in text
+    assert f"KUBECONFIG ({listed}): no such file" in text
+    assert f"{places.home / '.kube' / 'config'}: not looked at, because KUBECONFIG is set" in text
+
+
+async def test_without_a_home_folder_that_is_what_is_said(places, monkeypatch):
+    """A container's user whose number is in no list of users."""
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ConfigError, match=r"~/\.kube/config: this user has no home folder"):
+        await find_config({}, service_account=places.service_account)
+
+
+# A pod whose mount is not whole.
+
+
+@pytest.mark.parametrize("name", ["token", "ca.crt"])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda file: file.write_text(" \n"), "is empty; is the node out of disk"),
+        (lambda file: (file.unlink(), file.mkdir()), "can't be read: Is a directory; check runAsUser"),
+        (lambda file: (file.unlink(), file.symlink_to("..data/none")), "is missing; is automountServiceAccountToken"),
+    ],
+    ids=["empty", "folder", "dangling"],
+)
+async def test_a_file_of_a_pod_that_can_not_be_used_is_named(places, name, change, said):
+    places.mount()
+    change(places.service_account / name)
+    with pytest.raises(ConfigError) as caught:
+        await places.find(places.in_pod)
+    assert str(caught.value).startswith(f"in-cluster: {places.service_account / name} {said}")
+
+
+async def test_a_service_host_that_makes_no_address_is_told(places):
+    places.mount()
+    with pytest.raises(ConfigError, match=r"is no address of a server; check KUBERNETES_SERVICE_HOST"):
+        await places.find(places.in_pod | {"KUBERNETES_SERVICE_PORT": "tcp://10.0.0.1:443"})

@@ -100,6 +100,50 @@ def test_a_ca_that_is_none_ends_with_2(tmp_path):
     assert f"the CA file {ca} has no CERTIFICATE in PEM form" in text
 
 
+def with_plugin(tmp_path, command):
+    path = Path(kubeconfig(tmp_path, "https://127.0.0.1:1"))
+    plugin = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, installHint: brew install it"
+    path.write_text(path.read_text().replace("user: {}", f"user: {{exec: {{command: {command}, {plugin}}}}}"))
+    return str(path)
+
+
+def failing_plugin(tmp_path):
+    command = tmp_path / "plugin"
+    command.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    command.chmod(0o700)
+    return with_plugin(tmp_path, command)
+
+
+def test_a_plugin_that_is_not_there_ends_with_2_and_how_to_get_it(tmp_path):
+    code, text = ended(start(tmp_path, KUBECONFIG=with_plugin(tmp_path, "no-such-plugin")))
+    assert code == 2
+    assert "the exec plugin no-such-plugin is not found in PATH; brew install it" in text
+
+
+def test_a_plugin_that_fails_when_a_startup_hook_needs_it_ends_with_2(tmp_path):
+    hook = """
+@operator.on_startup
+async def ask(running):
+    await running.client.get(ConfigMap, "x", namespace="default")
+
+operator.run()
+"""
+    program = PROGRAM.replace("operator.run()", hook)
+    code, text = ended(start(tmp_path, program, KUBECONFIG=failing_plugin(tmp_path)))
+    assert code == 2
+    assert "failed with exit code 1; it said: no network" in text
+
+
+def test_a_plugin_that_fails_later_is_no_exit(tmp_path):
+    process = start(tmp_path, KUBECONFIG=failing_plugin(tmp_path))
+    wait_for(process, process.stderr, "failed with exit code 1; it said: no network")
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    code, text = ended(process, 5)
+    assert code == 0
+    assert '"msg":"stopped"' in text
+
+
 def test_a_port_that_is_taken_ends_with_2(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
