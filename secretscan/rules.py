@@ -55,11 +55,9 @@ def looks_random(value: str) -> bool:
 
 
 def _find(text: str, depth: int) -> Iterator[Found]:
-    for match in _PEM.finditer(text):
+    for match in (*_PEM.finditer(text), *_PUTTY.finditer(text)):
         if _KEY_MATERIAL.search(text[match.end() : match.end() + 500].partition("-----END")[0]):
             yield Found(_line(text, match.start()), "private key")
-    for match in _PUTTY.finditer(text):
-        yield Found(_line(text, match.start()), "private key")
     for match in _BEARER.finditer(text):
         if looks_random(match["token"]):
             yield Found(_line(text, match.start("token")), "bearer token")

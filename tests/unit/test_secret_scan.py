@@ -161,7 +161,7 @@ def test_a_kubeconfig_in_another_text_is_found(repository):
     repository.add("docs/page.md", f"A page.\n\n```yaml\n{text}```\n")
     repository.add("secret.yaml", f"kind: Secret\ndata:\n  value: {base64.b64encode(text.encode()).decode()}\n")
     repository.add("windows.yaml", b"\xff\xfe" + text.encode("utf-16-le"))
-    repository.add("line.json", json.dumps(kubeconfig(**USERS["password"])) + " " * 2_000_000)
+    repository.add("line.json", json.dumps(kubeconfig(**USERS["password"])) + " " * 500_000)
     line = line_of(text, "token:")
     wanted = {f"docs/page.md:{line + 3}", "line.json:1", "secret.yaml:3", f"windows.yaml:{line}"}
     assert set(repository.found()) == wanted
