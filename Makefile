@@ -39,7 +39,12 @@ hooks: $(VENV)/.installed
 manifests: $(VENV)/.installed
 	$(BIN)/asyncctl manifests --output manifests
 
-bench: $(VENV)/.installed
+build/bench-venv/.installed: bench/requirements.txt
+	$(PYTHON) -m venv build/bench-venv
+	build/bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@touch $@
+
+bench: $(VENV)/.installed build/bench-venv/.installed
 	$(BIN)/python -m bench $(ARGS)
 
 pins:
