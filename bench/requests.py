@@ -23,8 +23,7 @@ from bench.contestants import CONTESTANTS, NAMESPACE, PEERS
 ROOT = Path(__file__).parents[1]
 PEERS_PYTHON = ROOT / "build" / "bench-venv" / "bin" / "python"
 TIMEOUT = 600  # seconds for one contestant
-JUDGE = "kubernetes-asyncio"
-GOAL = 0.5  # of what the judge takes
+GOAL = 0.5  # of what kubernetes-asyncio takes for the same
 
 
 class Place(NamedTuple):
@@ -109,19 +108,18 @@ def _compare(places: list[Place], runs: int, count: int, at_once: int, loop: str
     found: Figures = {}
     for place in places:
         for verb in ("GET", "PATCH"):
-            judge = _median(measured[place.label, verb, JUDGE], "cpu")
             for name in CONTESTANTS:
-                key = f"{verb} over {place.label}, {name}"
+                key = f"{verb} over {place.label}, {name}, µs of CPU"
                 figure = measured.get((place.label, verb, name))
                 if figure is None:
-                    found[f"{key}, µs of CPU"] = None
+                    found[key] = None
                     continue
+                judge = "kubernetes-asyncio, bytes" if name.endswith("bytes") else "kubernetes-asyncio"
                 cpu = _median(figure, "cpu")
-                key = f"{key}, µs of CPU"
                 found[key] = cpu * 1e6
                 found[f"{key}{DETAIL}spread"] = (max(f["cpu"] for f in figure) - min(f["cpu"] for f in figure)) * 1e6
-                found[f"{key}{DETAIL}times {JUDGE}"] = cpu / judge
-                if name == "asyncctl":
+                found[f"{key}{DETAIL}times {judge}"] = cpu / _median(measured[place.label, verb, judge], "cpu")
+                if name.startswith("asyncctl"):
                     found[f"{key}{DETAIL}goal, at most"] = GOAL
                 found[f"{key}{DETAIL}wakes of other threads"] = _median(figure, "wakes")
     return found

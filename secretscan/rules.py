@@ -19,9 +19,11 @@ KEYS = ("client-key-data", "token", "password", "id-token", "refresh-token", "ac
 """Where a kubeconfig's user has something to keep secret (client-go's `clientcmd/api/v1/types.go`)."""
 
 _DEPTH = 3  # a kubeconfig in a Secret is base64; its key is base64 in that; the rest is PEM
+_KEY = "|".join(KEYS)
 _KEYED = re.compile(
-    rf"(?:(?<![\w-])|(?<=--))(?:{'|'.join(KEYS)})[\"']?(?:\s*[:=]\s*|\s+)"
-    r"(?:([\"'])(?P<quoted>[^\s\"']+)\1|(?P<bare>[\w.~+/=!@#%^&*-]+)(?=[\s,}\\]|$))"
+    rf"(?:(?<![a-zA-Z0-9-])(?:{_KEY})[\"']?\s*[:=]\s*|--(?:{_KEY})(?:=|\s+))"
+    r"(?:([\"'])(?P<quoted>[^\s\"']+)\1|(?P<bare>[\w.~+/=!@#%^&*-]+)(?=[\s,}\\]|$))",
+    re.IGNORECASE,
 )
 _BEARER = re.compile(r"\bbearer\s+(?P<token>[\w.~+/-]+=*)", re.IGNORECASE)
 _BASIC = re.compile(r"\bauthorization[\"']?\s*[:=,]\s*[\"']?basic\s+(?P<pair>[A-Za-z0-9+/]{8,}=*)", re.IGNORECASE)
@@ -45,9 +47,9 @@ def find(text: str) -> set[Found]:
 
 
 def looks_random(value: str) -> bool:
-    """Whether nobody would make `value` up: of three kinds of characters, or long and of many different ones."""
+    """Whether nobody would make `value` up: it has a digit, and is of three kinds of characters or long and varied."""
     kinds = sum(bool(re.search(kind, value)) for kind in ("[a-z]", "[A-Z]", "[0-9]", "[^a-zA-Z0-9]"))
-    if len(value) < 10 or not re.search("[0-9]", value):
+    if len(value) < 12 or not re.search("[0-9]", value):
         return False
     shares = [count / len(value) for count in Counter(value).values()]
     entropy = -sum(share * math.log2(share) for share in shares)  # bits per character

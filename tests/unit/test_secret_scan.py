@@ -100,6 +100,10 @@ def jwt():
     return f"{part({'alg': 'RS256', 'kid': secrets.token_hex(8)})}.{part(claims)}.{secrets.token_urlsafe(256)}"
 
 
+def opaque():
+    return f"7{secrets.token_urlsafe(32)}"  # one in a thousand would have no digit
+
+
 def kubeconfig(**user):
     return {
         "apiVersion": "v1",
@@ -114,10 +118,10 @@ def kubeconfig(**user):
 KEYS = private_keys()
 USERS = {
     "client-key-data": {"client-key-data": base64.b64encode(KEYS["RSA"].encode()).decode()},
-    "token": {"token": secrets.token_urlsafe(32)},
+    "token": {"token": opaque()},
     "short token": {"token": "abc"},
     "password": {"username": "admin", "password": "correct horse"},
-    "refresh token": {"auth-provider": {"name": "oidc", "config": {"refresh-token": secrets.token_urlsafe(32)}}},
+    "refresh token": {"auth-provider": {"name": "oidc", "config": {"refresh-token": opaque()}}},
 }
 
 
@@ -183,12 +187,13 @@ BEARERS = (
     '{{"kind": "TokenRequest", "status": {{"token": "{}"}}}}',
     "kubectl --token={} get pods",
     "kubectl --token {} get pods",
+    "KUBE_TOKEN={} ./run",
 )
 
 
 @pytest.mark.parametrize(
     "make",
-    [jwt, lambda: secrets.token_hex(32), lambda: secrets.token_urlsafe(32)],
+    [jwt, lambda: secrets.token_hex(32), opaque],
     ids=["of a ServiceAccount", "in hex", "in base64"],
 )
 def test_a_bearer_token_is_found(repository, make):
@@ -197,7 +202,7 @@ def test_a_bearer_token_is_found(repository, make):
 
 
 def test_what_is_found_is_named_by_file_and_line_and_never_shown(repository):
-    token, key = secrets.token_urlsafe(32), KEYS["RSA"]
+    token, key = opaque(), KEYS["RSA"]
     repository.add("kube.yaml", yaml.safe_dump(kubeconfig(token=token)))
     repository.add("a folder/key.pem", key)
     done = repository.scan()
