@@ -27,7 +27,7 @@ def test_each_link_of_a_page_leads_somewhere(page):
             assert not anchor or anchor in anchors(file), target
 
 
-@pytest.mark.parametrize("section", ["Errors"])
+@pytest.mark.parametrize("section", ["TLS", "Errors"])
 def test_each_error_that_the_page_explains_can_be_caught(section):
     text = (ROOT / "docs" / "client.md").read_text()
     body = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
