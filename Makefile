@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check format bench manifests pins clean
+.PHONY: run test check format hooks bench manifests pins clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml requirements-dev.txt
@@ -27,15 +27,24 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(BIN)/python -m secretscan
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+hooks: $(VENV)/.installed
+	git config core.hooksPath .githooks
+
 manifests: $(VENV)/.installed
 	$(BIN)/asyncctl manifests --output manifests
 
-bench: $(VENV)/.installed
+build/bench-venv/.installed: bench/requirements.txt
+	$(PYTHON) -m venv build/bench-venv
+	build/bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@touch $@
+
+bench: $(VENV)/.installed build/bench-venv/.installed
 	$(BIN)/python -m bench $(ARGS)
 
 pins:

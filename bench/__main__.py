@@ -1,140 +1,49 @@
-"""`python -m bench`: start to Running, and resident memory at rest, beside what the libraries alone take.
+"""`python -m bench [start | requests | watches] …`: figures of what is named, or of all.
 
-Absolute times hold for one machine at one moment; the ratios are what to compare. Everything listens on loopback.
+Absolute figures hold for one machine at one moment; the ratios are what to compare. Everything listens on loopback.
 """
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 
-import yaml
-
-from asyncctl.database.types import Database
-from asyncctl.generate import crd
-
-TIMEOUT = 60  # seconds for each process, in all
-ASYNCCTL = [sys.executable, "-m", "asyncctl"]
-LIBRARIES = {
-    "aiohttp": "import aiohttp.web",
-    "aiohttp and kubernetes-asyncio": "import aiohttp.web, kubernetes_asyncio",
-}
-
-
-def start_to_running() -> float:
-    """Seconds from the start of `asyncctl dev --demo` until it shows that its Database is Running."""
-    began = time.perf_counter()
-    with process(*ASYNCCTL, "dev", "--demo") as dev:
-        _line(dev.stdout, "Running: ")
-        return time.perf_counter() - began
-
-
-def resident(pid: int) -> float:
-    """MiB of resident memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(f"process {pid} has no resident memory")
-
-
-@contextmanager
-def process(*argv: str, env: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[str]"]:
-    """A process that ends with the block; its log, on stderr, can be read from `stdout` too."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("ASYNCCTL_")}
-    child = subprocess.Popen(
-        argv, env=environ | dict(env or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    watchdog = threading.Timer(TIMEOUT, child.kill)  # ends a wait for a line that does not come
-    watchdog.start()
-    try:
-        yield child
-    finally:
-        child.terminate()
-        child.communicate()
-        watchdog.cancel()
-
-
-def idle_daemon() -> float:
-    """MiB of a daemon that is ready, leads and has nothing to do, with its credentials from a kubeconfig."""
-    with tempfile.TemporaryDirectory() as folder:
-        kubeconfig = Path(folder) / "kubeconfig"
-        with process(*ASYNCCTL, "apiserver", "--kubeconfig", str(kubeconfig)) as server:
-            _line(server.stdout, "ready ")
-            cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-            _post(f"{cluster}/api/v1/namespaces", {"metadata": {"name": "controllers"}})
-            _post(f"{cluster}/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(Database))
-            settings = {
-                "KUBECONFIG": str(kubeconfig),
-                "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
-                "ASYNCCTL_LOG_FORMAT": "json",
-            }
-            with process(*ASYNCCTL, "run", env=settings) as daemon:
-                _line(daemon.stdout, '"working"')
-                time.sleep(3)  # at rest: one more renewal of the Lease, and what only the start needed is freed
-                return resident(daemon.pid)
-
-
-def libraries(statement: str) -> float:
-    """MiB of an interpreter that has imported these and waits."""
-    program = f"{statement}\nprint('ready', flush=True)\ninput()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        size = resident(child.pid)
-        child.communicate("\n", timeout=10)
-    return size
-
-
-def _line(lines: Iterable[str] | None, part: str) -> str:
-    """Read until a line has `part` in it."""
-    read = []
-    for line in lines or ():
-        read.append(line)
-        if part in line:
-            return line
-    raise RuntimeError(f"the process ended, or took {TIMEOUT} s, without saying {part!r}:\n{''.join(read)}")
-
-
-def _post(url: str, body: Mapping[str, object]) -> None:
-    content = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), content), timeout=10):
-        pass
+from bench import DETAIL, Figures, requests, start, watches
 
 
 def main() -> None:
     """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="of the start; the median counts")
+    parser.add_argument("what", nargs="*", default=["start", "requests", "watches"], metavar="WHAT")
+    parser.add_argument("--runs", type=int, default=3, help="of each; they are interleaved, and the median counts")
+    parser.add_argument("--count", type=int, default=3000, help="requests in a run")
+    parser.add_argument("--at-once", type=int, default=10, help="requests under way at a time")
+    parser.add_argument("--watches", type=int, default=200, help="open beside the writes")
+    parser.add_argument(
+        "--loop", choices=["asyncio", "uvloop"], default="asyncio", help="the event loop of all clients"
+    )
+    parser.add_argument("--kube", action="store_true", help="requests to a real kube-apiserver too; built if need be")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    starts = [start_to_running() for _ in range(options.runs)]
-    daemon = idle_daemon()
-    figures: dict[str, float] = {
-        "start to Running, s": statistics.median(starts),
-        "  spread, s": max(starts) - min(starts),
-        "idle daemon, MiB": daemon,
-    }
-    for name, statement in LIBRARIES.items():
-        size = libraries(statement)
-        figures[f"{name} imported, MiB"] = size
-        figures[f"  the daemon is so many times {name}"] = daemon / size
+    found: Figures = {}
+    for what in options.what:
+        if what == "start":
+            found |= start.figures(options.runs)
+        elif what == "requests":
+            found |= requests.figures(
+                options.runs, count=options.count, at_once=options.at_once, loop=options.loop, kube=options.kube
+            )
+        elif what == "watches":
+            found |= watches.figures(options.runs, count=options.count, watches=options.watches, loop=options.loop)
+        else:
+            parser.error(f"{what!r} can't be measured; start, requests and watches can")
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(found))
         return
-    width = max(map(len, figures))
-    for name, value in figures.items():
-        print(f"{name:<{width}} {value:8.2f}")
+    width = max(len(name) for name in found if DETAIL not in name)
+    for name, value in found.items():
+        shown = "missing" if value is None else f"{value:.2f}"
+        detail = name.partition(DETAIL)[2]
+        print(f"   {detail} {shown}" if detail else f"\n{name:<{width}} {shown:>8}", end="")
+    print()
 
 
 main()

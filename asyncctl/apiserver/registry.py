@@ -18,7 +18,7 @@ from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.store import Collection, Record, Store
 from asyncctl.apiserver.wire import JsonObject
 
-_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # pragma: allowlist secret
 """The characters of generated names: no vowels and no look-alikes (apimachinery's `util/rand`)."""
 
 PROTECTED_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
