@@ -39,6 +39,7 @@ from asyncctl.client.errors import (
     error_from_reply,
 )
 from asyncctl.client.tls import explain, make_context
+from asyncctl.client.warnings import Warnings
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import RequestMetrics
@@ -52,8 +53,6 @@ Fence = Callable[[], float]
 CONNECT_TIMEOUT = 10.0  # seconds
 WATCH_IDLE = 150.0  # seconds without a byte; bookmarks come each minute
 _RETRY = Backoff(base=0.1, maximum=2.0)
-_KNOWN_WARNINGS = 1000
-_EXPECTED_WARNINGS = ("prefer a domain-qualified finalizer name",)
 
 
 class Lane(enum.Enum):
@@ -77,6 +76,13 @@ class Request:
     content_type: str = "application/json"
     repeatable: bool = False
     audit_id: str | None = None
+    caller: str = ""
+    """The controller that asks, for the log of the server's warnings."""
+    accept: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    """More headers; none of those that the transport sets itself."""
+    timeout: float | None = None
+    """Seconds for each try, or of a watch without a byte, instead of the transport's own."""
 
 
 class Reply(NamedTuple):
@@ -84,6 +90,7 @@ class Reply(NamedTuple):
 
     code: int
     body: bytes
+    headers: CIMultiDictProxy[str]
 
 
 class _FencedBody(Payload):
@@ -136,7 +143,6 @@ class Transport:
         self.config = config
         self._clock = clock
         self._random = random
-        self._logger = logger
         self._metrics = metrics
         self._fence = fence
         self._on_fenced = on_fenced
@@ -146,7 +152,7 @@ class Transport:
         self._credentials = Credentials(config, clock)
         self._sessions: dict[Lane, aiohttp.ClientSession] = {}
         self._sealed: str | None = None
-        self._warned: set[str] = set()
+        self._warnings = Warnings(logger, metrics)
 
     async def __aenter__(self) -> Self:
         context = await anyio.to_thread.run_sync(make_context, self.config)
@@ -223,7 +229,7 @@ class Transport:
         payload: _FencedBody | None = None
         validity: _Validity | None = None
         try:
-            async with asyncio.timeout(self._timeout) as deadline:
+            async with asyncio.timeout(request.timeout or self._timeout) as deadline:
                 if request.lane is Lane.WRITE:
                     payload = _FencedBody(request.body or b"", request.content_type, self._may_write)
                     validity = _Validity(self._may_write, deadline)
@@ -242,9 +248,9 @@ class Transport:
             if validity is not None:
                 validity.cancel()
             self._metrics.answered(code, request.method, time.perf_counter() - started)
-        self._note_warnings(response.headers, request.target)
+        self._note_warnings(response.headers, request)
         if response.status < 300:
-            return Reply(response.status, body)
+            return Reply(response.status, body, response.headers)
         json_patch = request.content_type == "application/json-patch+json"
         failure = error_from_reply(request.target, response.status, body, response.headers, json_patch=json_patch)
         if isinstance(failure, Fenced):
@@ -264,7 +270,7 @@ class Transport:
                     await self._credentials.refresh()
                 if response.status >= 300:
                     raise error_from_reply(request.target, response.status, await response.read(), response.headers)
-                self._note_warnings(response.headers, request.target)
+                self._note_warnings(response.headers, request)
                 deadline.reschedule(None)
                 yield response.content.iter_any()
         except (aiohttp.ClientError, OSError) as error:
@@ -275,7 +281,8 @@ class Transport:
 
     @asynccontextmanager
     async def _send(self, request: Request, body: bytes | Payload | None) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = CIMultiDict({"Accept": "application/json"})
+        headers = CIMultiDict(request.headers)
+        headers["Accept"] = request.accept
         authorization = await self._credentials.current()
         if authorization is not None:
             headers["Authorization"] = authorization
@@ -284,7 +291,9 @@ class Transport:
         if body is not None:
             headers["Content-Type"] = request.content_type
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=WATCH_IDLE if request.lane is Lane.WATCH else None
+            total=None,
+            sock_connect=CONNECT_TIMEOUT,
+            sock_read=(request.timeout or WATCH_IDLE) if request.lane is Lane.WATCH else None,
         )
         async with self._sessions[request.lane].request(
             request.method,
@@ -330,14 +339,8 @@ class Transport:
             )
         return TransportError(f"{target}: the connection to {server} broke: {error}", sent=sent)
 
-    def _note_warnings(self, headers: CIMultiDictProxy[str], target: Target) -> None:
-        for header in headers.getall("Warning", ()):
-            text = header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
-            self._metrics.warnings.inc()
-            expected = any(known in text for known in _EXPECTED_WARNINGS)
-            if not expected and text not in self._warned and len(self._warned) < _KNOWN_WARNINGS:
-                self._warned.add(text)
-                self._logger.warning("the API server warns", warning=text, request=str(target))
+    def _note_warnings(self, headers: CIMultiDictProxy[str], request: Request) -> None:
+        self._warnings.note(headers.getall("Warning", ()), request.target, request.caller)
 
 
 async def _close(session: aiohttp.ClientSession) -> None:
