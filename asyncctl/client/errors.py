@@ -8,6 +8,7 @@ for a bug of ours.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import orjson
@@ -132,6 +133,9 @@ class StatusError(KubernetesError):
     """The API server said no. `reason` and `code` are its own; `causes` are (reason, message, field)."""
 
     reason: ClassVar[str] = ""
+    body: bytes = b""
+    """The answer as it came; empty for a refusal of our own."""
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, target: Target, code: int, status: JsonObject, *, retry_after: float | None = None, audit_id: str = ""
@@ -270,6 +274,13 @@ def error_from_reply(
     A body that is no Status keeps its first 200 characters in the message. `json_patch`: the server answers a failed
     `test` with 422 and no causes, which means what a 409 means.
     """
+    error = _error(target, code, body, headers, json_patch=json_patch)
+    if isinstance(error, StatusError):
+        error.body, error.headers = body, headers
+    return error
+
+
+def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *, json_patch: bool) -> KubernetesError:
     status = _status(body)
     said = (status or {}).get("code")
     code = said if isinstance(said, int) and said >= 400 else code  # the ERROR event of a watch comes with 200
