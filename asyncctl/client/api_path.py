@@ -37,17 +37,19 @@ def parse_api_path(path: str) -> ApiPath | None:
         ValueError: The path has an empty part, `.` or `..`, or a name with a slash in it.
     """
     parts = [unquote(part) for part in path.strip("/").split("/")]
+    if not {".", ".."}.isdisjoint(unquote(path).split("/")):
+        raise ValueError(f"{path!r}: '.' and '..' can't stand for a name")
     if parts[0] not in {"api", "apis"}:
         return None
-    group = parts[1] if parts[0] == "apis" and len(parts) > 1 else ""
-    version, *rest = parts[1 if parts[0] == "api" else 2 :] or [""]
-    namespace: str | None = None
-    if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] not in _OF_A_NAMESPACE:
-        namespace, *rest = rest[1:]
-    known = [group, version, *rest[:3], *([namespace] if namespace is not None else [])]
-    if any(part in {".", ".."} or "/" in part for part in known) or "" in known[1:]:
-        raise ValueError(f"{path!r}: an empty part, '.', '..' or a slash can't stand for a name")
-    if not rest:
+    group = parts.pop(1) if parts[0] == "apis" and len(parts) > 1 else ""
+    if len(parts) < 3:
         return None
+    _, version, *rest = parts
+    namespace: str | None = None
+    if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in _OF_A_NAMESPACE:
+        namespace, *rest = rest[1:]
+    named = [version, *rest[:3], *([] if namespace is None else [namespace]), *([group] if parts[0] == "apis" else [])]
+    if any(not part or "/" in part for part in named):
+        raise ValueError(f"{path!r}: an empty part, or a slash, can't stand for a name")
     name, subresource = (*rest[1:3], None, None)[:2]
     return ApiPath(group, version, rest[0], namespace, name, subresource)
