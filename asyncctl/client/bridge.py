@@ -172,14 +172,17 @@ class RestClient:
         if post_params:
             refuse("a form can't be sent: the API has none")
         timeouts = _timeouts(_request_timeout)
+        request, place = self._request(method.upper(), url, list(query_params or ()), dict(headers or {}), body)
         try:
-            request, place = self._request(method.upper(), url, list(query_params or ()), dict(headers or {}), body)
             if request.lane is Lane.WATCH:
                 if request.target.verb == "watch" and _preload_content:
                     refuse("a watch has no end to wait for: use watch.Watch().stream(…), or _preload_content=False")
                 quiet = timeouts.idle or (None if "allowWatchBookmarks=true" in request.path else QUIET)
                 answer = await self._open(replace(request, timeout=quiet), timeouts.stream)
-                return whole(200, {}, await answer.read()) if _preload_content else answer
+                if not _preload_content:
+                    return answer
+                async with answer:
+                    return whole(200, {}, await answer.read())
             async with asyncio.timeout(timeouts.answer):
                 reply = await self._transport.request(replace(request, timeout=timeouts.answer))
             _know(request, place, reply.body)
@@ -254,11 +257,14 @@ class RestClient:
             list_kind="", namespaced=place.namespace is not None,
         )  # fmt: skip
         try:
-            self._check_boundary(target, kind)
-        except NamespaceBoundaryExceeded:
-            if place.name is None:  # of all namespaces, most likely: the path does not tell
-                self._check_boundary(target, replace(kind, namespaced=True))
-            raise
+            try:
+                self._check_boundary(target, kind)
+            except NamespaceBoundaryExceeded:
+                if place.name is None:  # of all namespaces, most likely: the path does not tell
+                    self._check_boundary(target, replace(kind, namespaced=True))
+                raise
+        except NamespaceBoundaryExceeded as error:
+            raise api_exception(error) from error
 
 
 def _target(method: str, path: str, place: ApiPath | None, *, watches: bool) -> Target:

@@ -22,15 +22,14 @@ def as_ours(error: Exception) -> Exception:
     its status and body would have become here.
     """
     exceptions = sys.modules.get("kubernetes_asyncio.client.exceptions")  # not imported: then it is none of them
-    known = getattr(exceptions, "ApiException", None)
+    known: type[Exception] | None = getattr(exceptions, "ApiException", None)
     if known is None or not isinstance(error, known):
         return error
     cause: BaseException | None = error
-    while isinstance(cause, known):
+    while cause is not None and isinstance(cause, known):
         cause = cause.__cause__
     if isinstance(cause, KubernetesError):
         return cause
-    assert isinstance(error, Exception)
     code, body = getattr(error, "status", None), getattr(error, "body", None)
     if not isinstance(code, int) or code < 400:
         return error

@@ -762,6 +762,18 @@ async def test_a_followed_log_is_read_as_it_comes_or_to_its_end(serve):
     assert await core.read_namespaced_pod_log("p", "team", follow=True) == "one\ntwo"
 
 
+async def test_a_cancelled_wait_for_the_end_of_a_log_frees_its_connection(serve):
+    still = Open()
+    _, api = await serve(streaming("x\n", then=still))
+    waiting = asyncio.create_task(CoreV1Api(api).read_namespaced_pod_log("p", "team", follow=True), name="wait")
+    await until(lambda: still.now == 1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not api.rest_client._streams._tasks
+    await until(lambda: still.now == 0)
+
+
 async def test_a_silent_stream_is_given_up_after_the_time_to_read_as_a_timeout_error(serve):
     still = Open()
     _, api = await serve(streaming("x\n", then=still))
