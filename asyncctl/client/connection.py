@@ -59,6 +59,9 @@ class _Decompressor(Protocol):
     @property
     def eof(self) -> bool: ...
 
+    @property
+    def unused_data(self) -> bytes: ...
+
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
@@ -315,7 +318,11 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         if self._decompressor is not None:
+            if self._decompressor.eof:
+                raise ProtocolError("its body goes on after the end of what is compressed")
             body = self._decompressor.decompress(body, MAX_BODY + 1)
+            if self._decompressor.unused_data:
+                raise ProtocolError("its body goes on after the end of what is compressed")
         self._size += len(body)
         if self._size > MAX_BODY:
             raise ProtocolError(f"it is longer than {MAX_BODY} bytes")
