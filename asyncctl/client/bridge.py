@@ -218,7 +218,9 @@ class RestClient:
             place = parse_api_path(path)
         except ValueError as error:
             refuse(str(error))
-        reads = method in {"GET", "HEAD", "OPTIONS"}
+        if method == "HEAD":
+            refuse("HEAD can't be asked: the API server has no use for it but to hand it on; use GET")
+        reads = method in {"GET", "OPTIONS"}
         given = dict(asked)
         watches = reads and given.get("watch", "").lower() in _TRUE
         follows = reads and given.get("follow", "").lower() in _TRUE
@@ -337,12 +339,7 @@ def _timeouts(given: Any) -> _Timeouts:  # noqa: ANN401 - what that library take
 
 def _know(request: Request, place: ApiPath | None, body: bytes) -> None:
     """Raise `ServerError` for a success that is no object of the API: a page of a proxy would be an empty object."""
-    if (
-        place is None
-        or place.subresource in _NO_OBJECT
-        or request.method in {"HEAD", "OPTIONS"}
-        or "json" not in request.accept
-    ):
+    if place is None or place.subresource in _NO_OBJECT or request.method == "OPTIONS" or "json" not in request.accept:
         return
     try:
         _decode_known(body)

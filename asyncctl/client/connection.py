@@ -107,7 +107,6 @@ class Connection(asyncio.Protocol):
         self._until_eof = False
         self._broken: BaseException | None = None
         self._streaming = False
-        self._head_only = False
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
         self._heard = 0.0
@@ -165,19 +164,17 @@ class Connection(asyncio.Protocol):
 
     # One exchange.
 
-    def send(self, data: bytes, *, streaming: bool = False, head_only: bool = False) -> None:
-        """Hand a request, head and body, to the socket.
+    def send(self, data: bytes, *, streaming: bool = False) -> None:
+        """Hand a request, head and body, to the socket. Not HEAD: the parser would wait for the body of its answer.
 
         Args:
             data: All of it.
             streaming: The answer is read by `chunks`.
-            head_only: The answer has no body, whatever its headers say, as that to HEAD.
         """
         assert self._transport is not None
         assert self._answer is None, "one request at a time"
         self._reset()
         self._streaming = streaming
-        self._head_only = head_only
         self._answer = self._loop.create_future()
         self._transport.write(data)
 
@@ -321,18 +318,15 @@ class Connection(asyncio.Protocol):
         self._until_eof = not framed
         if self._headed is not None and not self._headed.done():
             self._headed.set_result(None)
-        if self._head_only:  # and the parser, which waits for the body, serves no other answer
-            self._until_eof, self._decompressor = False, None
-            self._finish()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if self._head_only:
-            return
         if self._decompressor is not None:
+            if self._decompressor.eof:
+                raise ProtocolError("its body goes on after the end of what is compressed")
             body = self._decompressor.decompress(body, MAX_BODY + 1)
             if self._decompressor.unused_data:
-                raise ProtocolError("there is more after the end of its compressed body")
+                raise ProtocolError("its body goes on after the end of what is compressed")
         self._size += len(body)
         if self._size > MAX_BODY:
             raise ProtocolError(f"it is longer than {MAX_BODY} bytes")

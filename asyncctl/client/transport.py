@@ -87,9 +87,9 @@ class Request:
         accept: What the answer should be.
         repeatable: Sending it twice has the effect of sending it once.
         audit_id: Goes into the API server's audit log.
-        caller: The controller that asks, for the log of the server's warnings.
-        headers: More headers; none of those that the transport sets itself.
-        timeout: Seconds for each try, or of a watch without a byte, instead of the transport's own.
+        caller: The controller that asks, for the log of warnings.
+        headers: More of them; none that the transport sets itself.
+        timeout: Seconds for each try, or of a stream without a byte; None: as the transport has it.
     """
 
     target: Target
@@ -234,7 +234,7 @@ class Transport:
 
     async def _try(self, request: Request, identity: Identity) -> Reply:
         started = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + (request.timeout or self._timeout)
+        deadline = asyncio.get_running_loop().time() + self._limit(request)
         pool = self._pools[request.lane]
         code: int | str = "<error>"
         try:
@@ -249,7 +249,7 @@ class Transport:
             raise
         finally:
             self._metrics.answered(code, request.method, time.perf_counter() - started)
-        self._warnings.note(reply.headers.getall("Warning"), request.target, request.caller)
+        self._note_warnings(request, reply.headers)
         if 200 <= reply.code < 300:
             return reply
         raise self._refused(request, *reply)
@@ -258,7 +258,7 @@ class Transport:
         """Send a request, and wait for the whole answer."""
         data = head.encode("latin-1") + (request.body or b"")
         left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
-        connection.send(data, head_only=request.method == "HEAD")
+        connection.send(data)
         watch = _Deadline(connection, deadline, left, self._may_write)
         try:
             await connection.answer
@@ -295,7 +295,7 @@ class Transport:
             if not 200 <= code < 300:
                 body = b"".join([chunk async for chunk in connection.chunks()])
                 raise self._refused(request, code, body, connection.headers)
-            self._warnings.note(connection.headers.getall("Warning"), request.target, request.caller)
+            self._note_warnings(request, connection.headers)
             watch.cancel()
             watch = _Silence(connection, request.timeout or WATCH_IDLE)
             yield connection.chunks()
@@ -326,7 +326,7 @@ class Transport:
                 async with scope:
                     connection = await pool.acquire(context)
             except TimeoutError as error:
-                within = (request.timeout or self._timeout) if scope.expired() else CONNECT_TIMEOUT
+                within = self._limit(request) if scope.expired() else CONNECT_TIMEOUT
                 raise TransportError(
                     f"{request.target}: no connection to {self.config.server} within {within:g} s; is there a firewall "
                     "between, or are all connections busy?",
@@ -345,10 +345,9 @@ class Transport:
         path, extra = self._base + request.path, connection.extra + who
         if _PATH.fullmatch(path) is None:
             raise ValueError(f"{request.target}: {request.path!r} is no path of a URL: percent-encode it")
+        extra += _lines(request.headers)
         if request.audit_id is not None:
             extra += _lines((("Audit-ID", request.audit_id),))
-        if request.headers:
-            extra += _lines(request.headers)
         if request.body is not None:
             extra += f"Content-Type: {request.content_type}\r\nContent-Length: {len(request.body)}\r\n"
         elif request.method in {"POST", "PUT", "PATCH"}:
@@ -380,10 +379,9 @@ class Transport:
         if known is not None:
             return known
         if isinstance(error, _Silent):
-            idle = request.timeout or WATCH_IDLE
-            text = f"no byte from {server} for {idle:g} s; the connection is taken for dead"
+            text = f"no byte from {server} for {request.timeout or WATCH_IDLE:g} s; the connection is taken for dead"
         elif isinstance(error, TimeoutError) and sent:
-            text = f"no answer from {server} within {request.timeout or self._timeout:g} s"
+            text = f"no answer from {server} within {self._limit(request):g} s"
         elif sent:
             text = f"the connection to {server} broke: {str(error) or type(error).__name__}"
         elif isinstance(error, ProxyError):
@@ -424,6 +422,14 @@ class Transport:
         return await explain(
             config, error, peer_certificate, handshake=handshake, certificate=certificate, sent=sent, clock=self._clock
         )
+
+    def _limit(self, request: Request) -> float:
+        """Seconds until the answer has to be there, or to have begun where it is a stream."""
+        own = None if request.lane is Lane.WATCH else request.timeout
+        return own or self._timeout
+
+    def _note_warnings(self, request: Request, headers: Headers) -> None:
+        self._warnings.note(headers.getall("Warning"), request.target, request.caller)
 
 
 def _address(config: ClusterConfig) -> SplitResult:

@@ -37,7 +37,7 @@ def parse_warnings(values: Sequence[str]) -> Iterator[Warned]:
     it can't read.
     """
     for value in values:
-        rest = value.strip()
+        rest = _unicode(value).strip()
         while rest:
             found = _WARNING.match(rest)
             if found is None:
@@ -81,6 +81,14 @@ class Warnings:
             self._logger.warning("the API server warns", **about)
         else:
             self._logger.warning("a deprecated API version is used", **deprecated.groupdict(), **about)
+
+
+def _unicode(value: str) -> str:
+    """A header is bytes, read as Latin-1 where nobody knows better; the API server writes UTF-8."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _clean(text: str) -> str:

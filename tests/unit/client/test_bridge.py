@@ -601,10 +601,12 @@ async def test_no_other_server_is_asked(serve):
     assert server.asked == []
 
 
-async def test_forms_and_unencodable_bodies_are_refused(serve):
+async def test_forms_head_and_unencodable_bodies_are_refused(serve):
     _, api = await serve()
     with pytest.raises(ApiValueError, match="a form"):
         await api.call_api("/api/v1/namespaces/team/configmaps", "POST", post_params={"a": "b"})
+    with pytest.raises(ApiValueError, match="HEAD can't be asked"):
+        await CoreV1Api(api).connect_head_namespaced_service_proxy("s", "team")
     with pytest.raises(ApiValueError, match="has to be given as bytes"):
         await api.call_api("/x", "POST", header_params={"Content-Type": "text/plain"}, body={"a": 1})
 

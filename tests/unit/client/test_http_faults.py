@@ -198,14 +198,6 @@ async def test_an_answer_that_has_no_body_ends_with_its_head(code):
         assert len(served) == 1, "the connection serves on"
 
 
-async def test_the_answer_to_a_head_request_has_no_body_whatever_it_says():
-    request = Request(target=GET.target, method="HEAD", path="/x", lane=Lane.READ)
-    async with answering(sized(b"", length=1000), close=False) as (url, _), make_transport(url, timeout=5) as transport:
-        reply = await transport.request(request)
-        assert (reply.body, reply.headers["content-length"]) == (b"", "1000")
-        assert (await transport.request(GET)).body == b"{}"
-
-
 async def test_a_second_answer_that_nobody_asked_for_is_never_taken_for_the_next():
     async with answering(GOOD + sized(b'{"evil":1}')) as (url, served), make_transport(url, timeout=5) as transport:
         assert (await transport.request(GET)).body == b"{}"

@@ -37,6 +37,8 @@ def said(text, code=299, agent="-"):
         ('299 - "dated" "Wed, 21 Oct 2026 07:28:00 GMT", 299 - "b"', [said("dated"), said("b")]),
         ('110 proxy:80 "Response is stale"', [said("Response is stale", 110, "proxy:80")]),
         ('299 - "ünïcode ✓"', [said("ünïcode ✓")]),
+        ('299 - "ünïcode ✓"'.encode().decode("latin-1"), [said("ünïcode ✓")]),
+        ('299 - "\xe4 of Latin-1"', [said("ä of Latin-1")]),
         ('299 - "tab\there"', [said("tab�here")]),
         ('299 - "nul\0 and surrogate\udcff"', [said("nul� and surrogate�")]),
         # What can't be read is told as it is, and ends its header.
