@@ -9,7 +9,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import ExtendedKeyUsageOID as Usage
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.credentials import ClientCertificate
@@ -443,6 +443,7 @@ async def test_the_trouble_is_found_among_many_causes(config):
 WORDS = strategies.sampled_from("tlsv1 alert handshake failure certificate version (_ssl.c:1) SSL/TLS".split())  # noqa: SIM905
 
 
+@settings(deadline=None)
 @given(
     text=strategies.one_of(strategies.text(), strategies.lists(WORDS).map(" ".join)),
     reason=strategies.one_of(strategies.none(), strategies.lists(WORDS).map("_".join)),

@@ -14,34 +14,15 @@ from asyncctl.client.errors import BadCertificateFile, ClientKeyMismatch, Unknow
 from asyncctl.client.tls import LOOK, ClientTLS, explain
 from asyncctl.testing.clock import FakeClock
 from tests.unit.client import tls_kit
-from tests.unit.client.tls_kit import DAY, NOW, Failed, Issued, answers, exchange, peer_certificate, serving
+from tests.unit.client.tls_kit import DAY, NOW, Failed, Issued, Volume, answers, exchange, peer_certificate, serving
 from tests.unit.support import Log, until
 
 CHANGED = "TLS has new certificates from now on"
 KEPT = "the new TLS files can't be used"
 
 
-class Volume:
-    """A folder as the kubelet mounts it: files are links through `..data`, which is swapped in one step."""
-
-    def __init__(self, path):
-        self.path = path
-        self._number = 0
-
-    def put(self, **files):
-        self._number += 1
-        (self.path / f"..{self._number}").mkdir()
-        for name, content in files.items():
-            (self.path / f"..{self._number}" / name).write_bytes(content)
-            if not (self.path / name).is_symlink():
-                (self.path / name).symlink_to(f"..data/{name}")
-        (self.path / "..data_tmp").symlink_to(f"..{self._number}")
-        (self.path / "..data_tmp").rename(self.path / "..data")
-
-
 @pytest.fixture
 def volume(tmp_path):
-    (tmp_path / "volume").mkdir()
     return Volume(tmp_path / "volume")
 
 
