@@ -428,8 +428,12 @@ async def test_a_server_that_fails_in_the_handshake_is_told(ca, tmp_path, config
         assert type(caught.value) is TLSError
 
 
-async def test_the_trouble_is_found_among_many_causes(config):
+@pytest.mark.parametrize("reason", ["TLSV13_ALERT_CERTIFICATE_REQUIRED", None, ""])
+async def test_the_trouble_is_found_among_many_causes(config, reason):
+    """Where Python does not know OpenSSL's reason it says None; an error that a library has made has no such word."""
     refused = ssl.SSLError(1, "[SSL] tlsv13 alert certificate required (_ssl.c:1)")
+    if reason != "":
+        refused.reason = reason
     outer = RuntimeError("a library's own")
     outer.__cause__ = ExceptionGroup("addresses", [OSError("no route"), ConnectionResetError(104, "reset"), refused])
     assert isinstance(await explain(config("https://x"), outer, never, handshake=True), ClientCertificateRefused)
