@@ -263,8 +263,8 @@ def _unknown(case: _Case, peer: Certificate | None) -> str:
         if _trusts_by_now(config, case.peer):
             return f"{signed}, which was not yet among {_trusted(config)}; it is now, and the next connection trusts it"
         return (
-            f"{signed}; {_trusted(config)} include one of that name, but with another key: was the cluster made anew? "
-            f"{_add(config)}"
+            f"{signed}; {_trusted(config)} include one of that name, but with another key (was the "
+            f"cluster made anew?); {_add(config)}"
         )
     return (
         f"{signed}, which is not among {_trusted(config)}; {_add(config)}; if it is an intermediate one, let the "
@@ -331,11 +331,13 @@ def _failure(case: _Case, error: ssl.SSLError) -> tuple[type[TLSError], str]:
             "allow one of them"
         )
     if _NO_CIPHER.search(what):
-        source = case.config.source
-        hint = "" if _ours(case) else f", or it demands a client certificate: set client-certificate ({source})"
+        if _ours(case):
+            perhaps, fix = "", "let the server allow one of today's"
+        else:  # what it says in TLS 1.2 where it wants one
+            perhaps = ", or it demands a client certificate"
+            fix = f"let the server allow one of today's, or set client-certificate ({case.config.source})"
         return ProtocolMismatch, (
-            f"the server and we share no cipher suite for TLS 1.2 or 1.3 (OpenSSL says {what}); let the server allow "
-            f"one of today's{hint}"
+            f"the server and we share no cipher suite for TLS 1.2 or 1.3{perhaps} (OpenSSL says {what}); {fix}"
         )
     if "NO_APPLICATION_PROTOCOL" in what:
         return ProtocolMismatch, "the server does not speak HTTP/1.1 here; is this the address of an API server?"
