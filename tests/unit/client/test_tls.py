@@ -150,7 +150,7 @@ async def test_a_namesake_of_the_ca_with_another_key_is_told(serve, config, bare
         says(
             caught,
             "CN=the cluster's CA",
-            "but with another key (was the cluster made anew?); write this cluster's CA into",
+            "but with another key (was the cluster made anew?); write",
         )
 
 
