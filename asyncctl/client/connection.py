@@ -121,6 +121,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The loop says that it is gone."""
         self._closed = True
+        self._transport = None  # asyncio's fails when it is aborted after this
         if self._answer is not None and not self._complete:
             if exc is None and self._until_eof:
                 self._finish()
@@ -207,11 +208,10 @@ class Connection(asyncio.Protocol):
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body of a streaming answer as it comes, cut anywhere; ends with it, or raises what went wrong."""
-        assert self._transport is not None
         while True:
             if self._chunks:
                 data, self._chunks, self._size = self.body, [], 0
-                if self._paused and not self._closed:
+                if self._paused and self._transport is not None:
                     self._paused = False
                     self._transport.resume_reading()
                 yield data
