@@ -58,7 +58,7 @@ WATCH_IDLE = 150.0  # seconds without a byte; bookmarks come each minute
 _RETRY = Backoff(base=0.1, maximum=2.0)
 _PATH = re.compile(r"/[!-~]*")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER = re.compile(r"[\t -~\x80-\xff]*")
+_HEADER = re.compile(r"[\t -~\x80-\U0010ffff]*")  # what is no ASCII is sent as UTF-8, as Go does
 
 
 class Lane(enum.Enum):
@@ -256,7 +256,7 @@ class Transport:
 
     async def _exchange(self, connection: Connection, head: str, request: Request, deadline: float) -> Reply:
         """Send a request, and wait for the whole answer."""
-        data = head.encode("latin-1") + (request.body or b"")
+        data = head.encode() + (request.body or b"")
         left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
         connection.send(data)
         watch = _Deadline(connection, deadline, left, self._may_write)
@@ -285,7 +285,7 @@ class Transport:
         try:
             deadline = loop.time() + self._timeout
             connection, head = await self._connected(pool, request, identity, deadline)
-            connection.send(head.encode("latin-1"), streaming=True)
+            connection.send(head.encode(), streaming=True)
             watch = _Deadline(connection, deadline)
             await connection.head()
             code = connection.status
