@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -132,7 +133,11 @@ class ApiServer:
         where.write_text(yaml.safe_dump(config, sort_keys=False))
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        headers = {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private"}
+        headers = {
+            "Audit-Id": str(uuid.uuid4()),
+            "Cache-Control": "no-cache, private",
+            "Date": format_datetime(self._now(), usegmt=True),
+        }
         warnings: list[str] = []
         try:
             answer = await self._answer(http, warnings)
