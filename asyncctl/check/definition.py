@@ -11,7 +11,8 @@ from asyncctl.objects.json import Json, JsonObject
 
 _ROOT = frozenset({"apiVersion", "kind", "metadata"})  # every object has them
 _SETS = frozenset({"enum", "required", "x-kubernetes-list-map-keys"})
-_WORDS = frozenset({"description", "example", "externalDocs", "title", "x-kubernetes-group-version-kind"})
+_WORDS = frozenset({"description", "example", "externalDocs", "title"})
+_IN_OPENAPI = "x-kubernetes-group-version-kind"
 _GRAVE = frozenset({"type", "format", "x-kubernetes-list-map-keys"})
 
 
@@ -68,6 +69,8 @@ def _definition(wanted: JsonObject, found: JsonObject) -> Iterator[Difference]:
 
 def _schema(wanted: JsonObject, found: JsonObject, path: str) -> Iterator[Difference]:
     for key in [*wanted, *(key for key in found if key not in wanted)]:
+        if key == _IN_OPENAPI:
+            continue
         here, there = wanted.get(key), found.get(key)
         if key == "properties":
             yield from _properties(here or {}, there or {}, path)

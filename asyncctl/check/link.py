@@ -267,10 +267,11 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> boo
     found.user = user.username
     extra = user.extra or {}
     pod, node = (next(iter(extra.get(_EXTRA + key) or ()), "") for key in ("pod-name", "node-name"))
-    said = f"{user.username}; groups {', '.join(user.groups or ()) or 'none'}"
+    groups = [group for group in user.groups or () if group]
+    said = f"{user.username}; groups {', '.join(groups) or 'none'}"
     if pod:
         said += f"; bound to pod {pod}" + (f" on node {node}" if node else "")
-    found.say("user", State.OK, said, username=user.username, groups=list(user.groups or ()), pod=pod, node=node)
+    found.say("user", State.OK, said, username=user.username, groups=groups, pod=pod, node=node)
     return True
 
 
