@@ -124,7 +124,7 @@ async def _listed(transport: Transport, kind: ResourceType, row: Row, settings: 
         return row
     except KubernetesError as error:
         return Row(row.check, State.FAILED, f"it is served, but can't be listed: {error}", row.details)
-    warnings = [_text(header) for header in reply.headers.getall("Warning", ())]
+    warnings = [_text(header) for header in reply.headers.getall("Warning")]
     if not warnings:
         return row
     return Row(

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
+from asyncctl.client.certificates import Certificate
 from asyncctl.client.config import ClusterConfig, find_config
 from asyncctl.client.discovery import ServerVersion, server_version
 from asyncctl.client.errors import (
@@ -27,7 +28,7 @@ from asyncctl.client.errors import (
     Unauthorized,
     not_an_object,
 )
-from asyncctl.client.peer import Certificate, server_certificate
+from asyncctl.client.peer import server_certificate
 from asyncctl.client.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.objects.json import JsonObject
@@ -189,14 +190,14 @@ def _tls(config: ClusterConfig, certificate: Certificate | None, now: datetime) 
         details["ca"] = config.ca_file or given
     if certificate is None:
         return Row("tls", state, said, details)
-    days = (certificate.expires - now).days
+    days = (certificate.not_after - now).days
     details["certificate"] = {
         "subject": certificate.subject, "issuer": certificate.issuer, "names": list(certificate.names),
-        "expires": certificate.expires.isoformat(),
+        "expires": certificate.not_after.isoformat(),
     }  # fmt: skip
     if days < EXPIRES_SOON and config.verify:
         state = State.WARNING
-    when = f"expires {certificate.expires:%Y-%m-%d %H:%M} UTC, in {days} days" if days >= 0 else "has expired"
+    when = f"expires {certificate.not_after:%Y-%m-%d %H:%M} UTC, in {days} days" if days >= 0 else "has expired"
     renew = "; renew it" if days < EXPIRES_SOON else ""
     return Row("tls", state, f"{said}; the server's certificate {certificate.subject} {when}{renew}", details)
 
