@@ -14,7 +14,7 @@ commands:
   check       whether an operator could do its work here: cluster, access, CRDs, servers
   dev         all of it on this machine: API server, PostgreSQL and daemon
   apiserver   the embedded API server alone, for kubectl and for tests
-  manifests   write what is generated from the code: the CRD
+  manifests   write what is generated from the code: the CRD, the RBAC
   version     what this is
 
 `asyncctl COMMAND --help` tells more; `asyncctl run --help` lists every setting."""
@@ -142,7 +142,9 @@ def _port(text: str) -> int:
 
 
 def _manifests(arguments: Sequence[str]) -> int:
-    parser = _parser("asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml.")
+    parser = _parser(
+        "asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml."
+    )
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: to standard output")
     parsed = parser.parse_args(arguments)
     from asyncctl.cli import manifests

@@ -50,7 +50,7 @@ async def _check_server(checking: Checking, server: Server) -> None:
                 f"{server.host}:{server.port} lets {server.admin_user} in, in {milliseconds:.0f} ms", part=name,
                 host=server.host, port=server.port, user=server.admin_user, milliseconds=round(milliseconds, 1),
             )  # fmt: skip
-            await _check_tls(checking, server, admin)
+            await check_tls(checking, server, admin)
             await _check_version(checking, server, admin)
             await _check_admin(checking, server, admin)
     except DatabaseError as error:
@@ -61,7 +61,8 @@ async def _check_server(checking: Checking, server: Server) -> None:
                 checking.skipped("not reached because there is no session on the server", part=f"{name} {part}")
 
 
-async def _check_tls(checking: Checking, server: Server, admin: Connection) -> None:
+async def check_tls(checking: Checking, server: Server, admin: Connection) -> None:
+    """Say how a session is protected, and by what the server was known."""
     part, mode = f"{server.name} TLS", server.ssl_mode
     rows = await admin.read("SELECT version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl")
     used = f"{rows[0][0]}, {rows[0][1]}" if rows else "no TLS"

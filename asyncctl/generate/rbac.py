@@ -5,9 +5,11 @@ and its events; nothing else. With `ASYNCCTL_NAMESPACES` the rules are of those 
 ClusterRole). Whoever runs with exactly these rules can do the operator's work.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+
+import yaml
 
 from asyncctl.controller.declaration import Declaration
 from asyncctl.objects import Event, JsonObject, ResourceType, resource_type_of
@@ -19,6 +21,7 @@ VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
 READ = ("get", "list", "watch")
 OWN = (*READ, "create", "patch", "delete")
 """Server-side apply is a patch; where it makes the object, the API server asks for `create` too."""
+_RBAC = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,30 @@ def rules(operator: Operator, settings: Settings, *, lease_namespace: str) -> li
         lease = settings.lease_namespace or lease_namespace
         placed += [replace(rule, namespace=lease) for rule in _of_the_lease(settings.lease_name)]
     return _joined(placed)
+
+
+def rbac_yaml(rules: Iterable[Rule], name: str, *, namespace: str) -> str:
+    """Return what binds a ServiceAccount to these rules, as YAML for a repository: the same text for the same rules.
+
+    Args:
+        rules: As `rules` gives them.
+        name: Of the ServiceAccount, and of its roles and bindings.
+        namespace: Of the ServiceAccount.
+    """
+    meta, account = {"name": name, "namespace": namespace}, {"kind": "ServiceAccount"}
+    documents: list[JsonObject] = [{"apiVersion": "v1", **account, "metadata": meta}]
+    by_place: dict[str | None, list[JsonObject]] = {}
+    for rule in rules:
+        by_place.setdefault(rule.namespace, []).append(rule.as_json())
+    for place, written in by_place.items():
+        prefix, where = ("", {"namespace": place}) if place else ("Cluster", {})
+        head: JsonObject = {"apiVersion": f"{_RBAC}/v1", "kind": f"{prefix}Role", "metadata": {"name": name, **where}}
+        reference = {"apiGroup": _RBAC, "kind": head["kind"], "name": name}
+        documents.append(head | {"rules": written})
+        documents.append(
+            head | {"kind": f"{prefix}RoleBinding", "roleRef": reference, "subjects": [{**account, **meta}]}
+        )
+    return yaml.safe_dump_all(documents, sort_keys=False, width=120)
 
 
 def _of_the_work(operator: Operator, settings: Settings) -> Iterator[tuple[ResourceType, Rule]]:
