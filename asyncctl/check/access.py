@@ -18,6 +18,7 @@ from asyncctl.objects.json import JsonObject
 from asyncctl.operator.checking import Row, State
 
 _AT_ONCE = 8  # reviews
+_Answer = bool | KubernetesError
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -26,13 +27,13 @@ async def check_rules(transport: Transport, rules: Iterable[Rule], user: str) ->
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(rule: Rule) -> Row:
-        asked = [(verb, name) for verb in rule.verbs for name in rule.names or ("",)]
-        try:
-            answers = await asyncio.gather(*(_allowed(transport, turns, rule, *each) for each in asked))
-        except KubernetesError as error:
-            return Row(_name(rule), State.FAILED, f"the server can't say: {error}")
-        refused = {verb for (verb, _), allowed in zip(asked, answers, strict=True) if not allowed}
-        return _row(_name(rule), rule, [verb for verb in rule.verbs if verb in refused], user)
+        async with asyncio.TaskGroup() as tasks:
+            asked = [
+                (verb, tasks.create_task(_allowed(transport, turns, rule, verb, name), name=f"may {verb} {rule}"))
+                for verb in rule.verbs
+                for name in rule.names or ("",)
+            ]
+        return _row(rule, [(verb, task.result()) for verb, task in asked], user)
 
     async with asyncio.TaskGroup() as tasks:
         checks = [tasks.create_task(check(rule), name=f"check {rule}") for rule in rules]
@@ -44,7 +45,7 @@ def _name(rule: Rule) -> str:
     return f"rbac {rule}{named}" + (f" in {rule.namespace}" if rule.namespace else "")
 
 
-async def _allowed(transport: Transport, turns: asyncio.Semaphore, rule: Rule, verb: str, name: str) -> bool:
+async def _allowed(transport: Transport, turns: asyncio.Semaphore, rule: Rule, verb: str, name: str) -> _Answer:
     plural, _, subresource = rule.resource.partition("/")
     attributes = {
         "verb": verb, "group": rule.group, "resource": plural, "subresource": subresource,
@@ -56,15 +57,23 @@ async def _allowed(transport: Transport, turns: asyncio.Semaphore, rule: Rule, v
         "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
     }
     target = Target("create", "selfsubjectaccessreviews.authorization.k8s.io")
-    async with turns:
-        status = (await ask(transport, "POST", _REVIEWS, target, body)).get("status")
+    try:
+        async with turns:
+            status = (await ask(transport, "POST", _REVIEWS, target, body)).get("status")
+    except KubernetesError as error:
+        return error
     return isinstance(status, dict) and status.get("allowed") is True
 
 
-def _row(name: str, rule: Rule, missing: list[str], user: str) -> Row:
+def _row(rule: Rule, answers: list[tuple[str, _Answer]], user: str) -> Row:
+    name = _name(rule)
+    missing = [verb for verb in rule.verbs if (verb, False) in answers]
     details: JsonObject = {
         "rule": rule.as_json(), "namespace": rule.namespace, "missing": missing, "optional": rule.optional,
     }  # fmt: skip
+    errors = [said for _, said in answers if isinstance(said, KubernetesError)]
+    if errors:
+        return Row(name, State.FAILED, f"the server can't say: {errors[0]}", details)
     if not missing:
         return Row(name, State.OK, f"may {', '.join(rule.verbs)}", details)
     lacking = rule.as_json() | {"verbs": missing}
@@ -101,9 +110,7 @@ async def _could_make(transport: Transport, namespace: str, name: str, check: st
     except NotFound:
         text = f"namespace {namespace} does not exist; create it, or set ASYNCCTL_LEASE_NAMESPACE to another"
         return Row(check, State.FAILED, text)
-    except Forbidden as error:
-        if "asyncctl-fenced" in error.server_message:
-            return Row(check, State.OK, "not there yet; a policy of the server guards it")
+    except Forbidden:
         return Row(check, State.SKIPPED, "not reached because the user may not create it: see its rbac row")
     except KubernetesError as error:
         return Row(check, State.FAILED, str(error))

@@ -5,7 +5,7 @@ can't do its work with: a field that the server would drop, a value that it woul
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asyncctl.objects.json import Json, JsonObject
 
@@ -77,9 +77,9 @@ def _schema(wanted: JsonObject, found: JsonObject, path: str) -> Iterator[Differ
         elif key in {"items", "additionalProperties"} and isinstance(here, dict) and isinstance(there, dict):
             yield from _schema(here, there, f"{path}[]")
         elif key == "x-kubernetes-validations":
-            yield from _rules(here or [], there or [], path)
+            yield from _rules(_list(here), _list(there), path)
         elif key in _SETS:
-            yield from _values(key, here or [], there or [], path)
+            yield from _values(key, _list(here), _list(there), path)
         elif here != there:
             yield _keyword(key, here, there, path)
 
@@ -116,6 +116,10 @@ def _values(key: str, wanted: list[Json], found: list[Json], path: str) -> Itera
         yield Difference(path, text, grave=key in _GRAVE or (key == "enum" and bool(found)), older=True)
     if further:
         yield Difference(path, f"{key} has {', '.join(map(str, further))} too", grave=key in _GRAVE, newer=True)
+
+
+def _list(value: Json) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _keyword(key: str, here: Json, there: Json, path: str) -> Difference:

@@ -8,7 +8,7 @@ import msgspec
 
 from asyncctl.check.definition import Difference, differences, schema_differences, schema_of
 from asyncctl.check.link import ask
-from asyncctl.client.discovery import Served, ServedResource, discover
+from asyncctl.client.discovery import Served, ServedResource, discover, path_of
 from asyncctl.client.errors import Forbidden, KubernetesError, NotFound, Target
 from asyncctl.client.transport import Lane, Request, Transport
 from asyncctl.generate import crd
@@ -75,9 +75,8 @@ def _served(kind: ResourceType, served: Served, rules: Iterable[Rule]) -> Row:
     if found is None:
         if version is not None and version.problem:
             return Row(name, State.FAILED, version.problem, details)
-        told = next((problem for problem in served.problems if group is None), "")
-        if told:
-            return Row(name, State.FAILED, told, details)
+        if (problem := served.problems.get(path_of(kind.group))) is not None:
+            return Row(name, State.FAILED, problem, details)
         if others:
             text = f"{kind.api_version} is not served; {kind.kind} is in {', '.join(others)}: update the CRD, or us"
         else:

@@ -96,15 +96,23 @@ async def link(
         found.say("configuration", State.FAILED, str(error))
         return found.end("there is no cluster configuration")
     found.config = config
+    try:
+        transport = _transport(config, settings, clock, logger)
+    except ConfigError as error:
+        found.say("configuration", State.FAILED, str(error))
+        return found.end("there is no address of a server")
     found.rows.append(_configuration(config))
-    transport = _transport(config, settings, clock, logger)
+    best: _Probe | None = None
+    forbidden: Forbidden | None = None
     try:
         await stack.enter_async_context(transport)
-        probes = [await _probe(transport, clock) for _ in range(_PROBES)]
+        best = min([await _probe(transport, clock) for _ in range(_PROBES)], key=lambda probe: probe.seconds)
+    except Forbidden as error:  # it answers, and who we are is the next question
+        forbidden = error
     except TLSError as error:
         found.say("tls", State.FAILED, str(error))
         return found.end("TLS fails")
-    except ConfigError as error:
+    except (ConfigError, ValueError) as error:  # no token to read, or none that can be sent
         found.say("user", State.FAILED, str(error))
         return found.end("there are no credentials to use")
     except StatusError as error:
@@ -118,10 +126,12 @@ async def link(
     except KubernetesError as error:
         found.say("api-server", State.FAILED, str(error))
         return found.end("the server can't be reached")
-    best = min(probes, key=lambda probe: probe.seconds)
     found.rows.append(_tls(config, await server_certificate(config), clock.now()))
-    found.rows.append(_distance(config, best.seconds))
-    found.rows.append(_version(best.version))
+    if best is not None:
+        found.rows += [_distance(config, best.seconds), _version(best.version)]
+    else:
+        found.say("api-server", State.OK, f"{config.server} answers")
+        found.say("version", State.WARNING, f"it may not be read, and is not known: {forbidden}")
     accepted = await _user(found, transport, config)
     found.rows.append(_clock(best))
     if not accepted:
@@ -283,11 +293,13 @@ def _unauthorized(config: ClusterConfig, error: StatusError) -> str:
     )
 
 
-def _clock(probe: _Probe) -> Row:
+def _clock(probe: _Probe | None) -> Row:
     """Server minus ours: its date has whole seconds, and was made somewhere on the way there and back."""
     try:
-        date = parsedate_to_datetime(probe.date or "")
+        date = parsedate_to_datetime((probe and probe.date) or "")
     except ValueError:
+        date = None
+    if probe is None or date is None:
         return Row("clock", State.SKIPPED, "the server's answer has no date to compare with")
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     skew = (date - probe.sent).total_seconds() + 0.5 - probe.seconds / 2

@@ -35,7 +35,7 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
             # At once: nothing is to be tidied up, and a thread that looks up a name would be waited for.
             runner.get_loop().add_signal_handler(each, os._exit, 128 + each)
         rows = runner.run(check_operator(operator, settings, environ, clock=clock, logger=logger))
-    _print(rows, output, environ)
+        _print(rows, output, environ)  # before the loop is closed, which may wait for a thread that looks up a name
     return int(any(row.state is State.FAILED for row in rows))
 
 
@@ -65,12 +65,18 @@ def load(name: str) -> Operator:
 
 
 def _print(rows: list[Row], output: str, environ: Mapping[str, str]) -> None:
+    try:
+        print(_shown(rows, output, environ), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _shown(rows: list[Row], output: str, environ: Mapping[str, str]) -> str:
     if output == "json":
-        print(as_json(rows))
-    elif sys.stdout.isatty():
-        encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-        width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
-        colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-        print(as_table(rows, width=width, colour=colour, unicode=encoding == "utf8"))
-    else:
-        print(as_lines(rows))
+        return as_json(rows)
+    if not sys.stdout.isatty():
+        return as_lines(rows)
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    return as_table(rows, width=width, colour=colour, unicode=encoding == "utf8")

@@ -63,10 +63,10 @@ class ServedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """All that was asked for. `problems` are the parts that could not be learnt, each in words."""
+    """All that was asked for. `problems` are the parts that could not be learnt: by their path, in words."""
 
     groups: Mapping[str, ServedGroup]
-    problems: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     def version(self, group: str, version: str) -> ServedVersion | None:
         """One version of a group, None where it is not served."""
@@ -176,7 +176,7 @@ async def discover(transport: Transport, *, groups: Collection[str] | None = Non
         Unauthorized: As `TransportError`: the credentials are not accepted, so that nothing can be learnt.
     """
     found: dict[str, ServedGroup] = {}
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for path in ("/api", "/apis"):
         if groups is not None and not any(path == ("/apis" if name else "/api") for name in groups):
             continue
@@ -185,7 +185,7 @@ async def discover(transport: Transport, *, groups: Collection[str] | None = Non
         except StatusError as error:
             if error.code == 401:
                 raise
-            problems.append(str(error))
+            problems[path] = str(error)
             continue
         if answer.kind == "APIGroupDiscoveryList":
             made = [_aggregated(each) for each in answer.items or ()]
@@ -194,8 +194,14 @@ async def discover(transport: Transport, *, groups: Collection[str] | None = Non
         for group in made:
             if group.versions and (groups is None or group.name in groups):
                 found[group.name] = group
-                problems += [each.problem for each in group.versions if each.problem]
-    return Served(found, tuple(problems))
+                problems |= {path_of(group.name, each.version): each.problem for each in group.versions if each.problem}
+    return Served(found, problems)
+
+
+def path_of(group: str, version: str = "") -> str:
+    """Where a version of a group is told by itself; without one: where it is listed whether there is the group."""
+    above = "/apis" if group else "/api"
+    return "/".join(filter(None, (above, group, version))) if version else above
 
 
 async def server_version(transport: Transport) -> tuple[ServerVersion, Reply]:
@@ -266,7 +272,7 @@ async def _one_by_one(
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(group: str, version: str) -> ServedVersion:
-        path = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        path = path_of(group, version)
         try:
             async with turns:
                 answer = _decoded(_ResourceList, path, await _get(transport, path, "application/json"))

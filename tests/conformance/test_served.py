@@ -33,7 +33,7 @@ async def test_a_custom_kind_and_its_subresources(transport):
 
 async def test_all_is_told_without_a_problem(transport):
     served = await discover(transport)
-    assert served.problems == ()
+    assert served.problems == {}
     assert {"", "apps", "coordination.k8s.io", "events.k8s.io"} <= served.groups.keys()
     assert not served.resource(Namespace.resource_type).namespaced
 

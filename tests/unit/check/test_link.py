@@ -10,7 +10,7 @@ from aiohttp import web
 from asyncctl.clock import SystemClock
 from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
-from tests.unit.check.conftest import kubeconfig, prepared, tls_server
+from tests.unit.check.conftest import in_front_of, kubeconfig, prepared, tls_server
 from tests.unit.support import http_server, raw_server, status
 
 SERVER_ROWS = ["tls", "api-server", "version", "user", "clock", "api", "crd", "rbac", "lease"]
@@ -191,6 +191,25 @@ async def test_credentials_that_are_not_accepted(check, path):
     assert "the server does not accept the credentials of KUBECONFIG" in rows["user"].message
     skipped_because(rows, "the server does not accept the credentials", "api", "crd", "rbac", "lease")
     assert "old" not in str(rows["user"].details)
+
+
+@pytest.mark.parametrize("user", [{"tokenFile": "/nowhere/token"}, {"token": "two\nlines"}])
+async def test_credentials_that_can_not_be_used(check, cluster, user):
+    """Whoever sees it first, the search for a configuration or the first request, says so."""
+    rows = await check(cluster.url, user=user)
+    (failed,) = rows.failed()
+    assert failed in {"configuration", "user"}
+    assert "two" not in rows[failed].message
+    assert rows["rbac"].state is State.SKIPPED
+
+
+async def test_a_version_that_may_not_be_read_ends_nothing(check, cluster):
+    def closed(request):
+        return status(403, "Forbidden", "no") if request.path == "/version" else None
+
+    async with in_front_of(cluster.url, closed) as url:
+        rows = await check(url)
+    assert rows.states(State.WARNING, State.FAILED, State.SKIPPED) == {"version": "warning", "clock": "skipped"}
 
 
 async def test_nobody_in_particular(check):

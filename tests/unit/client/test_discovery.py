@@ -63,7 +63,7 @@ async def test_what_is_served_is_told_in_one_value():
     assert not served.resource(Unstructured("v1", "Namespace").resource_type).namespaced
     assert served.resource(Widget.resource_type) is None
     assert served.groups["apps"].preferred == "v1"
-    assert served.problems == ()
+    assert served.problems == {}
 
 
 async def test_a_definition_is_served_from_its_next_answer_on():
@@ -116,7 +116,8 @@ async def test_a_version_that_does_not_answer_is_told_beside_the_others(code):
         served = await ask(url, groups={"autoscaling", "metrics.k8s.io"})
     assert served.resource(HPA) is not None
     assert served.groups["metrics.k8s.io"].versions[0].resources == ()
-    (problem,) = served.problems
+    ((path, problem),) = served.problems.items()
+    assert path == "/apis/metrics.k8s.io/v1beta1"
     assert problem.startswith("metrics.k8s.io/v1beta1: get /apis/metrics.k8s.io/v1beta1: ")
     assert served.version("metrics.k8s.io", "v1beta1").problem == problem
 
@@ -137,15 +138,15 @@ async def test_a_stale_group_is_told_beside_the_others():
         served = await ask(url, groups={"apps", "metrics.k8s.io"})
     assert seen == [f"{AGGREGATED},application/json"]
     assert served.version("apps", "v1").problem is None
-    (problem,) = served.problems
+    problem = served.problems["/apis/metrics.k8s.io/v1"]
     assert problem.startswith("metrics.k8s.io/v1: the API server behind it does not answer now")
 
 
 async def test_a_server_with_no_core_group_is_told_and_no_error():
     async with http_server(serving({"/apis": {"kind": "APIGroupList", "groups": []}})) as url:
         served = await ask(url)
-    assert (dict(served.groups), len(served.problems)) == ({}, 1)
-    assert "/api: 404" in served.problems[0]
+    assert (dict(served.groups), list(served.problems)) == ({}, ["/api"])
+    assert "/api: 404" in served.problems["/api"]
 
 
 @pytest.mark.parametrize("paths", [{}, {"/apis": GROUPS}])
@@ -174,7 +175,7 @@ async def test_what_is_no_discovery_is_told_with_its_start(body):
     answer = web.Response(text=body, content_type="application/json")
     async with http_server(serving({"/apis": answer})) as url:
         served = await ask(url, groups={"apps"})
-    assert body in served.problems[0]
+    assert body in served.problems["/apis"]
 
 
 @pytest.mark.parametrize(
