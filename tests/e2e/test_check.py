@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -24,6 +25,22 @@ from tests.e2e.daemon import ROOT
 from tests.e2e.waiting import until
 
 CRD_ROW = "crd databases.apps.example.com"
+
+
+@pytest.fixture
+def environment(environment, plane, tmp_path):
+    """As elsewhere, but the users' tokens are in files of their own: in a kubeconfig they are warned of."""
+
+    def make(user="a", **settings):
+        environ = environment(user, **settings)
+        token, path = tmp_path / f"token-{user}", Path(environ["KUBECONFIG"])
+        token.write_text(plane.tokens[user])
+        config = yaml.safe_load(path.read_text())
+        config["users"][0]["user"] = {"tokenFile": str(token)}
+        path.write_text(yaml.safe_dump(config))
+        return environ
+
+    return make
 
 
 @pytest.fixture
@@ -159,9 +176,7 @@ def test_nothing_is_written(check, environment, cluster):
 
 def test_a_token_that_is_not_accepted(check, environment, tmp_path):
     environ = environment()
-    config = yaml.safe_load((tmp_path / "kubeconfig-a").read_text())
-    config["users"][0]["user"]["token"] = "expired-long-ago"
-    (tmp_path / "kubeconfig-a").write_text(yaml.safe_dump(config))
+    (tmp_path / "token-a").write_text("expired-long-ago")
     rows = check(environ)
     assert rows["user"]["state"] == "failed"
     assert "does not accept" in rows["user"]["message"]

@@ -194,9 +194,10 @@ async def test_credentials_that_are_not_accepted(check, path):
 
 
 @pytest.mark.parametrize("user", [{"tokenFile": "/nowhere/token"}, {"token": "two\nlines"}])
-async def test_credentials_that_can_not_be_used(check, cluster, user):
+async def test_credentials_that_can_not_be_used(check, ca, ca_file, user):
     """Whoever sees it first, the search for a configuration or the first request, says so."""
-    rows = await check(cluster.url, user=user)
+    with tls_server(ca) as url:
+        rows = await check(url, user=user, **{"certificate-authority": ca_file})
     (failed,) = rows.failed()
     assert failed in {"configuration", "user"}
     assert "two" not in rows[failed].message
