@@ -11,6 +11,7 @@ from asyncctl.check.link import ask
 from asyncctl.client.discovery import Served, ServedResource, discover, path_of
 from asyncctl.client.errors import Forbidden, KubernetesError, NotFound, Target
 from asyncctl.client.transport import Lane, Request, Transport
+from asyncctl.client.warnings import parse_warnings
 from asyncctl.generate import crd
 from asyncctl.generate.rbac import Rule
 from asyncctl.ha.lease import LEASE
@@ -123,18 +124,13 @@ async def _listed(transport: Transport, kind: ResourceType, row: Row, settings: 
         return row
     except KubernetesError as error:
         return Row(row.check, State.FAILED, f"it is served, but can't be listed: {error}", row.details)
-    warnings = [_text(header) for header in reply.headers.getall("Warning")]
+    warnings = [warned.text for warned in parse_warnings(reply.headers.getall("Warning"))]
     if not warnings:
         return row
     return Row(
         row.check, State.WARNING, f"{row.message}; the server warns: {'; '.join(warnings)}",
         {**row.details, "warnings": warnings},
     )  # fmt: skip
-
-
-def _text(header: str) -> str:
-    """The text of a `Warning` header (RFC 7234): 299 - "text"."""
-    return header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
 
 
 async def _check_definition(transport: Transport, kind: type[Resource]) -> Row:
