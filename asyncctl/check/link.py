@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
-from asyncctl.client.certificates import Certificate
+from asyncctl.check.tls import check_tls
 from asyncctl.client.config import ClusterConfig, find_config
 from asyncctl.client.discovery import ServerVersion, server_version
 from asyncctl.client.errors import (
@@ -28,7 +28,6 @@ from asyncctl.client.errors import (
     Unauthorized,
     not_an_object,
 )
-from asyncctl.client.peer import server_certificate
 from asyncctl.client.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.objects.json import JsonObject
@@ -41,7 +40,6 @@ REQUEST = 10.0  # seconds for one request; somebody waits before a terminal
 OLDEST, TRIED = (1, 29), (1, 36)
 """Kubernetes: from where on CRDs' validation rules are there for good; the newest that the tests run against."""
 FAR = 1.0  # seconds: a Lease that is renewed each two can't be kept over a longer way
-EXPIRES_SOON = 7  # days
 SKEW_NOTED = 2.0  # seconds, and the way: an HTTP date has whole seconds
 SKEW_BAD = 30.0  # seconds: a token or certificate that runs out is renewed by this clock, some seconds before
 _PROBES = 3
@@ -116,7 +114,7 @@ async def link(
         found.say("user", State.FAILED, str(error))
         return found.end("there are no credentials to use")
     except StatusError as error:
-        found.rows.append(_tls(config, await server_certificate(config), clock.now()))
+        found.rows.append(await check_tls(config, clock.now()))
         found.say("api-server", State.OK, f"{config.server} answers")
         if isinstance(error, Unauthorized):
             found.say("user", State.FAILED, _unauthorized(config, error))
@@ -126,7 +124,7 @@ async def link(
     except KubernetesError as error:
         found.say("api-server", State.FAILED, str(error))
         return found.end("the server can't be reached")
-    found.rows.append(_tls(config, await server_certificate(config), clock.now()))
+    found.rows.append(await check_tls(config, clock.now()))
     if best is not None:
         found.rows += [_distance(config, best.seconds), _version(best.version)]
     else:
@@ -180,36 +178,6 @@ def _configuration(config: ClusterConfig) -> Row:
     said = "; ".join(f"{key} {value}" for key, value in described.items())
     state = State.WARNING if config.warnings else State.OK
     return Row("configuration", state, "\n".join([said, *config.warnings]), dict(described))
-
-
-def _tls(config: ClusterConfig, certificate: Certificate | None, now: datetime) -> Row:
-    if not config.server.startswith("https:"):
-        host = urlsplit(config.server).hostname or ""
-        if host in {"localhost", "::1"} or host.startswith("127."):
-            return Row("tls", State.OK, "plain HTTP, on this machine", {"encrypted": False})
-        text = "plain HTTP: everybody on the way can read and change what is sent; use an https:// address"
-        return Row("tls", State.WARNING, text, {"encrypted": False})
-    details: JsonObject = {"encrypted": True, "verified": config.verify}
-    if not config.verify:
-        state = State.WARNING
-        said = "not verified (insecure-skip-tls-verify): anyone on the way can pose as the server; set its CA instead"
-    else:
-        state = State.OK
-        given = "the CA in the kubeconfig" if config.ca_data else "the machine's CAs"
-        said = f"verified by {config.ca_file or given}"
-        details["ca"] = config.ca_file or given
-    if certificate is None:
-        return Row("tls", state, said, details)
-    days = (certificate.not_after - now).days
-    details["certificate"] = {
-        "subject": certificate.subject, "issuer": certificate.issuer, "names": list(certificate.names),
-        "expires": certificate.not_after.isoformat(),
-    }  # fmt: skip
-    if days < EXPIRES_SOON and config.verify:
-        state = State.WARNING
-    when = f"expires {certificate.not_after:%Y-%m-%d %H:%M} UTC, in {days} days" if days >= 0 else "has expired"
-    renew = "; renew it" if days < EXPIRES_SOON else ""
-    return Row("tls", state, f"{said}; the server's certificate {certificate.subject} {when}{renew}", details)
 
 
 def _distance(config: ClusterConfig, seconds: float) -> Row:

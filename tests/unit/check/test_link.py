@@ -130,7 +130,7 @@ async def test_a_good_certificate_is_told_with_its_authority_and_its_end(check, 
     with tls_server(ca, not_after=end) as url:
         rows = await check(url, **{"certificate-authority": ca_file})
     assert rows["tls"].state is State.OK
-    assert f"verified by {ca_file}" in rows["tls"].message
+    assert f"verified by the CA file {ca_file}; " in rows["tls"].message
     assert f"expires {end:%Y-%m-%d %H:%M} UTC, in 90 days" in rows["tls"].message
     assert rows["tls"].details["certificate"]["names"] == ["127.0.0.1"]
 
@@ -140,7 +140,21 @@ async def test_a_certificate_that_ends_soon_is_warned_of(check, ca, ca_file):
     with tls_server(ca, not_after=end) as url:
         rows = await check(url, **{"certificate-authority": ca_file})
     assert rows["tls"].state is State.WARNING
-    assert rows["tls"].message.endswith("in 2 days; renew it")
+    assert rows["tls"].message.endswith("in 2 days: renew it")
+
+
+@pytest.mark.parametrize(("days", "state"), [(90, State.OK), (2, State.WARNING)])
+async def test_a_certificate_of_our_own_is_told_with_its_end(check, ca, ca_file, tmp_path, days, state):
+    end = datetime.now(UTC) + timedelta(days=days, hours=1)
+    made = ca.issue_cert("me@example.com", not_after=end)
+    made.cert_chain_pems[0].write_to_path(tmp_path / "me.crt")
+    made.private_key_pem.write_to_path(tmp_path / "me.key")
+    user = {"client-certificate": str(tmp_path / "me.crt"), "client-key": str(tmp_path / "me.key")}
+    with tls_server(ca) as url:
+        rows = await check(url, user=user, **{"certificate-authority": ca_file})
+    assert rows["tls"].state is state
+    assert f"expires {end:%Y-%m-%d %H:%M} UTC, in {days} days" in rows["tls"].message
+    assert rows["tls"].details["clientCertificate"]["issuer"]
 
 
 async def test_a_server_that_is_not_verified_is_warned_of(check, ca):
