@@ -34,14 +34,14 @@ def as_table(rows: Sequence[Row], *, width: int, colour: bool, unicode: bool) ->
         state = f"{mark} {row.state:<{_WORD}}"
         if colour:
             state = f"\x1b[{_COLOURS[row.state]}m{state}\x1b[0m"
-        names = textwrap.wrap(row.check, name_width)
+        names = textwrap.wrap(row.check, name_width, break_on_hyphens=False)
         texts = [part for line in row.message.splitlines() for part in _wrapped(line, text_width)] or [""]
         for number in range(max(len(names), len(texts))):
             name = names[number] if number < len(names) else ""
             text = texts[number] if number < len(texts) else ""
             head = state if number == 0 else " " * (indent - 2)
             lines.append(f"{head}  {name:<{name_width}}  {text}".rstrip())
-    return "\n".join([*lines, "", *textwrap.wrap(_sum(rows), width)])
+    return "\n".join([*lines, "", *textwrap.wrap(_sum(rows), width, break_on_hyphens=False)])
 
 
 def as_lines(rows: Sequence[Row]) -> str:
