@@ -5,7 +5,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 
 from asyncctl.check import check_operator
 from asyncctl.cli.table import as_json, as_lines, as_table
@@ -15,6 +15,8 @@ from asyncctl.operator import Operator
 from asyncctl.operator.checking import Row, State
 from asyncctl.operator.process import loop_factory
 from asyncctl.settings import SettingsError
+
+_GIVE_UP = 0.5  # seconds for what is cancelled to end
 
 
 class NoOperator(Exception):
@@ -31,12 +33,32 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
     clock = SystemClock()
     logger = make_logger("error", settings.log_format, sys.stderr, clock)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            # At once: nothing is to be tidied up, and a thread that looks up a name would be waited for.
-            runner.get_loop().add_signal_handler(each, os._exit, 128 + each)
-        rows = runner.run(check_operator(operator, settings, environ, clock=clock, logger=logger))
+        rows = runner.run(_until_told(check_operator(operator, settings, environ, clock=clock, logger=logger)))
         _print(rows, output, environ)  # before the loop is closed, which may wait for a thread that looks up a name
     return int(any(row.state is State.FAILED for row in rows))
+
+
+async def _until_told(check: Coroutine[None, None, list[Row]]) -> list[Row]:
+    """Await `check`; on a signal cancel it, so that a plugin it runs is ended, and exit without waiting for threads."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    told: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if told:
+            os._exit(128 + number)
+        told.append(number)
+        task.cancel()
+        loop.call_later(_GIVE_UP, os._exit, 128 + number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, on_signal, int(each))
+    try:
+        return await check
+    except asyncio.CancelledError:
+        if told:
+            os._exit(128 + told[0])  # a thread that looks up a name would be waited for
+        raise
 
 
 def load(name: str) -> Operator:

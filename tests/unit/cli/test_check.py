@@ -12,13 +12,14 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
 from asyncctl.cli.table import as_json, as_lines, as_table
 from asyncctl.operator.checking import Row, State
 from tests.unit.check.conftest import kubeconfig, prepared
-from tests.unit.support import raw_server
+from tests.unit.support import raw_server, until
 
 MODULE = """
 from asyncctl import Operator, Resource, Spec, Status, field
@@ -211,6 +212,29 @@ async def test_ctrl_c_ends_it_at_once(folder, environ):
         async with asyncio.timeout(2):
             out, _ = await process.communicate()
     assert (process.returncode, out) == (130, b"")
+
+
+async def test_ctrl_c_ends_a_plugin_that_hangs_too(folder, environ):
+    plugin, noted = folder / "plugin", folder / "pid"
+    plugin.write_text(f"#!/bin/sh\necho $$ > {noted}.new && mv {noted}.new {noted}\nexec sleep 60\n")
+    plugin.chmod(0o755)
+    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    path = kubeconfig(folder / "kubeconfig", "https://127.0.0.1:1", {"exec": command})
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, cwd=folder, env=environ | {"KUBECONFIG": str(path)}, stdout=asyncio.subprocess.DEVNULL
+    )
+    await until(noted.exists, 20)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(5):
+        assert await process.wait() == 130
+    await until(lambda: not _runs(int(noted.read_text())))
+
+
+def _runs(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
 
 
 def on_a_terminal(folder, environ, columns):
