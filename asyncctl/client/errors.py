@@ -13,9 +13,10 @@ from typing import ClassVar, NamedTuple
 
 import orjson
 
-from asyncctl.client.target import Target as Target
+from asyncctl.client.target import Target as Target  # noqa: PLC0414 - an error names its target
 from asyncctl.objects.json import JsonObject
 
+_NO_SUCH_PATH = b"404 page not found"  # Go's own words
 START = 200  # characters of a reply that is no Status, or of a reason, that are shown
 TEXT = 4096  # characters of a message that are shown; `server_message` has it whole
 
@@ -227,7 +228,7 @@ class NotFound(StatusError):
         # a group that it knows, and one that it has never heard of
         return not self.target.is_path and (
             self.server_message == "the server could not find the requested resource"
-            or self.body.strip() == b"404 page not found"
+            or self.body.strip() == _NO_SUCH_PATH
         )
 
     def _advice(self) -> str:
@@ -340,8 +341,9 @@ class ServiceUnavailable(ServerError):
 
 
 _KINDS = (
-    BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, Conflict, AlreadyExists, Gone, Expired,
-    RequestEntityTooLarge, UnsupportedMediaType, Invalid, TooManyRequests, ServerError, ServerTimeout, ServiceUnavailable,
+    BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, Conflict, AlreadyExists, Gone,
+    Expired, RequestEntityTooLarge, UnsupportedMediaType, Invalid, TooManyRequests, ServerError, ServerTimeout,
+    ServiceUnavailable,
 )  # fmt: skip
 _BY_REASON: Mapping[str, type[StatusError]] = {kind.reason: kind for kind in _KINDS} | {"Timeout": ServerTimeout}
 _BY_CODE: Mapping[int, type[StatusError]] = {
@@ -370,7 +372,9 @@ def error_from_reply(
     said = (status or {}).get("code")
     code = said if isinstance(said, int) and 400 <= said < 600 else code
     if status is None:
-        status = {"message": f"the reply is not a Kubernetes Status: {_start(body)}"}
+        unknown = body.strip() == _NO_SUCH_PATH
+        said = "the server has no such path" if unknown else f"the reply is not a Kubernetes Status: {_start(body)}"
+        status = {"message": said}
         kind = _BY_CODE[code] if code in _SURE else ServerError
     else:
         by_code = _BY_CODE.get(code, StatusError if 400 <= code < 500 else ServerError)
@@ -392,11 +396,15 @@ def error_from_reply(
     return kind(target, code, status, retry_after=error.retry_after, audit_id=error.audit_id, body=body)
 
 
-def not_an_object(target: Target, body: bytes) -> ServerError:
-    """The error for an answer of success that is not what was asked for: a page of a proxy, a list, a Status."""
+def not_an_object(target: Target, body: bytes, error: Exception | None = None) -> ServerError:
+    """The error for an answer of success that is not what was asked for: a page of a proxy, a list, a Status.
+
+    `error` is what reading it raised. Secrets and tokens are not quoted.
+    """
     hidden = target.plural == "secrets" or target.subresource == "token"
     start = "(not shown, since it may be a secret)" if hidden else _start(body)
-    message = f"the reply is not a Kubernetes object of that kind: {start}"
+    what = "nested too deeply" if isinstance(error, RecursionError) else "not a Kubernetes object of that kind"
+    message = f"the reply is {what}: {start}"
     return ServerError(target, 200, {"message": message}, body=body)
 
 

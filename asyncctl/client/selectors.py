@@ -30,7 +30,7 @@ def labels(selector: Selector | None) -> str | None:
 
 
 def fields(selector: Selector | None) -> str | None:
-    """The text of a field selector; `\\`, `,` and `=` in values are escaped (apimachinery's `fields.EscapeValue`)."""
+    """The text of a field selector, its values escaped as apimachinery's `fields.EscapeValue` does it."""
     if selector is None or isinstance(selector, str):
         return selector
     return ",".join(f"{path}={_SPECIAL.sub(_ESCAPED, value)}" for path, value in selector.items())

@@ -52,7 +52,9 @@ class Target:
         if self.is_path:
             rule = f"nonResourceURLs: [{json.dumps(self.resource)}], verbs: [{self.verb}]"
             return _sentence("a ClusterRole", "ClusterRoleBinding", rule)
-        verbs = "create, patch" if self.verb == "apply" and not self.subresource else self.verb.replace("apply", "patch")
+        verbs = self.verb
+        if verbs == "apply":
+            verbs = "patch" if self.subresource else "create, patch"
         resource = f"{self.plural}/{self.subresource}" if self.subresource else self.plural
         rule = f"apiGroups: [{json.dumps(self.group)}], resources: [{resource}], verbs: [{verbs}]"
         if self.name and self._named:

@@ -2,8 +2,8 @@
 
 Encoding always writes `apiVersion` and `kind`, and leaves out only `None` (and, in types of Kubernetes itself, what is
 empty). Decoding ignores fields that the class does not know; a wrong type is a `DecodeError` that names object, field
-and value, but never a value of a Secret. Integers keep every digit both ways; one of more than 64 bits is read and can't
-be written. Of a key that is there twice the last counts, as for Go. What JSON can't say is refused, never changed.
+and value, but never a value of a Secret. Integers keep every digit both ways; one of more than 64 bits is read but
+can't be written. Of a key that is there twice the last counts, as for Go. What JSON can't say is refused.
 """
 
 import base64
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
+from math import isfinite
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -105,7 +106,7 @@ def _unwritable(value: Json) -> str | None:
                 pass
             case int() if not -(2**63) <= each < 2**64:
                 return f"{where}the integer {each} has more than 64 bits and can't be written as JSON"
-            case float() if each != each or abs(each) == float("inf"):
+            case float() if not isfinite(each):
                 return f"{where}{each} can't be written as JSON"
             case str() if not each.isascii() and _SURROGATE.search(each):
                 return f"{where}a string with a lone surrogate can't be written as JSON"
@@ -217,7 +218,7 @@ def plain(value: object) -> Json:
 
 
 def _object(kind: Kind, data: bytes) -> JsonObject:
-    """Decode without types. Not by orjson, which makes a float of an integer beyond 64 bits; but it has better words."""
+    """Decode without types. Not by orjson: it makes a float of an integer beyond 64 bits. But it has better words."""
     name = kind.resource_type.kind
     try:
         found = msgspec.json.decode(data)
