@@ -5,7 +5,7 @@ A request comes in as plain values and goes out as an `Answer` or a `Watch`; HTT
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -364,7 +364,7 @@ class Rest:
         return self._read_delete_options(body, dry_run)
 
     @staticmethod
-    def _read_delete_options(body: JsonObject, dry_run: list[str]) -> DeleteOptions:
+    def _read_delete_options(body: JsonObject, dry_run: Sequence[str]) -> DeleteOptions:
         policy, orphan = body.get("propagationPolicy") or "", body.get("orphanDependents")
         found = []
         if policy and orphan is not None:

@@ -318,8 +318,8 @@ class DisruptionBudgetExceeded(TooManyRequests):
     reason = "DisruptionBudget"
 
     def _advice(self) -> str:
-        budgets = " ".join(cause.message for cause in self.causes if cause.reason == self.reason)
-        return f" {visible(budgets, TEXT)} Wait until more of its pods are healthy, or change the PodDisruptionBudget"
+        budgets = " ".join(cause.message for cause in self.causes if cause.reason == self.reason).rstrip(".")
+        return f" {visible(budgets, TEXT)}; wait until more of its pods are healthy, or change the PodDisruptionBudget"
 
 
 class ServerError(StatusError):

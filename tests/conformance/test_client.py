@@ -259,7 +259,7 @@ async def test_a_disruption_budget_is_told_as_what_it_is(backend, client, team):
     status = {
         "observedGeneration": 1,
         "disruptionsAllowed": 0,
-        "currentHealthy": 1,
+        "currentHealthy": 0,
         "desiredHealthy": 1,
         "expectedPods": 1,
     }
@@ -268,7 +268,7 @@ async def test_a_disruption_budget_is_told_as_what_it_is(backend, client, team):
         await client.evict("p", namespace=team)
     assert str(caught.value) == (
         f"create pods/eviction {team}/p: 429 TooManyRequests: Cannot evict pod as it would violate the pod's disruption"
-        " budget. The disruption budget web needs 1 healthy pods and has 0 currently. Wait until more of its pods are"
+        " budget. The disruption budget web needs 1 healthy pods and has 0 currently; wait until more of its pods are"
         " healthy, or change the PodDisruptionBudget"
     )
     change = {"status": {"disruptionsAllowed": 1}}
@@ -617,7 +617,7 @@ async def test_the_rule_that_a_forbidden_proposes_is_the_one_that_is_missing(bac
 
 
 async def test_a_refusal_by_admission_proposes_no_rule(client):
-    with pytest.raises(Forbidden, match="this namespace may not be deleted$"):
+    with pytest.raises(Forbidden, match=r"this namespace may not be deleted$"):
         await client.delete(Namespace, "kube-system")
 
 
