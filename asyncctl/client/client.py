@@ -8,7 +8,7 @@ changed is laid over what the server has. Reading is in `reads`, what hangs belo
 import builtins
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
 from asyncctl.client.errors import Conflict, Target
@@ -25,7 +25,8 @@ from asyncctl.objects.resource import Resource, ResourceType, Unstructured
 from asyncctl.queue.backoff import Backoff
 
 T = TypeVar("T")
-Mutate = Callable[[T], Awaitable[None] | None]
+Mutate = Callable[[T], object]
+"""Changes an object in place; may be a coroutine function. What it returns is of no interest."""
 UPDATE_TRIES = 5
 _UPDATE = Backoff(base=0.01, maximum=1.0, jitter=0.1)
 

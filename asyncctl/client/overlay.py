@@ -38,7 +38,8 @@ def overlay(live: Json, before: Json, after: Json, path: str = "") -> Json:
         }
         return kept | changed
     if isinstance(live, list) and isinstance(before, list) and isinstance(after, list) and len(live) == len(before):
-        return _items(live, before, after, path)
+        # of plain values nothing is unknown, and a set's are in another order
+        return _items(live, before, after, path) if any(isinstance(item, dict | list) for item in live) else after
     return after
 
 
@@ -76,7 +77,7 @@ def _unknown(live: Json, before: Json) -> bool:
         if not isinstance(before, list) or len(live) != len(before):
             return True
         return any(map(_unknown, live, before))
-    return before is None
+    return live is not None and before is None
 
 
 def _unchanged(before: list[Json], after: list[Json]) -> Iterator[tuple[int, int]]:
