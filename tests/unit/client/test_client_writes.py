@@ -54,15 +54,15 @@ REPEATABLE = {
     "strategic": (False, lambda client: patched(client, {}, Patch.STRATEGIC)),
     "strategic of one version": (True, lambda client: patched(client, PINNED, Patch.STRATEGIC)),
     "json": (False, lambda client: patched(client, [{"op": "add", "path": "/data/a", "value": "1"}], Patch.JSON)),
-    "json of one uid": (False, lambda client: patched(client, [tests_a("uid")], Patch.JSON)),
-    "json of one version": (True, lambda client: patched(client, [tests_a("resourceVersion")], Patch.JSON)),
+    "json of one uid": (False, lambda client: patched(client, [a_test_of("uid")], Patch.JSON)),
+    "json of one version": (True, lambda client: patched(client, [a_test_of("resourceVersion")], Patch.JSON)),
     "delete": (False, lambda client: client.delete(KIND, "a", namespace="team")),
     "delete of one version": (False, lambda client: client.delete(KIND, "a", namespace="team", resource_version="5")),
     "delete of one uid": (True, lambda client: client.delete(KIND, "a", namespace="team", uid="u")),
 }  # fmt: skip
 
 
-def tests_a(field):
+def a_test_of(field):
     return {"op": "test", "path": f"/metadata/{field}", "value": "5"}
 
 
