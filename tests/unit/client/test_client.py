@@ -131,10 +131,10 @@ OUTSIDE = {
 } | {
     path: lambda client, path=path: client.get_raw(path)
     for path in (
-        "/api/v1/namespaces/other/secrets", "/api/v1/namespaces/other/secrets/a", "/api/v1/namespaces/%6fther/secrets/a",
+        "/api/v1/namespaces/other/secrets", "/api/v1/namespaces/other/secrets/a", "/apis/apps/v1/deployments/",
+        "/api/v1/namespaces/%6fther/secrets/a",
         "/api/v1/namespaces%2Fother/secrets/a", "/api/v1/watch/namespaces/other/secrets", "/api/v1/secrets",
         "/api/v1/namespaces", "/api/v1/namespaces/team", "/apis/apps/v1/namespaces/other/deployments/a/scale",
-        "/apis/apps/v1/deployments/",
     )
 }  # fmt: skip
 INSIDE = {
@@ -146,7 +146,7 @@ INSIDE = {
     "a review": lambda client: client.create({"metadata": {}}, REVIEW),
 } | {
     path: lambda client, path=path: client.get_raw(path)
-    for path in ("/version", "/api", "/apis/apps/v1", "/openapi/v3", "/api/v1/namespaces/team/secrets/a", "/readyz/ping")
+    for path in ("/version", "/api", "/apis/apps/v1", "/openapi/v3", "/readyz/ping", "/api/v1/namespaces/team/pods/a")
 }  # fmt: skip
 CONFIG = Unstructured("v1", "ConfigMap")
 LEASE = Unstructured("coordination.k8s.io/v1", "Lease").resource_type

@@ -132,10 +132,13 @@ def strict(size, version="7"):
 
 async def watched(body, kind=Strict, code=200, told=None):
     told = [] if told is None else told
-    async with http_server(answering(body, code=code)) as url, connected(url) as client:
-        async with client.watch(kind, namespace="team", resource_version="5") as events:
-            async for event in events:
-                told.append(event)
+    async with (
+        http_server(answering(body, code=code)) as url,
+        connected(url) as client,
+        client.watch(kind, namespace="team", resource_version="5") as events,
+    ):
+        async for event in events:
+            told.append(event)
     return told
 
 
@@ -180,7 +183,7 @@ async def test_a_watch_that_goes_wrong_says_how_after_what_it_told_before(end, k
 
 
 async def test_a_watch_that_is_refused_is_an_error_at_once():
-    with pytest.raises(NotFound, match="watch stricts.example.com team: 404"):
+    with pytest.raises(NotFound, match=r"watch stricts\.example\.com team: 404"):
         await watched(b"404 page not found\n", code=404)
 
 
