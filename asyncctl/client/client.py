@@ -86,8 +86,8 @@ class Client(Reads, Subresources):
             ValueError: An object of a class has no resourceVersion; or items of a list can't be told apart.
         """
         resource, body = _whole(obj, kind)
-        metadata = body["metadata"]
-        name, namespace, version = metadata["name"], metadata.get("namespace"), metadata.get("resourceVersion")
+        name, namespace = _place(resource, body)
+        version = body["metadata"].get("resourceVersion")
         if isinstance(obj, Resource):
             if not version:
                 raise ValueError(f"{resource} {name!r} has no resourceVersion: read it, then replace it; or apply it")
@@ -249,14 +249,14 @@ class Client(Reads, Subresources):
             Conflict: The object is not at the resourceVersion of `obj`.
         """
         resource, body = _whole(obj, kind)
+        name, namespace = _place(resource, body)
         body["metadata"] = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
         if subresource == "status":
             body = {key: body[key] for key in ("apiVersion", "kind", "metadata", "status") if key in body}
         elif resource.has_status:
             body.pop("status", None)
-        metadata = body["metadata"]
         answer = await self.patch(
-            resource, metadata["name"], body, patch=Patch.APPLY, namespace=metadata.get("namespace"), force=force,
+            resource, name, body, patch=Patch.APPLY, namespace=namespace, force=force,
             subresource=subresource, **options,
         )  # fmt: skip
         return _like(obj, kind, answer)
@@ -371,6 +371,13 @@ def _whole(obj: Resource | JsonObject, kind: Unstructured | None) -> tuple[Resou
         raise TypeError("of a dict the kind has to be said: create({…}, Unstructured('apps/v1', 'Deployment'))")
     resource = kind.resource_type
     return resource, {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+
+
+def _place(kind: ResourceType, body: JsonObject) -> tuple[str, str | None]:
+    metadata = body.get("metadata") or {}
+    if not metadata.get("name"):
+        raise ValueError(f"{kind}: it has no metadata.name; only create may leave that to the server")
+    return metadata["name"], metadata.get("namespace")
 
 
 def _dict(kind: ResourceType, data: bytes) -> JsonObject:

@@ -97,10 +97,10 @@ class Listing(Generic[T]):
         given: set[tuple[str, str]] = set()
         async for page, anew in self._pages():
             for item in page.items:
-                if (anew or page.continue_token) and (key := _identity(item)) not in given:
+                if (anew or page.continue_token) and (key := _identity(item)) is not None:
+                    if key in given:
+                        continue
                     given.add(key)
-                elif anew:
-                    continue
                 yield self._read(bytes(item))
 
     async def _pages(self) -> AsyncIterator[tuple[Page, bool]]:
@@ -119,9 +119,10 @@ class Listing(Generic[T]):
                 return
 
 
-def _identity(item: msgspec.Raw) -> tuple[str, str]:
+def _identity(item: msgspec.Raw) -> tuple[str, str] | None:
+    """Its uid and version; None for what has no uid, as what other servers aggregate, or can't be read."""
     try:
         metadata = _decode_item(item).metadata
-    except (ValueError, RecursionError):  # it will be told when it is read
-        return "", ""
-    return metadata.uid, metadata.resource_version
+    except (ValueError, RecursionError):
+        return None
+    return (metadata.uid, metadata.resource_version) if metadata.uid else None

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
-from asyncctl.client.errors import Target, boundary_error, not_an_object
+from asyncctl.client.errors import Target, boundary_error, error_from_reply, not_an_object
 from asyncctl.client.selectors import Selector, fields, labels
 from asyncctl.client.transport import Lane, Request, Transport
 from asyncctl.clock import Clock, SystemClock
@@ -72,6 +72,7 @@ class Known(msgspec.Struct):
 
     kind: str
     metadata: _Meta | None = None
+    status: msgspec.Raw = msgspec.Raw()
 
 
 _decode_known = msgspec.json.Decoder(Known).decode
@@ -202,13 +203,18 @@ class Requests:
 
 
 def know(target: Target, body: bytes, *kinds: str) -> Known:
-    """Raise `ServerError` unless `body` is an object of one of these kinds: whatever a proxy made of the answer."""
+    """Raise `ServerError` unless `body` is an object of one of these kinds: whatever a proxy made of the answer.
+
+    A Status has to tell of a success; one that does not is the error that it says.
+    """
     try:
         known = _decode_known(body)
     except (ValueError, RecursionError) as error:
         raise not_an_object(target, body, error) from error
     if known.kind not in kinds or (known.metadata is None and known.kind != "Status"):
         raise not_an_object(target, body)
+    if known.kind == "Status" and bytes(known.status) != b'"Success"':
+        raise error_from_reply(target, 500, body, {})
     return known
 
 

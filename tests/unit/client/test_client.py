@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from asyncctl.client.client import Client
-from asyncctl.client.errors import AlreadyExists, NamespaceBoundaryExceeded, ServerError
+from asyncctl.client.errors import AlreadyExists, Conflict, NamespaceBoundaryExceeded, ServerError
 from asyncctl.client.patch import Patch
 from asyncctl.objects import ConfigMap, Event, Namespace, ObjectMeta, Unstructured
 from tests.unit.support import connected, http_server, make_transport, status
@@ -34,6 +34,13 @@ def answering(answer):
 async def test_a_deletion_tells_whether_the_object_is_gone(body, gone):
     async with http_server(answering(web.json_response(body))) as url, connected(url) as client:
         assert await client.delete(KIND, "a", namespace="team") is gone
+
+
+async def test_a_deletion_that_says_it_failed_has_failed_whatever_its_code():
+    body = {"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": "no"}
+    async with http_server(answering(web.json_response(body))) as url, connected(url) as client:
+        with pytest.raises(Conflict, match="delete configmaps team/a: 409 Conflict: no"):
+            await client.delete(KIND, "a", namespace="team")
 
 
 async def test_an_error_of_a_create_names_the_object():

@@ -64,6 +64,12 @@ async def test_a_list_that_expires_half_way_gives_nothing_twice_but_what_has_cha
     assert [name async for name in Server({"": FIRST}, changed).listing()] == ["a", "b", "b", "c"]
 
 
+async def test_what_has_no_uid_is_given_again_rather_than_left_out():
+    bare = [msgspec.Raw(orjson.dumps({"metadata": {"name": name}})) for name in "abc"]
+    server = Server({"": Page(bare[:2], "10", "t")}, Page(bare, "20", ""))
+    assert [name async for name in server.listing()] == ["a", "b", "a", "b", "c"]
+
+
 @pytest.mark.parametrize("server", [Server({}), Server({"": FIRST})])
 async def test_a_list_that_can_not_be_had_at_all_is_an_error(server):
     with pytest.raises(Gone):

@@ -121,6 +121,11 @@ async def test_a_deletion_says_all_that_was_asked_for(client, sent):
         (lambda client: client.create(ConfigMap(name="a")), "v1 ConfigMap 'a' is namespaced: say in which"),
         (lambda client: client.create({"metadata": {}}), "of a dict the kind has to be said"),
         (lambda client: client.replace(ConfigMap(name="a", namespace="team")), "has no resourceVersion"),
+        (
+            lambda client: client.apply({"metadata": {"namespace": "team"}}, CONFIG),
+            "v1 ConfigMap: it has no metadata.name",
+        ),
+        (lambda client: client.replace({}, CONFIG), "v1 ConfigMap: it has no metadata.name"),
         (lambda client: client.delete_all(ConfigMap), "say in which namespace all are to be deleted"),
         (lambda client: client.delete_all(ConfigMap, namespace="team", labels={}), "selects everything"),
         (lambda client: client.delete_all(ConfigMap, namespace="team", fields=" "), "selects everything"),
