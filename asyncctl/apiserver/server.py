@@ -203,7 +203,7 @@ class ApiServer:
         """Answer the paths that name no resource."""
         if re.fullmatch(r"/(healthz|livez|readyz)(/[\w/.-]*)?", path):
             return Answer(200, b"ok", "text/plain; charset=utf-8")
-        if path == "/version":
+        if path in {"/version", "/version/"}:
             return _json(self._version_info())
         if path.startswith("/openapi/"):
             return self._openapi(path)

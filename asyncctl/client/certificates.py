@@ -5,13 +5,14 @@ has a token and no trouble never pays. Nothing here decides whether to trust; th
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["Certificate", "read_der", "read_pem"]
+__all__ = ["Certificate", "has_signed", "read_der", "read_pem"]
 
 
 class Certificate(NamedTuple):
@@ -36,6 +37,21 @@ def read_pem(pem: bytes) -> list[Certificate]:
     from cryptography import x509
 
     return _facts(lambda: x509.load_pem_x509_certificates(pem))
+
+
+def has_signed(pem: bytes, der: bytes) -> bool:
+    """Whether the key of one of the certificates in `pem` has signed `der`. Raises ValueError as the others do."""
+    from cryptography import exceptions, x509
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        for each in x509.load_pem_x509_certificates(pem):
+            with suppress(exceptions.InvalidSignature, ValueError, TypeError):
+                certificate.verify_directly_issued_by(each)
+                return True
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    return False
 
 
 def _facts(load: Callable[[], "list[x509.Certificate]"]) -> list[Certificate]:

@@ -9,8 +9,9 @@ import builtins
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
+from asyncctl.client.bridge import Opening, open_bridge
 from asyncctl.client.errors import Conflict, Target
 from asyncctl.client.listing import read_page
 from asyncctl.client.overlay import object_overlay, same
@@ -23,6 +24,9 @@ from asyncctl.objects.codec import decode, dump, to_dict
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Resource, ResourceType, Unstructured
 from asyncctl.queue.backoff import Backoff
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import ApiClient
 
 T = TypeVar("T")
 Mutate = Callable[[T], object]
@@ -37,6 +41,23 @@ class Client(Reads, Subresources):
     Every write takes `WriteOptions`: `dry_run`, `field_validation`, `field_manager`. A `subresource` is mostly
     `status`.
     """
+
+    def kubernetes_asyncio(self) -> Opening:
+        """An `ApiClient` of kubernetes-asyncio whose requests go the way of this client's own; see `client/bridge.py`.
+
+        `async with client.kubernetes_asyncio() as api:` or `api = await client.kubernetes_asyncio()`, and then
+        `CoreV1Api(api)` and the like. The first call imports that library, in a thread: 0.35 s and 39 MB.
+        """
+        return Opening(self._open_bridge)
+
+    async def _open_bridge(self) -> "ApiClient":
+        return await open_bridge(
+            self._transport,
+            check_boundary=self.check_boundary,
+            field_manager=self._field_manager,
+            audit_id=self._audit_id,
+            caller=self._caller,
+        )
 
     @overload
     async def create(self, obj: R, /, **options: Unpack[WriteOptions]) -> R: ...

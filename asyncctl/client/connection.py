@@ -58,6 +58,8 @@ class _Decompressor(Protocol):
 
     @property
     def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
@@ -119,6 +121,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The loop says that it is gone."""
         self._closed = True
+        self._transport = None  # asyncio's fails when it is aborted after this
         if self._answer is not None and not self._complete:
             if exc is None and self._until_eof:
                 self._finish()
@@ -163,7 +166,12 @@ class Connection(asyncio.Protocol):
     # One exchange.
 
     def send(self, data: bytes, *, streaming: bool = False) -> None:
-        """Hand a request, head and body, to the socket. `streaming`: its answer is read by `chunks`."""
+        """Hand a request, head and body, to the socket. Not HEAD: the parser would wait for the body of its answer.
+
+        Args:
+            data: All of it.
+            streaming: The answer is read by `chunks`.
+        """
         assert self._transport is not None
         assert self._answer is None, "one request at a time"
         self._reset()
@@ -200,11 +208,10 @@ class Connection(asyncio.Protocol):
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body of a streaming answer as it comes, cut anywhere; ends with it, or raises what went wrong."""
-        assert self._transport is not None
         while True:
             if self._chunks:
                 data, self._chunks, self._size = self.body, [], 0
-                if self._paused and not self._closed:
+                if self._paused and self._transport is not None:
                     self._paused = False
                     self._transport.resume_reading()
                 yield data
@@ -315,7 +322,11 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         if self._decompressor is not None:
+            if self._decompressor.eof:
+                raise ProtocolError("its body goes on after the end of what is compressed")
             body = self._decompressor.decompress(body, MAX_BODY + 1)
+            if self._decompressor.unused_data:
+                raise ProtocolError("its body goes on after the end of what is compressed")
         self._size += len(body)
         if self._size > MAX_BODY:
             raise ProtocolError(f"it is longer than {MAX_BODY} bytes")

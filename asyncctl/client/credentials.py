@@ -79,6 +79,7 @@ class Credentials:
             self._fetch = self._plugin(config.exec_plugin)
         elif config.oidc is not None:
             self._fetch = self._oidc(config.oidc)
+            self._held = self._id_token(config.oidc.tokens.id_token)
         else:
             self._held = _Held(None)
         self._identity = self._shown()
@@ -202,13 +203,16 @@ class Credentials:
             token = provider.tokens.id_token
             if token == stale or not oidc.usable(token, now):
                 token = await oidc.refresh(provider, now, self._logger, stale=stale)
-            expires = expires_at(token)
-            due = oidc.renew_at(token)
-            if due is None or expires is None or due <= now:  # a very short life
-                due = self._early(expires)
-            return _Held(f"Bearer {token}", None, due, expires)
+            held = self._id_token(token)
+            if held is None or held.renew_at is None or held.renew_at > now:
+                return held or _Held(f"Bearer {token}")
+            return held._replace(renew_at=self._early(held.expires))  # a very short life
 
         return fetch
+
+    def _id_token(self, token: str) -> _Held | None:
+        expires = expires_at(token)
+        return None if expires is None else _Held(f"Bearer {token}", None, oidc.renew_at(token), expires)
 
     def _early(self, expires: datetime | None) -> datetime | None:
         if expires is None:

@@ -130,11 +130,10 @@ async def _speak(
     tls = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": CONNECT_TIMEOUT} if context else {}
     try:
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **tls)  # type: ignore[call-overload]
-    except OSError as error:
+    except BaseException as error:
         sock.close()
-        raise HandshakeFailed from error
-    except BaseException:
-        sock.close()
+        if context is not None and isinstance(error, OSError):
+            raise HandshakeFailed from error
         raise
     made: asyncio.Transport = transport
     return made

@@ -8,17 +8,14 @@ for a bug of ours.
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
-import orjson
-
+from asyncctl.client.reply import START, TEXT, retry_after, start_of, status_of, visible
 from asyncctl.client.target import Target as Target  # noqa: PLC0414 - an error names its target
 from asyncctl.objects.json import JsonObject
 
 _NO_SUCH_PATH = b"404 page not found"  # Go's own words
-START = 200  # characters of a reply that is no Status, or of a reason, that are shown
-TEXT = 4096  # characters of a message that are shown; `server_message` has it whole
 
 
 class KubernetesError(Exception):
@@ -139,10 +136,12 @@ class StatusError(KubernetesError):
         details: The `Status.details`.
         retry_after: Seconds after which the server wants to be asked again.
         audit_id: Under which the request is in the API server's audit log.
-        body: The answer as it came.
+        body: The answer as it came; empty for a refusal of our own.
+        headers: Of the answer.
     """
 
     reason: ClassVar[str] = ""
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -368,19 +367,26 @@ def error_from_reply(
         headers: Of the answer: `Retry-After`, `Date`, `Audit-Id`.
         json_patch: The server answers a failed `test` with 422 and no causes, which means what a 409 means.
     """
-    status = _status(body)
+    error = _error(target, code, body, headers, json_patch=json_patch)
+    if isinstance(error, StatusError):
+        error.headers = headers
+    return error
+
+
+def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *, json_patch: bool) -> KubernetesError:
+    status = status_of(body)
     said = (status or {}).get("code")
     code = said if isinstance(said, int) and 400 <= said < 600 else code
     if status is None:
         unknown = body.strip() == _NO_SUCH_PATH
-        said = "the server has no such path" if unknown else f"the reply is not a Kubernetes Status: {_start(body)}"
+        said = "the server has no such path" if unknown else f"the reply is not a Kubernetes Status: {start_of(body)}"
         status = {"message": said}
         kind = _BY_CODE[code] if code in _SURE else ServerError
     else:
         by_code = _BY_CODE.get(code, StatusError if 400 <= code < 500 else ServerError)
         kind = _BY_REASON.get(str(status.get("reason")), by_code)
     error = kind(
-        target, code, status, retry_after=_retry_after(status, headers), audit_id=headers.get("Audit-Id", ""), body=body
+        target, code, status, retry_after=retry_after(status, headers), audit_id=headers.get("Audit-Id", ""), body=body
     )
     reasons = {cause.reason for cause in error.causes}
     if isinstance(error, Forbidden) and _FENCE_MARK in error.server_message:
@@ -402,7 +408,7 @@ def not_an_object(target: Target, body: bytes, error: Exception | None = None) -
     `error` is what reading it raised. Secrets and tokens are not quoted.
     """
     hidden = target.plural == "secrets" or target.subresource == "token"
-    start = "(not shown, since it may be a secret)" if hidden else _start(body)
+    start = "(not shown, since it may be a secret)" if hidden else start_of(body)
     what = "nested too deeply" if isinstance(error, RecursionError) else "not a Kubernetes object of that kind"
     message = f"the reply is {what}: {start}"
     return ServerError(target, 200, {"message": message}, body=body)
@@ -422,38 +428,3 @@ def boundary_error(
             "controller declares them; declare it in reads="
         )
     return NamespaceBoundaryExceeded(target, 403, {"reason": "NamespaceBoundaryExceeded", "message": message})
-
-
-def visible(text: str, limit: int, *, keep: str = "") -> str:
-    """`text`, no longer than `limit`, in which no character moves a terminal's cursor or hides others."""
-    cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(
-        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in cut
-    )
-
-
-def _start(body: bytes) -> str:
-    return visible(body[: 4 * START].decode(errors="replace").strip(), START) or "(empty body)"
-
-
-def _status(body: bytes) -> JsonObject | None:
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return parsed if isinstance(parsed, dict) and parsed.get("kind") == "Status" else None
-
-
-def _retry_after(status: JsonObject, headers: Mapping[str, str]) -> float | None:
-    """Seconds, from the header or the details. A date (RFC 9110) is held against the answer's own, not our clock."""
-    details = status.get("details")
-    wanted = headers.get("Retry-After") or (details.get("retryAfterSeconds") if isinstance(details, dict) else None)
-    try:
-        seconds = _until(wanted, headers) if isinstance(wanted, str) and "," in wanted else float(wanted or "nan")
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
-
-
-def _until(date: str, headers: Mapping[str, str]) -> float:
-    return (parsedate_to_datetime(date) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds()

@@ -139,8 +139,8 @@ class _Resolver:
     def _credentials(self, config: ClusterConfig) -> dict[str, Any]:
         entry, user = self._user, self._user.content
         certificate = self._certificate()
-        basic = bool(user.username or user.password)
-        if basic and (user.token or user.token_file):
+        basic = bool(user.username)
+        if (user.token and (basic or user.password)) or (user.token_file and basic):
             raise entry.wrong("'username' and 'token' exclude each other, as in kubectl; remove one")
         if user.exec is not None and user.auth_provider is not None:
             raise entry.wrong("'exec' and 'auth-provider' exclude each other, as in kubectl; remove one")
@@ -163,6 +163,8 @@ class _Resolver:
             found["exec_plugin"] = plugin
         elif oidc is not None:
             found["oidc"] = oidc
+        if user.password and not basic:
+            self._note_unused("password", "username")
         self._note_long_lived()
         return found
 
@@ -171,9 +173,7 @@ class _Resolver:
         certificate, certificate_data = _file_or_data(entry, "client-certificate")
         if certificate is None and certificate_data is None:
             if user.client_key or user.client_key_data:
-                self._warnings.append(
-                    f"{entry.file}: user {entry.name!r} has a client-key and no client-certificate: it is not used"
-                )
+                self._note_unused("client-key", "client-certificate")
             return {}
         key, key_data = _file_or_data(entry, "client-key")
         if key is None and key_data is None:
@@ -299,6 +299,10 @@ class _Resolver:
             proxies=ProxyEnvironment.of(self._environ),
             tokens=tokens,
         )
+
+    def _note_unused(self, key: str, without: str) -> None:
+        entry = self._user
+        self._warnings.append(f"{entry.file}: user {entry.name!r} has a {key} and no {without}: it is not used")
 
     def _note_long_lived(self) -> None:
         user = self._user.content

@@ -90,6 +90,7 @@ class Requests:
         cluster_kinds: frozenset[ResourceType] = frozenset(),
         lease: tuple[str, str] | None = None,
         audit_id: str | None = None,
+        caller: str = "",
         clock: Clock | None = None,
         random: Random = system_random.random,
     ) -> None:
@@ -102,6 +103,7 @@ class Requests:
             cluster_kinds: Kinds in no namespace that may be touched all the same.
             lease: Namespace and name of the process's own Lease, which may be touched, and events about it.
             audit_id: Goes with each request into the API server's audit log.
+            caller: The controller that asks: a warning of the server is logged with it.
             clock: For waits between tries.
             random: For their jitter.
         """
@@ -111,6 +113,7 @@ class Requests:
         self._cluster_kinds = cluster_kinds
         self._lease = lease
         self._audit_id = audit_id
+        self._caller = caller
         self._clock = clock or SystemClock()
         self._random = random
 
@@ -123,6 +126,12 @@ class Requests:
         """The same client, whose requests carry `audit_id` into the API server's audit log."""
         other = copy(self)
         other._audit_id = audit_id  # noqa: SLF001 - of its own kind
+        return other
+
+    def with_caller(self, caller: str) -> Self:
+        """The same client, for the controller of that name: a warning of the server is logged with it."""
+        other = copy(self)
+        other._caller = caller  # noqa: SLF001 - of its own kind
         return other
 
     def check_boundary(self, target: Target, kind: ResourceType) -> None:
@@ -158,7 +167,7 @@ class Requests:
             self.check_boundary(target, kind)
         request = Request(
             target=target, method="GET", path=path + _encoded(query), lane=Lane.READ, repeatable=True,
-            audit_id=self._audit_id,
+            audit_id=self._audit_id, caller=self._caller,
         )  # fmt: skip
         return (await self._transport.request(request)).body
 
@@ -193,6 +202,7 @@ class Requests:
             target=target, method=method, path=kind.path(namespace, name, subresource) + _encoded(query),
             lane=lane or (Lane.READ if body is None else Lane.WRITE),
             body=body, content_type=content_type, repeatable=repeatable, audit_id=self._audit_id,
+            caller=self._caller,
         )  # fmt: skip
 
     async def _object(self, request: Request, kind: str) -> bytes:

@@ -220,4 +220,5 @@ def _identify(context: ssl.SSLContext, chain: Pem, key: Pem) -> Certificate | No
 
 def _broken(piece: Pem, error: ssl.SSLError) -> BadCertificateFile:
     why = f" ({error.reason.replace('_', ' ').lower()})" if error.reason else ""
-    return BadCertificateFile(f"{piece} is broken{why}: was it cut off, or is it still being written? {piece.fix}")
+    fix = piece.fix[0].upper() + piece.fix[1:]
+    return BadCertificateFile(f"{piece} is broken{why}: was it cut off, or is it still being written? {fix}")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 
-from asyncctl.client.certificates import Certificate, read_der, read_pem
+from asyncctl.client.certificates import Certificate, has_signed, read_der, read_pem
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.credentials import ClientCertificate
 from asyncctl.client.errors import (
@@ -78,6 +78,7 @@ class _Case(NamedTuple):
     error: BaseException
     peer: bytes | None
     certificate: ClientCertificate | None
+    handshake: bool
     now: datetime
 
 
@@ -116,7 +117,7 @@ async def explain(
                 peer = await peer_certificate()
         except Exception:  # noqa: BLE001 - whatever it is, the first error is the one to tell
             peer = None
-    case = _Case(config, found, peer, certificate, (clock or SystemClock()).now())
+    case = _Case(config, found, peer, certificate, handshake, (clock or SystemClock()).now())
     kind, text = await anyio.to_thread.run_sync(_words, case, abandon_on_cancel=True)
     return kind(text, sent=sent)
 
@@ -201,7 +202,7 @@ def _distrust(case: _Case, error: ssl.SSLCertVerificationError) -> tuple[type[TL
             f"{_add(case.config)}"
         )
     if code in _UNKNOWN:
-        return UnknownAuthority, _unknown(case.config, peer)
+        return UnknownAuthority, _unknown(case, peer)
     whose = f" ({peer.subject}, issued by {peer.issuer})" if peer else ""
     said = getattr(error, "verify_message", "") or str(error)
     return BadServerCertificate, (
@@ -253,14 +254,17 @@ def _mismatch(config: ClusterConfig, peer: Certificate | None) -> str:
     )
 
 
-def _unknown(config: ClusterConfig, peer: Certificate | None) -> str:
-    if peer is None:
+def _unknown(case: _Case, peer: Certificate | None) -> str:
+    config = case.config
+    if peer is None or case.peer is None:
         return f"the server's certificate is signed by a CA that is not among {_trusted(config)}; {_add(config)}"
     signed = f"the server's certificate is signed by the CA {peer.issuer}"
     if any(each.subject == peer.issuer for each in _read_trusted(config)):
+        if _trusts_by_now(config, case.peer):
+            return f"{signed}, which was not yet among {_trusted(config)}; it is now, and the next connection trusts it"
         return (
-            f"{signed}; {_trusted(config)} include one of that name, but with another key: was the cluster made anew? "
-            f"{_add(config)}"
+            f"{signed}; {_trusted(config)} include one of that name, but with another key (was the "
+            f"cluster made anew?); {_add(config)}"
         )
     return (
         f"{signed}, which is not among {_trusted(config)}; {_add(config)}; if it is an intermediate one, let the "
@@ -295,6 +299,15 @@ def _read_trusted(config: ClusterConfig) -> list[Certificate]:
         return []
 
 
+def _trusts_by_now(config: ClusterConfig, peer: bytes) -> bool:
+    """Whether the CA's file has come to fit since the connection was tried."""
+    ca = authority(config)
+    try:
+        return ca is not None and has_signed(ca.read(), peer)
+    except (TLSError, ValueError):
+        return False
+
+
 def _some(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
     return ", ".join(names[:_NAMES]) + more
@@ -307,7 +320,7 @@ def _failure(case: _Case, error: ssl.SSLError) -> tuple[type[TLSError], str]:
     alert = named[1] if named else ""
     if alert in _REFUSALS:
         return ClientCertificateRefused, _refusal(case, alert)
-    if _NOT_TLS.search(what):
+    if case.handshake and _NOT_TLS.search(what):
         return PlainHTTP, (
             "the server does not speak TLS on this port, but plain HTTP, it seems; use the port on which it does, or "
             f"http:// in its address ({case.config.source})"
@@ -318,11 +331,13 @@ def _failure(case: _Case, error: ssl.SSLError) -> tuple[type[TLSError], str]:
             "allow one of them"
         )
     if _NO_CIPHER.search(what):
-        source = case.config.source
-        hint = "" if _ours(case) else f", or it demands a client certificate: set client-certificate ({source})"
+        if _ours(case):
+            perhaps, fix = "", "let the server allow one of today's"
+        else:  # what it says in TLS 1.2 where it wants one
+            perhaps = ", or it demands a client certificate"
+            fix = f"let the server allow one of today's, or set client-certificate ({case.config.source})"
         return ProtocolMismatch, (
-            f"the server and we share no cipher suite for TLS 1.2 or 1.3 (OpenSSL says {what}); let the server allow "
-            f"one of today's{hint}"
+            f"the server and we share no cipher suite for TLS 1.2 or 1.3{perhaps} (OpenSSL says {what}); {fix}"
         )
     if "NO_APPLICATION_PROTOCOL" in what:
         return ProtocolMismatch, "the server does not speak HTTP/1.1 here; is this the address of an API server?"

@@ -42,6 +42,7 @@ from asyncctl.client.errors import (
 )
 from asyncctl.client.pool import Pool
 from asyncctl.client.tls import ClientTLS, explain, explain_reply, make_context
+from asyncctl.client.warnings import Warnings
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import RequestMetrics
@@ -55,10 +56,9 @@ Fence = Callable[[], float]
 _FOREVER = float("inf")
 WATCH_IDLE = 150.0  # seconds without a byte; bookmarks come each minute
 _RETRY = Backoff(base=0.1, maximum=2.0)
-_KNOWN_WARNINGS = 1000
-_EXPECTED_WARNINGS = ("prefer a domain-qualified finalizer name",)
 _PATH = re.compile(r"/[!-~]*")
-_HEADER = re.compile(r"[\t -~\x80-\xff]*")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER = re.compile(r"[\t -~\x80-\U0010ffff]*")  # what is no ASCII is sent as UTF-8, as Go does
 
 
 class Lane(enum.Enum):
@@ -88,6 +88,8 @@ class Request:
         repeatable: Sending it twice has the effect of sending it once.
         audit_id: Goes into the API server's audit log.
         caller: The controller that asks, for the log of warnings.
+        headers: More of them; none that the transport sets itself.
+        timeout: Seconds for each try, or of a stream without a byte; None: as the transport has it.
     """
 
     target: Target
@@ -100,6 +102,8 @@ class Request:
     repeatable: bool = False
     audit_id: str | None = None
     caller: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout: float | None = None
 
 
 class Reply(NamedTuple):
@@ -145,7 +149,6 @@ class Transport:
         self.config = config
         self._clock = clock
         self._random = random
-        self._logger = logger
         self._metrics = metrics
         self._fence = fence
         self._on_fenced = on_fenced
@@ -158,7 +161,7 @@ class Transport:
         self._tls = ClientTLS(config, clock, logger)
         self._pools: dict[Lane, Pool] = {}
         self._sealed: str | None = None
-        self._warned: set[str] = set()
+        self._warnings = Warnings(logger, metrics)
         url = _address(config)
         self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
         self._base = url.path.rstrip("/")
@@ -231,7 +234,7 @@ class Transport:
 
     async def _try(self, request: Request, identity: Identity) -> Reply:
         started = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = asyncio.get_running_loop().time() + self._limit(request)
         pool = self._pools[request.lane]
         code: int | str = "<error>"
         try:
@@ -246,14 +249,14 @@ class Transport:
             raise
         finally:
             self._metrics.answered(code, request.method, time.perf_counter() - started)
-        self._note_warnings(reply.headers, request.target)
+        self._note_warnings(request, reply.headers)
         if 200 <= reply.code < 300:
             return reply
         raise self._refused(request, *reply)
 
     async def _exchange(self, connection: Connection, head: str, request: Request, deadline: float) -> Reply:
         """Send a request, and wait for the whole answer."""
-        data = head.encode("latin-1") + (request.body or b"")
+        data = head.encode() + (request.body or b"")
         left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
         connection.send(data)
         watch = _Deadline(connection, deadline, left, self._may_write)
@@ -264,7 +267,7 @@ class Transport:
                 f"{request.target}: the Lease's validity ended before the answer came; the write may have been made"
             ) from error
         except (OSError, ProtocolError) as error:
-            raise await self._failure(request.target, error, sent=True) from error
+            raise await self._failure(request, error, sent=True) from error
         finally:
             watch.cancel()
         return Reply(connection.status, connection.body, connection.headers)
@@ -282,7 +285,7 @@ class Transport:
         try:
             deadline = loop.time() + self._timeout
             connection, head = await self._connected(pool, request, identity, deadline)
-            connection.send(head.encode("latin-1"), streaming=True)
+            connection.send(head.encode(), streaming=True)
             watch = _Deadline(connection, deadline)
             await connection.head()
             code = connection.status
@@ -292,12 +295,12 @@ class Transport:
             if not 200 <= code < 300:
                 body = b"".join([chunk async for chunk in connection.chunks()])
                 raise self._refused(request, code, body, connection.headers)
-            self._note_warnings(connection.headers, request.target)
+            self._note_warnings(request, connection.headers)
             watch.cancel()
-            watch = _Silence(connection, WATCH_IDLE)
+            watch = _Silence(connection, request.timeout or WATCH_IDLE)
             yield connection.chunks()
         except (OSError, ProtocolError) as error:
-            raise await self._failure(request.target, error, sent=True) from error
+            raise await self._failure(request, error, sent=True) from error
         finally:
             if watch is not None:
                 watch.cancel()
@@ -323,14 +326,14 @@ class Transport:
                 async with scope:
                     connection = await pool.acquire(context)
             except TimeoutError as error:
-                within = self._timeout if scope.expired() else CONNECT_TIMEOUT
+                within = self._limit(request) if scope.expired() else CONNECT_TIMEOUT
                 raise TransportError(
                     f"{request.target}: no connection to {self.config.server} within {within:g} s; is there a firewall "
                     "between, or are all connections busy?",
                     sent=False,
                 ) from error
             except OSError as error:
-                raise await self._failure(request.target, error, sent=False) from error
+                raise await self._failure(request, error, sent=False) from error
         try:
             return connection, self._head(connection, request, who)
         except ValueError:
@@ -342,6 +345,7 @@ class Transport:
         path, extra = self._base + request.path, connection.extra + who
         if _PATH.fullmatch(path) is None:
             raise ValueError(f"{request.target}: {request.path!r} is no path of a URL: percent-encode it")
+        extra += _lines(request.headers)
         if request.audit_id is not None:
             extra += _lines((("Audit-ID", request.audit_id),))
         if request.body is not None:
@@ -368,16 +372,16 @@ class Transport:
             raise Fenced(f"nothing is written any more: {self._sealed}")
         return self._fence()
 
-    async def _failure(self, target: Target, error: Exception, *, sent: bool) -> KubernetesError:
+    async def _failure(self, request: Request, error: Exception, *, sent: bool) -> KubernetesError:
         """What a failed connection (`sent` False) or exchange is, in words that a person can act on."""
         server = self.config.server
         known = await self._tls_failure(error, sent=sent)
         if known is not None:
             return known
         if isinstance(error, _Silent):
-            text = f"no byte from {server} for {WATCH_IDLE:g} s; the connection is taken for dead"
+            text = f"no byte from {server} for {request.timeout or WATCH_IDLE:g} s; the connection is taken for dead"
         elif isinstance(error, TimeoutError) and sent:
-            text = f"no answer from {server} within {self._timeout:g} s"
+            text = f"no answer from {server} within {self._limit(request):g} s"
         elif sent:
             text = f"the connection to {server} broke: {str(error) or type(error).__name__}"
         elif isinstance(error, ProxyError):
@@ -395,7 +399,7 @@ class Transport:
                 f"{server} can't be reached{through}: {reason}; is the API server up, and is this its address "
                 f"({self.config.source})?"
             )
-        return TransportError(f"{target}: {text}", sent=sent)
+        return TransportError(f"{request.target}: {text}", sent=sent)
 
     async def _tls_failure(self, error: Exception, *, sent: bool) -> TransportError | None:
         """What TLS has to do with a failure."""
@@ -419,14 +423,13 @@ class Transport:
             config, error, peer_certificate, handshake=handshake, certificate=certificate, sent=sent, clock=self._clock
         )
 
-    def _note_warnings(self, headers: Headers, target: Target) -> None:
-        for header in headers.getall("Warning"):
-            text = header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
-            self._metrics.warnings.inc()
-            expected = any(known in text for known in _EXPECTED_WARNINGS)
-            if not expected and text not in self._warned and len(self._warned) < _KNOWN_WARNINGS:
-                self._warned.add(text)
-                self._logger.warning("the API server warns", warning=text, request=str(target))
+    def _limit(self, request: Request) -> float:
+        """Seconds until the answer has to be there, or to have begun where it is a stream."""
+        own = None if request.lane is Lane.WATCH else request.timeout
+        return own or self._timeout
+
+    def _note_warnings(self, request: Request, headers: Headers) -> None:
+        self._warnings.note(headers.getall("Warning"), request.target, request.caller)
 
 
 def _address(config: ClusterConfig) -> SplitResult:
@@ -444,8 +447,8 @@ def _address(config: ClusterConfig) -> SplitResult:
 def _lines(headers: tuple[tuple[str, str], ...]) -> str:
     """Headers as lines. Raises `ValueError` for a value that would end its line; it may be a secret, so is not told."""
     for name, value in headers:
-        if _HEADER.fullmatch(value) is None:
-            raise ValueError(f"the header {name} can't be sent: it has a line end or another control character")
+        if _NAME.fullmatch(name) is None or _HEADER.fullmatch(value) is None:
+            raise ValueError(f"the header {name!r} can't be sent: it has a line end or another control character")
     return "".join(f"{name}: {value}\r\n" for name, value in headers)
 
 

@@ -4,15 +4,17 @@ A `Context` lives for one pass over one object. What it reads includes its own w
 fence.
 """
 
+import builtins
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import orjson
 
 from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.cache.informer import Informer
+from asyncctl.client.bridge import Opening
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, Invalid, NotFound, Target
 from asyncctl.client.patch import Patch
@@ -30,6 +32,9 @@ from asyncctl.objects.json import JsonObject
 from asyncctl.objects.meta import OwnerReference
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import ApiClient
 
 R = TypeVar("R", bound=Resource)
 OWNER = "asyncctl/owner"
@@ -93,6 +98,7 @@ class Context:
         self.reconcile_id = reconcile_id
         self.deadline = deadline
         self.client = environment.client.with_audit_id(reconcile_id)
+        self._bridges: builtins.list[ApiClient] = []
 
     @property
     def log(self) -> Logger:
@@ -114,6 +120,20 @@ class Context:
     def fence(self) -> float:
         """Seconds for which this process may still act; raises `Fenced`. Ask it before each effect on the outside."""
         return self._environment.fence()
+
+    def kubernetes_asyncio(self) -> Opening:
+        """An `ApiClient` of kubernetes-asyncio, for its generated APIs: `CoreV1Api(api)`.
+
+        `async with ctx.kubernetes_asyncio() as api:` or `api = await ctx.kubernetes_asyncio()`; the pass's end closes
+        it. Its requests have the credentials, limits, retries and namespaces of `client`, and its writes go through
+        the fence. The first call imports that library, in a thread: 0.35 s and 39 MB.
+        """
+        return Opening(self._open_bridge)
+
+    async def _open_bridge(self) -> "ApiClient":
+        made = await self.client.kubernetes_asyncio()
+        self._bridges.append(made)
+        return made
 
     @overload
     def get(self, kind: type[R], name: str, *, namespace: str | None = None) -> R | None: ...
@@ -270,6 +290,11 @@ class Context:
         """Know the object being reconciled as a write of ours was answered. For the runtime."""
         self._entry = read_entry(answer, self.client.field_manager)
         self._environment.informer(self._environment.resource).wrote(self._entry)
+
+    async def close(self) -> None:
+        """Close what the pass has opened and left open. For the runtime."""
+        while self._bridges:
+            await self._bridges.pop().close()
 
     def _reference(self) -> ObjectReference:
         kind, header = self._environment.resource, self._entry.header

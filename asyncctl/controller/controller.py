@@ -19,6 +19,7 @@ import anyio
 from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.informer import Informer
 from asyncctl.cache.store import Handler
+from asyncctl.client.bridge_errors import as_ours
 from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.context import Context, Environment
@@ -185,6 +186,9 @@ class Controller:
                 continue
             try:
                 await self._process(key)
+            except asyncio.CancelledError:
+                await self._own_cancellation_taken_back()
+                self.queue.add(key)  # it came while the runtime wrote what the pass had said
             finally:
                 self.queue.done(key)
             passes += 1
@@ -245,13 +249,17 @@ class Controller:
                 requeue = await self._reconcile(ctx, obj)
         except Exception as caught:  # noqa: BLE001 - nothing an author raises ends a worker
             if error is None or isinstance(caught, TerminalError):  # else it is that a dict is no object of the class
-                error = caught
+                error = as_ours(caught)
         except BaseException as caught:
-            if self._ending or isinstance(caught, GeneratorExit):
+            if isinstance(caught, GeneratorExit):
+                raise
+            if self._ending:
+                await ctx.close()
                 raise
             error = RuntimeError(f"the pass has raised {caught!r}, which would have ended its worker")
             error.__cause__ = caught
         await self._own_cancellation_taken_back()
+        await ctx.close()
         parks = error is not None and self._parks(key, error)
         if not gone:
             news = self._mark_stalled(key, obj, before, error, parks=parks)

@@ -10,7 +10,7 @@
 | raises anything else, or takes too long           | adds with growing delay, counted; parks at the limit |
 
 What says nothing of the object: no answer, no credential, 401, 429, 5xx, a write that was fenced. An outage of ten
-minutes parks nothing.
+minutes parks nothing. An `ApiException` of kubernetes-asyncio is treated as the error of ours that it stands for.
 """
 
 import enum
@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 
+from asyncctl.client.bridge_errors import as_ours
 from asyncctl.client.errors import (
     ConfigError,
     Conflict,
@@ -87,7 +88,7 @@ class Failure(enum.Enum):
 
 def classify(error: Exception) -> Failure:
     """How the queue treats a pass that raised `error`."""
-    match error:
+    match as_ours(error):
         case TerminalError():
             return Failure.TERMINAL
         case Conflict():
@@ -110,4 +111,5 @@ def classify(error: Exception) -> Failure:
 
 def retry_after(error: Exception) -> float:
     """Seconds for which the server has asked us to wait."""
+    error = as_ours(error)
     return error.retry_after or 0.0 if isinstance(error, StatusError) else 0.0

@@ -241,12 +241,13 @@ class Running:
         settings = self.settings
         for declaration in self._declarations:
             primary = resource_type_of(declaration.kind)
-            informers = {primary: self._informer(primary, None, probes)}
+            client = self.client.with_caller(declaration.name)
+            informers = {primary: self._informer(primary, None, probes, client)}
             for watch in declaration.watches:
                 resource = resource_type_of(watch.kind)
-                informers[resource] = self._informer(resource, watch.labels, probes)
+                informers[resource] = self._informer(resource, watch.labels, probes, client)
             environment = Environment(
-                controller=declaration.name, kind=declaration.kind, client=self.client, informers=informers,
+                controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
                 events=events, clock=self.clock, logger=self.logger, fence=self.fence,
             )  # fmt: skip
             retry = Backoff(base=settings.retry_base, maximum=settings.retry_max)
@@ -262,11 +263,12 @@ class Running:
             controller.wire()
             self._controllers.append(controller)
 
-    def _informer(self, kind: ResourceType, labels: str | None, probes: Probes) -> Informer:
+    def _informer(self, kind: ResourceType, labels: str | None, probes: Probes, client: Client) -> Informer:
+        """The cache of a kind; one that controllers share asks in the name of the first of them."""
         found = self._informers.get((kind, labels))
         if found is None:
             found = self._informers[kind, labels] = Informer(
-                self.client, kind, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
+                client, kind, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
                 namespaces=self.settings.namespaces, labels=labels, manager=self.client.field_manager,
             )  # fmt: skip
             informer = found

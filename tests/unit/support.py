@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
@@ -85,7 +85,8 @@ async def raw_server(handler, ssl_context=None) -> AsyncIterator[str]:
     finally:
         server.close()
         for writer in open_writers:
-            writer.transport.abort()
+            with suppress(AttributeError):  # asyncio's own, of one that has ended by itself
+                writer.transport.abort()
         await asyncio.sleep(0)
 
 

@@ -126,7 +126,8 @@ def provider(name="oidc", **config):
         # what excludes each other, as in kubectl
         (kubeconfig(user={"as-groups": ["g"]}), "'as-uid', 'as-groups' and 'as-user-extra' need 'as'"),
         (kubeconfig(user={"token": "t", "username": "n"}), "'username' and 'token' exclude each other"),
-        (kubeconfig(user={"tokenFile": "t", "password": "n"}), "'username' and 'token' exclude each other"),
+        (kubeconfig(user={"token": "t", "password": "n"}), "'username' and 'token' exclude each other"),
+        (kubeconfig(user={"tokenFile": "t", "username": "n"}), "'username' and 'token' exclude each other"),
         (kubeconfig(user=plugin() | provider()), "'exec' and 'auth-provider' exclude each other"),
         (
             kubeconfig(cluster={"certificate-authority": "a", "certificate-authority-data": "b"}),
@@ -275,11 +276,18 @@ def test_a_client_certificate_comes_before_a_plugin_but_beside_oidc(tmp_path):
     assert config.client_key_data == KEY.encode()
 
 
-def test_a_key_without_its_certificate_is_not_used_and_that_is_told(tmp_path):
-    file = write(tmp_path / "config", kubeconfig(user={"client-key-data": data(KEY)}))
+@pytest.mark.parametrize(
+    "user, said",
+    [
+        ({"client-key-data": data(KEY)}, "a client-key and no client-certificate"),
+        ({"password": "p"}, "a password and no username"),
+    ],
+)
+def test_half_of_a_credential_is_not_used_and_that_is_told(tmp_path, user, said):
+    file = write(tmp_path / "config", kubeconfig(user=user))
     config = resolved(file)
-    assert config.client_key_data is None
-    assert config.warnings == (f"{file}: user 'u' has a client-key and no client-certificate: it is not used",)
+    assert (config.client_key_data, config.authorization) == (None, None)
+    assert config.warnings[0] == f"{file}: user 'u' has {said}: it is not used"
 
 
 def test_a_context_without_a_user_is_anonymous(tmp_path):

@@ -151,9 +151,21 @@ async def test_an_id_token_is_used_until_a_minute_before_its_end_and_then_refres
     assert setting.idp.asked == [(None, {"grant_type": "refresh_token", "refresh_token": "first", "client_id": "me"})]
 
 
-@pytest.mark.parametrize("lasts", [-1, 59])
-async def test_an_id_token_that_has_ended_is_refreshed_before_it_is_shown(start, lasts):
-    setting = start(lasts=lasts)
+async def test_an_id_token_that_is_about_to_end_does_as_long_as_the_provider_does_not_answer(start):
+    setting = start(lasts=59)
+    setting.gives((503, "come back later"))
+    _, credentials = await setting.open()
+    assert await shown(credentials) == f"Bearer {setting.first}"
+    await asyncio.wait([credentials._task])
+    assert await shown(credentials) == f"Bearer {setting.first}"
+    assert setting.log.said("the credential could not be renewed; the last one is used", "warning")
+    setting.clock.advance(59)
+    with pytest.raises(CredentialsError, match="answered with 503"):
+        await shown(credentials)
+
+
+async def test_an_id_token_that_has_ended_is_refreshed_before_it_is_shown(start):
+    setting = start(lasts=-1)
     _, credentials = await setting.open()
     second = token(setting.clock, 600)
     setting.gives({"id_token": second})

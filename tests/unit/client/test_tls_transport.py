@@ -11,18 +11,18 @@ from asyncctl.client.config import ClusterConfig
 from asyncctl.client.errors import (
     BadCertificateFile,
     CertificateExpired,
+    ClientCertificateRefused,
     HandshakeInterrupted,
     HostnameMismatch,
     PlainHTTP,
     Target,
     TLSError,
-    TransportError,
     UnknownAuthority,
 )
 from asyncctl.client.transport import Lane, Request
 from tests.unit.client import tls_kit
-from tests.unit.client.tls_kit import DAY, Issued, answers, server_context, serving
-from tests.unit.support import http_server, make_transport, raw_server
+from tests.unit.client.tls_kit import DAY, Issued, Volume, answers, server_context, serving
+from tests.unit.support import ImpatientClock, Log, http_server, make_transport, raw_server, until
 
 HERE = ["127.0.0.1"]
 GET = Request(target=Target("get", "x"), method="GET", path="/x", lane=Lane.READ, repeatable=True)
@@ -83,8 +83,8 @@ async def test_a_reset_in_the_handshake_is_told():
 
 async def test_a_server_that_wants_a_certificate_of_ours_is_told(ca, tmp_path):
     with serving(answers(server_context(tmp_path, Issued("server", ca, names=HERE), client_ca=ca))) as url:
-        with pytest.raises(TransportError, match=r"demands a client certificate, and there is none|broke"):
-            await ask(url, ca_data=ca.pem)  # aiohttp loses the alert that comes before it has written the request
+        with pytest.raises(ClientCertificateRefused, match="demands a client certificate, and there is none"):
+            await ask(url, ca_data=ca.pem)
         assert await ask(url, ca_data=ca.pem, **Issued("me", ca).write(tmp_path, "me")) == 200
 
 
@@ -106,7 +106,63 @@ async def test_a_write_that_breaks_within_tls_is_not_taken_for_unsent():
             with pytest.raises(TLSError) as caught:
                 await transport.request(write)
     assert caught.value.sent
+    assert type(caught.value) is TLSError
+    assert "TLS has failed: " in str(caught.value)
     assert len(asked) == 1
+
+
+class Clock(ImpatientClock):
+    """Goes on by itself, and further when a test says so."""
+
+    ahead = 0.0
+
+    def monotonic(self):
+        return super().monotonic() + self.ahead
+
+
+async def test_a_new_client_certificate_is_shown_with_the_next_request_and_the_old_connection_closed(ca, tmp_path):
+    async def whoami(request):
+        shown = request.transport.get_extra_info("peercert")
+        connections.add(request.transport)
+        return web.json_response(dict(*shown["subject"])["commonName"])
+
+    connections = set()
+    clock, volume = Clock(), Volume(tmp_path / "volume")
+    old, new = Issued("old", ca), Issued("new", ca)
+    volume.put(crt=old.pem, key=old.key_pem())
+    context = server_context(tmp_path, Issued("server", ca, names=HERE), client_ca=ca)
+    async with http_server(whoami, context) as url:
+        ours = {"client_certificate": str(volume.path / "crt"), "client_key": str(volume.path / "key")}
+        config = ClusterConfig(server=url, ca_data=ca.pem, **ours)
+        async with make_transport(config, clock=clock) as transport:
+            said = [(await transport.request(GET)).body]
+            volume.put(crt=new.pem, key=new.key_pem())
+            said.append((await transport.request(GET)).body)
+            clock.ahead = 60.0
+            said += [(await transport.request(GET)).body for _ in range(2)]
+            assert said == [b'"old"', b'"old"', b'"new"', b'"new"']
+            assert len(connections) == 2
+            await until(lambda: sum(each.is_closing() for each in connections) == 1)
+
+
+async def test_after_a_handshake_that_failed_a_new_ca_is_used_at_once(ca, tmp_path):
+    """The file was swapped less than a minute after it was looked at."""
+    new, volume, log = Issued("new CA", ca=True), Volume(tmp_path / "volume"), Log()
+    volume.put(ca=ca.pem)
+    contexts = [server_context(tmp_path, Issued("server", each, names=HERE)) for each in (ca, new)]
+
+    def handle(connection):
+        answers(contexts[0])(connection)
+
+    with serving(handle) as url:
+        async with make_transport(ClusterConfig(server=url, ca_file=str(volume.path / "ca")), log) as transport:
+            assert (await transport.request(GET)).code == 200
+            del contexts[0]
+            volume.put(ca=new.pem)
+            with pytest.raises(UnknownAuthority, match="it is now, and the next connection trusts it"):
+                await transport.request(GET)
+            assert (await transport.request(GET)).code == 200
+    assert len(log.said("TLS has new certificates from now on")) == 1
 
 
 async def test_a_file_that_can_not_be_used_is_told(tmp_path):

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config import ClusterConfig, Impersonation
 from asyncctl.client.errors import (
     Conflict,
     ServerError,
@@ -206,6 +206,19 @@ async def test_a_401_reads_a_rotated_token_and_tries_once_more(tmp_path, tries):
         file.write_text("new\n")
         await transport.request(POST)
     assert handler.seen[1:] == ["Bearer old", "Bearer new"]
+
+
+async def test_what_a_header_says_beyond_ascii_is_sent_as_utf_8():
+    async def handler(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    heads = []
+    config = {"impersonate": Impersonation(user="Jürgen 山")}
+    async with raw_server(handler) as url, make_transport(ClusterConfig(server=url, **config)) as transport:
+        await transport.request(GET)
+    assert "\r\nImpersonate-User: Jürgen 山\r\n".encode() in heads[0]
 
 
 async def test_a_second_401_is_raised(tmp_path):

@@ -83,6 +83,25 @@ def _name(text):
         return x509.DNSName(text)
 
 
+class Volume:
+    """A folder as the kubelet mounts it: files are links through `..data`, which is swapped in one step."""
+
+    def __init__(self, path):
+        path.mkdir()
+        self.path = path
+        self._number = 0
+
+    def put(self, **files):
+        self._number += 1
+        (self.path / f"..{self._number}").mkdir()
+        for name, content in files.items():
+            (self.path / f"..{self._number}" / name).write_bytes(content)
+            if not (self.path / name).is_symlink():
+                (self.path / name).symlink_to(f"..data/{name}")
+        (self.path / "..data_tmp").symlink_to(f"..{self._number}")
+        (self.path / "..data_tmp").rename(self.path / "..data")
+
+
 def server_context(folder, issued, *, chain=(), client_ca=None, version=None):
     """A server's context that shows `issued` (and the rest of its `chain`), and demands certificates of `client_ca`."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

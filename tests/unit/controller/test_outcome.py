@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import copy
+import json
 from datetime import datetime, timedelta
 
 import pytest
+from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from asyncctl.client.errors import (
     ApplyConflict,
@@ -24,6 +26,7 @@ from asyncctl.client.errors import (
 from asyncctl.controller import controller as module
 from asyncctl.controller.outcome import Failure, NotOwned, Requeue, TerminalError, TransientError, classify, retry_after
 from asyncctl.controller.sources import generation_changed
+from asyncctl.objects import ConfigMap
 from asyncctl.objects.codec import DecodeError
 from asyncctl.operator import Operator
 from tests.unit.harness import WIDGETS, Widget, working
@@ -60,6 +63,37 @@ def answered(kind, code, **extra):
 )
 def test_what_a_failure_means(error, expected):
     assert classify(error) is expected
+
+
+def api_exception(code, reason="", headers=None):
+    error = ApiException(status=code, reason=reason)
+    error.body = json.dumps({"kind": "Status", "code": code, "reason": reason, "message": "no"})
+    error.headers = headers
+    return error
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (api_exception(409, "Conflict"), Failure.FAST),
+        (api_exception(409, "AlreadyExists"), Failure.COUNTED),
+        (api_exception(403, "Forbidden"), Failure.COUNTED),
+        (api_exception(422, "Invalid"), Failure.COUNTED),
+        (api_exception(401, "Unauthorized"), Failure.UNCOUNTED),
+        (api_exception(429, "TooManyRequests"), Failure.UNCOUNTED),
+        (api_exception(500, "InternalError"), Failure.UNCOUNTED),
+        (api_exception(503), Failure.UNCOUNTED),
+        (ApiException(status=504, reason="Gateway Timeout"), Failure.UNCOUNTED),
+        (ApiException(status=409, reason="Conflict"), Failure.FAST),
+        (ApiException(status=0, reason="no request could be made"), Failure.COUNTED),
+    ],
+)
+def test_an_api_exception_means_what_our_error_of_that_status_means(error, expected):
+    assert classify(error) is expected
+
+
+def test_an_api_exception_keeps_its_retry_after():
+    assert retry_after(api_exception(429, "TooManyRequests", {"Retry-After": "7"})) == 7.0
 
 
 def test_retry_after_is_what_the_server_said_and_nothing_that_looks_like_it():
@@ -148,6 +182,54 @@ async def test_what_is_returned_and_no_requeue_is_an_error_that_says_so(begun):
     running, passes = await begun(timedelta(seconds=5))
     await until(lambda: len(passes) == 2)
     assert running.log.said("reconcile must return None or a Requeue, not datetime.timedelta(seconds=5)")
+
+
+async def test_an_api_exception_of_a_pass_is_told_as_an_error_of_ours_and_is_no_bug(begun, cluster):
+    async def read(ctx, widget):
+        api = await ctx.kubernetes_asyncio()
+        await CoreV1Api(api).read_namespaced_config_map("gone", cluster.namespace)
+
+    running, passes = await begun(read)
+    await until(lambda: len(passes) == 2)
+    (line,) = running.log.said("the pass has failed")
+    assert line["error"].startswith(f"get configmaps {cluster.namespace}/gone: 404 NotFound: ")
+    assert "exception" not in line
+    assert running._controllers[0]._metrics.panics.value == 0
+
+
+async def test_a_conflict_by_kubernetes_asyncio_is_retried_fast_and_not_told_as_a_failure(begun, cluster):
+    async def write(ctx, widget):
+        async with ctx.kubernetes_asyncio() as api:
+            stale = {"metadata": {"name": "c", "resourceVersion": "1"}}
+            await CoreV1Api(api).replace_namespaced_config_map("c", cluster.namespace, stale)
+
+    await cluster.create(ConfigMap, "c")
+    running, passes = await begun(write, retry_base=1000.0, retry_max=1000.0)
+    await until(lambda: len(passes) == 2)
+    assert running.log.said("somebody else wrote the object first", "debug")
+
+
+async def test_what_a_pass_leaves_open_ends_with_it(begun, cluster):
+    left = []
+
+    async def watch(ctx, widget):
+        api = await ctx.kubernetes_asyncio()
+        core = CoreV1Api(api)
+        left.append(await core.list_namespaced_config_map(cluster.namespace, watch=True, _preload_content=False))
+
+    _, _ = await begun(watch)
+    await until(lambda: left and left[0].closed)
+
+
+async def test_a_warning_of_the_server_names_the_controller(begun, cluster):
+    async def write(ctx, widget):
+        async with ctx.kubernetes_asyncio() as api:
+            await CoreV1Api(api).create_namespaced_config_map(cluster.namespace, {"metadata": {"name": "c"}, "dta": {}})
+
+    running, _ = await begun(write)
+    await until(lambda: running.log.said("the API server warns"))
+    (line,) = running.log.said("the API server warns")
+    assert (line["warning"], line["controller"]) == ('unknown field "dta"', running._controllers[0].declaration.name)
 
 
 async def test_a_failure_is_retried_until_the_limit_and_then_parked(begun, cluster):
@@ -320,7 +402,22 @@ async def test_a_pass_whose_timer_cancels_the_worker_later_costs_the_next_one_no
     _, passes = await begun(set_a_timer, workers=1)
     await fired.wait()
     await cluster.create(Widget, "b")
-    await until(lambda: len(passes) == 2)
+    await until(lambda: len(passes) >= 2)
+
+
+async def test_a_worker_that_is_cancelled_while_the_status_is_written_goes_on_and_writes_it(begun, cluster):
+    async def cancel_in_the_next_step(ctx, widget):
+        widget.status.note = "said"
+        asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+
+    async def say_it_again(ctx, widget):
+        widget.status.note = "said"
+
+    _, passes = await begun(cancel_in_the_next_step, say_it_again, workers=1)
+    await until(lambda: len(passes) >= 2)
+    await cluster.until(Widget, "a", lambda widget: widget.status.note == "said")
+    await cluster.create(Widget, "b")
+    await until(lambda: len(passes) >= 3)
 
 
 @pytest.mark.parametrize("limit", [2, 3])
