@@ -27,11 +27,12 @@ from asyncctl.objects import (
     list_map,
     ready_column,
 )
-from asyncctl.operator import LeaseLost, Operator, Running
+from asyncctl.operator import Checking, LeaseLost, Operator, Running
 from asyncctl.settings import Settings, SettingsError, setting
 from asyncctl.version import __version__
 
 __all__ = [
+    "Checking",
     "Column",
     "Condition",
     "Context",

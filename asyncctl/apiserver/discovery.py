@@ -5,27 +5,14 @@ given; custom ones follow by name.
 """
 
 import hashlib
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 
+from asyncctl.apiserver.names import version_priority
 from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.wire import JsonObject
 
 _SUBRESOURCE_VERBS = ["get", "patch", "update"]
-_KUBE_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
-
-
-def version_priority(version: str) -> tuple[int, int, int, str]:
-    """Return a key that sorts versions best first: v2, v1, v1beta2, v1alpha1, then others by name.
-
-    Source: `k8s.io/apimachinery/pkg/version/helpers.go`.
-    """
-    match = _KUBE_VERSION.fullmatch(version)
-    if match is None:
-        return 3, 0, 0, version
-    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
-    return stage, -int(match[1]), -int(match[3] or 0), version
 
 
 def api_versions(address: str) -> JsonObject:

@@ -15,6 +15,7 @@ _KEY_WORDS = (
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
 )
 _DATA_KEY = "[-._a-zA-Z0-9]+"
+_KUBE_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
 
 
 def _mismatch(words: str, pattern: str, *examples: str) -> str:
@@ -122,3 +123,15 @@ def data_key(key: str) -> list[str]:
     elif key.startswith(".."):
         found.append("must not start with '..'")
     return found
+
+
+def version_priority(version: str) -> tuple[int, int, int, str]:
+    """Return a key that sorts versions best first: v2, v1, v1beta2, v1alpha1, then others by name.
+
+    Source: `k8s.io/apimachinery/pkg/version/helpers.go`.
+    """
+    match = _KUBE_VERSION.fullmatch(version)
+    if match is None:
+        return 3, 0, 0, version
+    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
+    return stage, -int(match[1]), -int(match[3] or 0), version

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
+from asyncctl.apiserver.names import version_priority
 from asyncctl.apiserver.schema import Schema
 from asyncctl.apiserver.wire import Json, JsonObject
 
@@ -368,7 +369,7 @@ def from_crd(crd: JsonObject) -> list[ResourceKind]:
                 selectable_fields=tuple(each["jsonPath"][1:] for each in version.get("selectableFields") or ()),
                 schema=Schema(schema) if schema is not None else None,
                 definition=".".join((*reversed(spec["group"].split(".")), version["name"], names["kind"])),
-                deprecation_warning=_deprecation(spec["group"], version, names["kind"]),
+                deprecation_warning=_deprecation(spec, version),
             )
         )
     return kinds
@@ -390,7 +391,18 @@ def _printer_columns(columns: list[JsonObject] | None) -> tuple[Column, ...]:
     )
 
 
-def _deprecation(group: str, version: JsonObject, kind: str) -> str:
+def _deprecation(spec: JsonObject, version: JsonObject) -> str:
+    """Return what is said of a deprecated version (`defaultDeprecationWarning` of apiextensions-apiserver)."""
     if not version.get("deprecated"):
         return ""
-    return version.get("deprecationWarning") or f"{group}/{version['name']} {kind} is deprecated"
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    group, kind = spec["group"], spec["names"]["kind"]
+    own = version_priority(version["name"])
+    better = [
+        each["name"]
+        for each in spec["versions"]
+        if each["served"] and not each.get("deprecated") and version_priority(each["name"]) < own
+    ]
+    instead = f"; use {group}/{min(better, key=version_priority)} {kind}" if better else ""
+    return f"{group}/{version['name']} {kind} is deprecated{instead}"

@@ -90,6 +90,8 @@ class Rest:
     async def answer(self, incoming: Incoming) -> Answer | Stream:
         """Do what a request asks; raise ApiError when that cannot be."""
         target, kind = incoming.target, self._kind(incoming.target)
+        if kind.deprecation_warning:
+            incoming.warnings.append(kind.deprecation_warning)
         read = incoming.method in {"GET", "HEAD"}
         form = request.form(incoming.accept, custom=kind.custom)
         writer = Writer(kind, form, incoming.query.text("includeObject"), self._now)
@@ -181,10 +183,7 @@ class Rest:
         target = incoming.target
         name = "" if incoming.method == "POST" else target.name
         namespace = target.namespace if kind.namespaced else ""
-        write = Write(kind, namespace, name, options, target.subresource, incoming.warnings)
-        if kind.deprecation_warning:
-            write.warnings.append(kind.deprecation_warning)
-        return write
+        return Write(kind, namespace, name, options, target.subresource, incoming.warnings)
 
     def _decode(self, incoming: Incoming, write: Write) -> JsonObject:
         kind = write.kind

@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -132,7 +133,11 @@ class ApiServer:
         where.write_text(yaml.safe_dump(config, sort_keys=False))
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        headers = {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private"}
+        headers = {
+            "Audit-Id": str(uuid.uuid4()),
+            "Cache-Control": "no-cache, private",
+            "Date": format_datetime(self._now(), usegmt=True),
+        }
         warnings: list[str] = []
         try:
             answer = await self._answer(http, warnings)
@@ -143,17 +148,18 @@ class ApiServer:
                 return web.Response(status=error.code, text=error.text, headers=headers)
             answer = Answer(error.code, orjson.dumps(error.status()))
         if isinstance(answer, Stream):
-            return await self._stream(http, answer, headers)
+            return await self._stream(http, answer, headers, warnings)
         headers.update(answer.headers)
         response = web.Response(status=answer.code, body=answer.body, headers=headers)
         response.headers["Content-Type"] = answer.content_type
-        for text in dict.fromkeys(warnings):
-            quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-            response.headers.add("Warning", f'299 - "{quoted}"')
+        _warn(response, warnings)
         return response
 
-    async def _stream(self, http: web.BaseRequest, stream: Stream, headers: dict[str, str]) -> web.StreamResponse:
+    async def _stream(
+        self, http: web.BaseRequest, stream: Stream, headers: dict[str, str], warnings: list[str]
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
+        _warn(response, warnings)
         response.enable_chunked_encoding()
         await response.prepare(http)
         task = asyncio.current_task()
@@ -248,6 +254,12 @@ class ApiServer:
             "compiler": "",
             "platform": "asyncctl/embedded",
         }
+
+
+def _warn(response: web.StreamResponse, warnings: list[str]) -> None:
+    for text in dict.fromkeys(warnings):
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        response.headers.add("Warning", f'299 - "{quoted}"')
 
 
 def _json(body: JsonObject | None, code: int = 200) -> Answer:

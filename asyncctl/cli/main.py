@@ -11,9 +11,10 @@ from asyncctl.version import __version__
 _COMMANDS = """\
 commands:
   run         the daemon: gives each Database object a PostgreSQL database
+  check       whether an operator could do its work here: cluster, access, CRDs, servers
   dev         all of it on this machine: API server, PostgreSQL and daemon
   apiserver   the embedded API server alone, for kubectl and for tests
-  manifests   write what is generated from the code: the CRD
+  manifests   write what is generated from the code: the CRD, the RBAC
   version     what this is
 
 `asyncctl COMMAND --help` tells more; `asyncctl run --help` lists every setting."""
@@ -48,6 +49,49 @@ def _run(arguments: Sequence[str]) -> int:
     parser.epilog = operator.settings.describe(os.environ)
     parser.parse_args(arguments)
     return serve(operator, os.environ)
+
+
+_CHECKED = """\
+what is looked at, in this order:
+  settings       read as `asyncctl run` reads them (bad ones are told, and nothing else is looked at)
+  configuration  which cluster, found where, and as whom
+  tls            how the server is verified, and until when its certificate is good
+  api-server     whether it answers, and how fast
+  version        whether it is one that is supported
+  user           who the server takes us for
+  clock          whether this machine's and the server's agree
+  api KIND       whether each declared kind is served in its version, preferred, or deprecated
+  crd NAME       whether the operator's CRDs are there, and the same as its code generates
+  rbac RULE      whether the user may do what the operator needs; if not, which rule would allow it
+  lease NAME     whether there is a place for its Lease
+  and what the operator adds: here, its catalogue and each PostgreSQL server in it
+
+Nothing is changed: not in the cluster, not on a server. Run it with the operator's own credentials to know what
+the operator may do. Each line is ok, a warning, failed, or skipped because of an earlier one.
+
+--output json: {"checks": [{"check", "state", "message", "details"}, ...],
+                "summary": {"passed", "ok", "warning", "failed", "skipped"}}
+exit code: 0 if nothing has failed (there may be warnings), 1 if something has, 2 if the settings or arguments are
+wrong. `asyncctl run --help` lists the settings, which are environment variables."""
+
+
+def _check(arguments: Sequence[str]) -> int:
+    parser = _parser("asyncctl check", "Whether an operator could do its work here, before it is deployed.")
+    parser.epilog = _CHECKED
+    parser.add_argument(
+        "operator", metavar="MODULE:OPERATOR", nargs="?",
+        help="an Operator of yours, or a function that returns one; default: the shipped one, of `asyncctl run`",
+    )  # fmt: skip
+    parser.add_argument("--output", choices=["text", "json"], default="text", help="default: text")
+    parsed = parser.parse_args(arguments)
+    from asyncctl.cli import check
+    from asyncctl.database.operator import database_operator
+
+    try:
+        operator = check.load(parsed.operator) if parsed.operator else database_operator()
+    except check.NoOperator as error:
+        parser.error(str(error))
+    return check.main(operator, os.environ, output=parsed.output)
 
 
 def _dev(arguments: Sequence[str]) -> int:
@@ -98,7 +142,9 @@ def _port(text: str) -> int:
 
 
 def _manifests(arguments: Sequence[str]) -> int:
-    parser = _parser("asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml.")
+    parser = _parser(
+        "asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml."
+    )
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: to standard output")
     parsed = parser.parse_args(arguments)
     from asyncctl.cli import manifests
@@ -117,4 +163,11 @@ def _extra_needed(command: str, error: ModuleNotFoundError) -> int:
     return 2
 
 
-_CALLS = {"run": _run, "dev": _dev, "apiserver": _apiserver, "manifests": _manifests, "version": _version}
+_CALLS = {
+    "run": _run,
+    "check": _check,
+    "dev": _dev,
+    "apiserver": _apiserver,
+    "manifests": _manifests,
+    "version": _version,
+}

@@ -2,19 +2,36 @@
 
 from pathlib import Path
 
+from asyncctl.database.operator import database_operator
+from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
 from asyncctl.generate import crd_yaml
+from asyncctl.generate.rbac import rbac_yaml, rules
+from asyncctl.operator.running import OUTSIDE_A_POD
+
+NAME = "asyncctl"
 
 
 def main(output: Path | None) -> int:
-    """Write the CRD below `output`, or to standard output; returns the exit code."""
-    text = crd_yaml(Database)
+    """Write the files below `output`, or all to standard output; returns the exit code."""
+    made = manifests()
     if output is None:
-        print(text, end="")
+        print(*made.values(), sep="---\n", end="")
         return 0
-    kind = Database.resource_type
-    path = output / "crd" / "bases" / f"{kind.group}_{kind.plural}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    print(path)
+    for name, text in made.items():
+        path = output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        print(path)
     return 0
+
+
+def manifests() -> dict[str, str]:
+    """Return the text of each file, by its path."""
+    kind = Database.resource_type
+    needed = rules(database_operator(), DatabaseSettings(), lease_namespace=OUTSIDE_A_POD)
+    head = "# Made from what asyncctl.database.operator declares: change that, not this file.\n"
+    return {
+        f"crd/bases/{kind.group}_{kind.plural}.yaml": crd_yaml(Database),
+        "rbac/operator.yaml": head + rbac_yaml(needed, NAME, namespace=OUTSIDE_A_POD),
+    }

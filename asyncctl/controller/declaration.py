@@ -10,7 +10,7 @@ from asyncctl.controller.context import Context
 from asyncctl.controller.finalizer import check_name
 from asyncctl.controller.outcome import Requeue
 from asyncctl.controller.sources import Predicate, Watch
-from asyncctl.objects.resource import Kind
+from asyncctl.objects.resource import Kind, ResourceType
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -44,6 +44,8 @@ class Declaration(Generic[T]):
     reconcile: Reconcile[T]
     watches: tuple[Watch, ...] = ()
     """Every kind beside the primary one, with whom its changes wake."""
+    owns: frozenset[ResourceType] = frozenset()
+    """Those of them that it makes, changes and deletes."""
     workers: int | None = None
     when: Predicate | None = None
     resync: timedelta | None = None

@@ -4,7 +4,6 @@ Passwords come from files beside it, never inline. What is wrong is told with fi
 again when they change; a bad new state keeps the last good one and shows in `problem`. It opens no connection.
 """
 
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -90,8 +89,13 @@ class Catalogue:
         return [
             f"server {name} has sslMode disable: passwords' proofs and data go over the network in clear"
             for name, known in self._known.items()
-            if known.server.ssl_mode is SslMode.DISABLE and not _is_loopback(known.server.host)
+            if known.server.ssl_mode is SslMode.DISABLE and not known.server.is_loopback
         ]
+
+    @property
+    def servers(self) -> list[Server]:
+        """All of them, in the file's order."""
+        return [known.server for known in self._known.values()]
 
     async def load(self) -> None:
         """Read the files, at the start of the program.
@@ -145,13 +149,6 @@ class Catalogue:
             self.problem, self._known = None, known
         self._seen = seen  # also of a bad state: it is not parsed anew until something changes
         return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _stamp(path: Path) -> _Stamp:

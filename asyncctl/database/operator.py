@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from asyncctl.cache.header import Header, Key
 from asyncctl.controller.sources import Watch
+from asyncctl.database.check import check_servers
 from asyncctl.database.naming import LABEL, MANAGED, MANAGER
 from asyncctl.database.reconcile import DatabaseReconciler
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
-from asyncctl.objects import Secret
+from asyncctl.objects import Namespace, Secret
 from asyncctl.operator import Operator
 
 FINALIZER = "database.finalizers.example.com"
@@ -22,6 +23,16 @@ def database_operator() -> Operator:
     declared = operator.controller(Database, watches=[secrets])(reconciler)
     declared.finalizer(FINALIZER)(reconciler.clean_up)
     operator.on_startup(reconciler.start)
+    operator.needs(Secret, "create", "patch", "delete", why="holds the credentials")
+    operator.needs(
+        Database, "update", subresource="finalizers", optional=True,
+        why="to own Secrets on OpenShift, and wherever OwnerReferencesPermissionEnforcement is on",
+    )  # fmt: skip
+    operator.needs(
+        Namespace, "get", names=["kube-system"], when=lambda settings: settings.cluster_id is None,
+        why="its uid names the cluster; with ASYNCCTL_CLUSTER_ID it is not read",
+    )  # fmt: skip
+    operator.check("catalogue")(check_servers)
     return operator
 
 

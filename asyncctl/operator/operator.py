@@ -16,6 +16,8 @@ from asyncctl.controller.sources import Predicate, Watch, as_watch, to_controlle
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
+from asyncctl.operator.checking import Check
+from asyncctl.operator.needs import Need
 from asyncctl.operator.running import Hook, Running
 from asyncctl.settings import Settings
 
@@ -52,6 +54,8 @@ class Operator:
         self.declarations: list[Declaration[Any]] = []
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
+        self.needed: list[Need] = []
+        self.checks: list[tuple[str, Check]] = []
 
     @overload
     def controller(
@@ -111,6 +115,7 @@ class Operator:
             *watches,
             *(as_watch(each, None) for each in reads),
         )
+        made = frozenset(resource_type_of(each.kind if isinstance(each, Watch) else each) for each in owns)
         kinds = [resource_type_of(watch.kind) for watch in sources]
         twice = {kind for kind in kinds if kinds.count(kind) > 1}
         if twice:
@@ -122,7 +127,7 @@ class Operator:
             check_coroutine(reconcile, f"controller {chosen!r}")
             self._check_free(chosen, resource)  # once more: another may have been declared since
             declaration: Declaration[Any] = Declaration(
-                name=chosen, kind=kind, reconcile=reconcile, watches=sources,
+                name=chosen, kind=kind, reconcile=reconcile, watches=sources, owns=made,
                 workers=workers, when=when, resync=resync, timeout=timeout,
             )  # fmt: skip
             self.declarations.append(declaration)
@@ -138,6 +143,58 @@ class Operator:
                 f"not yet: operator {self.name!r} has a controller of {kind} already, and two would undo each other's "
                 "applies and conditions; do both in one reconcile, or in two operators"
             )
+
+    def needs(
+        self,
+        kind: Kind,
+        *verbs: str,
+        names: Sequence[str] = (),
+        subresource: str = "",
+        optional: bool = False,
+        when: Callable[[Any], bool] = lambda _: True,
+        why: str = "",
+    ) -> None:
+        """Say what passes and hooks do by `ctx.client`, so that RBAC is generated for it and `asyncctl check` asks.
+
+        What follows from the declarations of controllers is not said again.
+
+        Args:
+            kind: What it is done to.
+            verbs: What is done: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` …
+            names: Only these objects; RBAC can't narrow `create` and `list` so.
+            subresource: Such as `scale`.
+            optional: The program does its work without it, if less well.
+            when: Given the settings: whether it is needed with them.
+            why: For whoever reads the rule.
+
+        Raises:
+            ValueError: There is no verb.
+        """
+        if not verbs:
+            raise ValueError(f"operator {self.name!r} needs something of {resource_type_of(kind)}: say which verbs")
+        self.needed.append(
+            Need(resource_type_of(kind), verbs, tuple(names), subresource, optional=optional, when=when, why=why)
+        )
+
+    def check(self, name: str) -> Callable[[Check], Check]:
+        """Decorate `async def look(checking)`: one more of what `asyncctl check` looks at; see `Checking`.
+
+        Args:
+            name: What it is about, such as `mail server`; unique within the operator.
+
+        Raises:
+            ValueError: The name is taken.
+            TypeError: What is decorated is no coroutine function.
+        """
+
+        def declare(check: Check) -> Check:
+            if any(name == taken for taken, _ in self.checks):
+                raise ValueError(f"operator {self.name!r} has a check {name!r} already")
+            check_coroutine(check, f"operator {self.name!r}, check {name!r}")
+            self.checks.append((name, check))
+            return check
+
+        return declare
 
     def on_startup(self, hook: Hook) -> Hook:
         """Run `hook` before the caches fill; what it raises ends the start."""

@@ -38,7 +38,7 @@ Hook = Callable[["Running"], Awaitable[None]]
 WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
 _EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
 _LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
-_OUTSIDE_A_POD = "controllers"
+OUTSIDE_A_POD = "controllers"
 
 
 class LeaseLost(Exception):
@@ -218,7 +218,7 @@ class Running:
             lease_fence = Fence(self.clock)
             lease = LeaseSettings(
                 name=settings.lease_name,
-                namespace=settings.lease_namespace or _own_namespace(config),
+                namespace=settings.lease_namespace or own_namespace(config),
                 duration=settings.lease_duration,
                 renew_deadline=settings.renew_deadline,
                 retry_period=settings.retry_period,
@@ -323,5 +323,6 @@ class Running:
         return None
 
 
-def _own_namespace(config: ClusterConfig) -> str:
-    return config.namespace if config.source == "in-cluster" else _OUTSIDE_A_POD
+def own_namespace(config: ClusterConfig) -> str:
+    """Where the Lease is, unless a setting says otherwise: the pod's own namespace."""
+    return config.namespace if config.source == "in-cluster" else OUTSIDE_A_POD

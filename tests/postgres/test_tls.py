@@ -1,6 +1,7 @@
 """`sslMode`: what each mode accepts of a server, and how a refusal reads. On a temporary server that speaks TLS."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 
 import psycopg
 import pytest
@@ -8,8 +9,14 @@ import trustme
 from psycopg import sql
 
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
+from asyncctl.clock import SystemClock
+from asyncctl.database.check import check_tls
 from asyncctl.database.postgres.connection import Server, connect
 from asyncctl.database.postgres.errors import AuthenticationFailed, ServerUnreachable
+from asyncctl.database.settings import DatabaseSettings
+from asyncctl.database.types import SslMode
+from asyncctl.operator.checking import Checking
+from tests.unit.support import Log
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +104,28 @@ async def test_server_without_tls_is_refused_by_default(admin, limits):
 async def test_wrong_password_over_tls_is_still_told_as_that(server, limits):
     with pytest.raises(AuthenticationFailed):
         await uses_tls(replace(server, admin_password="wrong"), limits)
+
+
+class Elsewhere(Server):
+    """A server that is taken for one on another machine."""
+
+    is_loopback = False
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "said"),
+    [
+        ("verify-full", "ok", "TLSv1.3, .*; verify-full by .*ca.crt"),
+        ("require", "warning", "TLSv1.3, .*; sslMode require proves nothing of who the server is"),
+        ("disable", "warning", "sslMode disable: the data goes over the network in clear"),
+    ],
+)
+async def test_check_tells_how_a_server_is_verified(server, limits, mode, state, said):
+    values = {field.name: getattr(server, field.name) for field in fields(server)} | {"ssl_mode": SslMode(mode)}
+    elsewhere = Elsewhere(**values)
+    checking = Checking("catalogue", settings=DatabaseSettings(), logger=Log().logger, clock=SystemClock(), client=None)
+    async with connect(elsewhere, limits=limits) as session:
+        await check_tls(checking, elsewhere, session)
+    (row,) = checking.rows
+    assert (row.check, row.state) == ("catalogue: main TLS", state)
+    assert re.match(said, row.message)

@@ -4,7 +4,7 @@
 
 from typing import Annotated, assert_type
 
-from asyncctl import Context, Meta, Operator, Requeue, Resource, Spec
+from asyncctl import Checking, Context, Meta, Operator, Requeue, Resource, Spec
 from asyncctl.objects import ConfigMap
 
 
@@ -28,6 +28,16 @@ async def reconcile(ctx: Context, widget: Widget) -> Requeue | None:
 
 @reconcile.finalizer("example.com/widgets")
 async def clean_up(ctx: Context, widget: Widget) -> None: ...
+
+
+operator.needs(ConfigMap, "delete", names=["old"], when=lambda settings: settings.leader_election)
+
+
+@operator.check("mail server")
+async def look(checking: Checking) -> None:
+    found = await checking.client.get(ConfigMap, "mail", namespace="team")
+    assert_type(found.data, dict[str, str])
+    checking.ok("it answers", part="smtp", port=25)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the server fails it, since `GRANT` and `REVOKE` may succeed with a warning and d
 """
 
 import asyncio
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -58,6 +59,14 @@ class Server:
 
     def __str__(self) -> str:
         return f"server {self.name} ({self.host}:{self.port})"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine, so that no network sees what is sent."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 class Limits:

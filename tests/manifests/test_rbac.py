@@ -1,0 +1,51 @@
+"""The RBAC of the shipped operator: the file is what the code declares, and a real API server takes it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from asyncctl.cli.manifests import manifests
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+DOCUMENTS = list(yaml.safe_load_all((MANIFESTS / "rbac" / "operator.yaml").read_text()))
+PLURALS = {"Role": "roles", "RoleBinding": "rolebindings", "ServiceAccount": "serviceaccounts"}
+PLURALS |= {f"Cluster{kind}": f"cluster{plural}" for kind, plural in PLURALS.items()}
+
+
+def test_the_committed_files_are_what_the_code_says():
+    for name, text in manifests().items():
+        assert (MANIFESTS / name).read_text() == text, "say `make manifests`"
+
+
+def test_the_kustomization_names_each_file():
+    named = yaml.safe_load((MANIFESTS / "rbac" / "kustomization.yaml").read_text())["resources"]
+    assert sorted(named) == sorted(
+        file.name for file in (MANIFESTS / "rbac").iterdir() if file.name != "kustomization.yaml"
+    )
+
+
+def test_each_role_is_bound_to_the_account():
+    roles = {(each["kind"], each["metadata"]["name"]) for each in DOCUMENTS if each["kind"].endswith("Role")}
+    bindings = [each for each in DOCUMENTS if each["kind"].endswith("Binding")]
+    assert {(each["roleRef"]["kind"], each["roleRef"]["name"]) for each in bindings} == roles
+    (account,) = (each["metadata"] for each in DOCUMENTS if each["kind"] == "ServiceAccount")
+    assert all(each["subjects"] == [{"kind": "ServiceAccount", **account}] for each in bindings)
+
+
+def test_no_rule_says_all():
+    rules = [rule for each in DOCUMENTS for rule in each.get("rules", ())]
+    assert rules
+    assert not any("*" in values for rule in rules for values in rule.values())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each["kind"])
+def test_a_real_server_takes_each_document(kube, document):
+    code, answer = kube.request("POST", "/api/v1/namespaces", {"metadata": {"name": "controllers"}})
+    assert code in {201, 409}, answer
+    namespace = document["metadata"].get("namespace")
+    prefix = f"/api{'s' if '/' in document['apiVersion'] else ''}/{document['apiVersion']}"
+    where = f"/namespaces/{namespace}" if namespace else ""
+    path = f"{prefix}{where}/{PLURALS[document['kind']]}?dryRun=All&fieldValidation=Strict"
+    code, answer = kube.request("POST", path, document)
+    assert code == 201, answer

@@ -1,0 +1,139 @@
+"""What `asyncctl check` says of the servers in the catalogue; each thing that can be wrong, made wrong."""
+
+from dataclasses import replace
+
+import pytest
+from psycopg import sql
+
+from asyncctl.clock import SystemClock
+from asyncctl.database import check
+from asyncctl.database.check import check_servers
+from asyncctl.database.settings import DatabaseSettings
+from asyncctl.operator.checking import Checking, State
+from tests.e2e.conftest import write_catalogue
+from tests.unit.support import Log
+
+
+async def look(path):
+    """The rows, as {part: row}; that of the catalogue itself is ""."""
+    settings = DatabaseSettings(servers=path)
+    checking = Checking("catalogue", settings=settings, logger=Log().logger, clock=SystemClock(), client=None)
+    await check_servers(checking)
+    return {row.check.partition(": ")[2]: row for row in checking.rows}
+
+
+def states(rows):
+    return {part: str(row.state) for part, row in rows.items()}
+
+
+@pytest.fixture
+def catalogue(tmp_path, admin):
+    """Write a catalogue whose server `main` is the admin's, but for what is said."""
+    return lambda **values: write_catalogue(tmp_path, replace(admin, **values))
+
+
+@pytest.fixture
+def altered(superuser, admin):
+    """Alter the admin's role for the length of the test."""
+    role = sql.Identifier(admin.admin_user)
+    yield lambda what: superuser.execute(sql.SQL("ALTER ROLE {} " + what).format(role))
+    superuser.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER CREATEROLE CREATEDB").format(role))
+
+
+async def test_all_is_well_with_a_good_server(catalogue, superuser):
+    before = superuser.execute("SELECT xmin::text, oid FROM pg_authid ORDER BY 2").fetchall()
+    rows = await look(catalogue())
+    assert states(rows) == dict.fromkeys(["", "main", "main TLS", "main version", "main admin"], "ok")
+    assert rows["main admin"].details["superuser"] is False
+    assert superuser.execute("SELECT xmin::text, oid FROM pg_authid ORDER BY 2").fetchall() == before
+
+
+async def test_no_catalogue_is_warned_of():
+    rows = await look(None)
+    assert states(rows) == {"": "warning"}
+    assert "ASYNCCTL_DATABASE_SERVERS is not set" in rows[""].message
+
+
+async def test_an_empty_catalogue_is_warned_of(tmp_path):
+    (tmp_path / "servers.yaml").write_text("servers: []\n")
+    rows = await look(tmp_path / "servers.yaml")
+    assert states(rows) == {"": "warning"}
+    assert "has no server" in rows[""].message
+
+
+@pytest.mark.parametrize("content", [None, "servers: [", "servers: [{name: main}]"])
+async def test_a_catalogue_that_can_not_be_used(tmp_path, content):
+    path = tmp_path / "servers.yaml"
+    if content is not None:
+        path.write_text(content)
+    rows = await look(path)
+    assert states(rows) == {"": "failed"}
+    assert str(path) in rows[""].message
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"port": 1}, "ServerUnreachable"),
+        ({"admin_password": "not-the-one"}, "AuthenticationFailed"),
+        ({"admin_user": "nobody_of_that_name"}, "AuthenticationFailed"),
+        ({"ssl_mode": "require"}, "ServerUnreachable"),
+    ],
+)
+async def test_a_server_that_lets_nobody_in(catalogue, values, reason):
+    rows = await look(catalogue(**values))
+    skipped = dict.fromkeys(["main TLS", "main version", "main admin"], "skipped")
+    assert states(rows) == {"": "ok", "main": "failed"} | skipped
+    assert rows["main"].details["reason"] == reason
+    assert "not-the-one" not in repr(rows)
+
+
+async def test_one_bad_server_does_not_hide_the_next(tmp_path, admin):
+    path = write_catalogue(tmp_path, replace(admin, name="bad", port=1), admin)
+    rows = await look(path)
+    assert (rows["bad"].state, rows["main"].state, rows["main admin"].state) == (State.FAILED, State.OK, State.OK)
+
+
+@pytest.mark.parametrize(
+    ("what", "missing"),
+    [("NOCREATEDB", "CREATEDB"), ("NOCREATEROLE", "CREATEROLE"), ("NOCREATEDB NOCREATEROLE", "CREATEROLE CREATEDB")],
+)
+async def test_an_admin_who_lacks_a_privilege(catalogue, admin, altered, what, missing):
+    altered(what)
+    row = (await look(catalogue()))["main admin"]
+    assert row.state is State.FAILED
+    assert row.message.endswith(f'as a superuser: ALTER ROLE "{admin.admin_user}" {missing}')
+
+
+async def test_an_admin_who_is_a_superuser_is_warned_of(catalogue, altered):
+    altered("SUPERUSER")
+    row = (await look(catalogue()))["main admin"]
+    assert (row.state, "less to lose" in row.message) == (State.WARNING, True)
+
+
+async def test_that_everybody_may_connect_is_told(catalogue, superuser, admin):
+    assert "everybody may CONNECT to its database postgres" in (await look(catalogue()))["main admin"].message
+    superuser.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    try:
+        superuser.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(sql.Identifier(admin.admin_user)))
+        assert "everybody" not in (await look(catalogue()))["main admin"].message
+    finally:
+        superuser.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+
+
+async def test_a_server_that_is_too_old(catalogue, monkeypatch):
+    monkeypatch.setattr(check, "OLDEST", 99)
+    row = (await look(catalogue()))["main version"]
+    assert (row.state, "is too old; 99 or newer is needed" in row.message) == (State.FAILED, True)
+
+
+async def test_a_standby_is_no_place_for_a_database(catalogue, monkeypatch):
+    """A recovery can't be had on a server that others use: its answer is put into its mouth."""
+    read = check.Connection.read
+
+    async def lie(self, query, *parameters):
+        return [(True,)] if "pg_is_in_recovery" in query else await read(self, query, *parameters)
+
+    monkeypatch.setattr(check.Connection, "read", lie)
+    row = (await look(catalogue()))["main version"]
+    assert (row.state, "is a standby" in row.message) == (State.FAILED, True)
