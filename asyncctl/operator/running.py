@@ -204,7 +204,7 @@ class Running:
         settings = self.settings
         if not settings.leader_election:
             return None
-        return settings.lease_namespace or _own_namespace(config), settings.lease_name
+        return settings.lease_namespace or own_namespace(config), settings.lease_name
 
     def _cancel_workers(self) -> None:
         for controller in self._controllers:
