@@ -127,6 +127,10 @@ def _resources(kind: ResourceKind) -> list[JsonObject]:
             "storageVersionHash": _storage_hash(kind),
         }
     ]
+    for action in kind.actions:
+        speaks_of = {"group": action.group, "version": action.version, "kind": action.kind}
+        own = {"name": f"{kind.plural}/{action.name}", "singularName": "", "namespaced": kind.namespaced}
+        entries.append({**own, **speaks_of, "verbs": ["create"]})
     for name, speaks in _subresources(kind):
         scale = {} if speaks else {"group": "autoscaling", "version": "v1"}
         entries.append(
@@ -158,7 +162,11 @@ def _aggregated_resource(kind: ResourceKind) -> JsonObject:
         "verbs": list(kind.verbs),
         **_names(kind),
     }
-    subresources = [
+    subresources: list[JsonObject] = [
+        {"subresource": name, "responseKind": {"group": group, "version": version, "kind": of}, "verbs": ["create"]}
+        for name, group, version, of in kind.actions
+    ]
+    subresources += [
         {"subresource": name, "responseKind": own if speaks else scale, "verbs": _SUBRESOURCE_VERBS}
         for name, speaks in _subresources(kind)
     ]

@@ -47,6 +47,15 @@ class ScalePaths(NamedTuple):
     selector: str | None = None
 
 
+class Action(NamedTuple):
+    """A subresource that is only POSTed to, and the kind that it speaks."""
+
+    name: str
+    group: str
+    version: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ResourceKind:
     """One kind in one version.
@@ -54,6 +63,7 @@ class ResourceKind:
     Attributes:
         status: has the `/status` subresource.
         scale_paths: what `/scale` reads and writes; None: there is no such subresource.
+        actions: the subresources that are only POSTed to.
         has_generation: `metadata.generation` counts changes of the spec.
         custom: comes from a CustomResourceDefinition.
         unconditional_update: a PUT without resourceVersion overwrites.
@@ -76,6 +86,7 @@ class ResourceKind:
     categories: tuple[str, ...] = ()
     status: bool = False
     scale_paths: ScalePaths | None = None
+    actions: tuple[Action, ...] = ()
     columns: tuple[Column, ...] = ()
     has_generation: bool = False
     custom: bool = False
@@ -142,7 +153,7 @@ def builtin_types() -> Mapping[str, JsonObject]:
 def builtins() -> tuple[ResourceKind, ...]:
     """Return the kinds that every server has, groups in the order of discovery."""
     core, apps = "io.k8s.api.core", "io.k8s.api.apps"
-    replicas = ScalePaths(".spec.replicas", ".status.replicas", ".status.selector")
+    replicas = ScalePaths(".spec.replicas", ".status.replicas", ".spec.selector")
     events = (
         *("involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid"),
         *("involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath"),
@@ -210,6 +221,7 @@ def builtins() -> tuple[ResourceKind, ...]:
             short_names=("po",),
             categories=("all",),
             status=True,
+            actions=(Action("eviction", "policy", "v1", "Eviction"),),
             has_generation=True,
             selectable_fields=(
                 *("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName"),
@@ -243,7 +255,14 @@ def builtins() -> tuple[ResourceKind, ...]:
             ),
             empty={"spec": {}, "status": {"loadBalancer": {}}},
         ),
-        _built_in("", "ServiceAccount", core, short_names=("sa",), columns=(_age(),)),
+        _built_in(
+            "",
+            "ServiceAccount",
+            core,
+            short_names=("sa",),
+            actions=(Action("token", "authentication.k8s.io", "v1", "TokenRequest"),),
+            columns=(_age(),),
+        ),
         _built_in(
             "apps",
             "Deployment",

@@ -5,11 +5,11 @@ A request comes in as plain values and goes out as an `Answer` or a `Watch`; HTT
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from asyncctl.apiserver import apply, behaviour, causes as why, errors, listing, patch, request, scale
+from asyncctl.apiserver import actions, apply, behaviour, causes as why, errors, listing, patch, request, scale
 from asyncctl.apiserver.forms import Writer
 from asyncctl.apiserver.registry import DeleteOptions, Registry, Write, decoded
 from asyncctl.apiserver.request import Query, Target
@@ -98,11 +98,13 @@ class Rest:
         if read and (not target.name or target.watch) and not target.subresource:
             return await self._list(incoming, kind, writer)
         match incoming.method:
-            case "GET" | "HEAD":
+            case "GET" | "HEAD" if not self._is_action(incoming, kind):
                 return await self._get(incoming, kind, writer)
+            case "POST" if self._is_action(incoming, kind):
+                return self._act(incoming, kind, writer)
             case "POST" if not target.name or (kind.custom and not target.subresource):
                 return self._create(incoming, kind, writer)
-            case "PUT" | "PATCH" if target.name:
+            case "PUT" | "PATCH" if target.name and not self._is_action(incoming, kind):
                 return self._update(incoming, kind, writer)
             case "DELETE" if not target.subresource:
                 return self._delete(incoming, kind, writer) if target.name else self._delete_all(incoming, kind, writer)
@@ -113,6 +115,10 @@ class Rest:
                 raise errors.verb_not_supported(kind.group, kind.plural, verb)
             case _:
                 raise errors.method_not_allowed()
+
+    @staticmethod
+    def _is_action(incoming: Incoming, kind: ResourceKind) -> bool:
+        return incoming.target.subresource in {action.name for action in kind.actions}
 
     def _kind(self, target: Target) -> ResourceKind:
         """Find the kind of a path; raise the 404 the real server gives."""
@@ -126,6 +132,7 @@ class Rest:
             raise missing
         sub = target.subresource
         known = {"status": kind.status, "scale": kind.scale, "finalize": kind.resource == "namespaces"}
+        known |= dict.fromkeys((action.name for action in kind.actions), True)
         if sub and not known.get(sub):
             if kind.custom:
                 raise errors.not_found(kind.group, kind.plural, target.name)
@@ -326,6 +333,19 @@ class Rest:
         body = scale.read(kind, behaviour.from_storage(kind, record.object))
         return self._written(200, writer.status(body), writer)
 
+    def _act(self, incoming: Incoming, kind: ResourceKind, writer: Writer) -> Answer:
+        target = incoming.target
+        (action,) = (action for action in kind.actions if action.name == target.subresource)
+        options = request.write_options(incoming.query, "CreateOptions", incoming.user_agent)
+        body: JsonObject = request.decode(incoming.body, incoming.content_type, action.kind, validation="Ignore").value
+        if action.name == "token":
+            answer = actions.issue_token(self._registry, kind, target.namespace, target.name, body)
+        else:
+            deletion = self._read_delete_options(body.get("deleteOptions") or {}, ["All"] if options.dry_run else [])
+            write = Write(kind, target.namespace, target.name, options)
+            answer = actions.evict(self._registry, write, body, deletion)
+        return self._written(201, writer.status(answer), writer)
+
     def _delete_options(self, incoming: Incoming) -> DeleteOptions:
         query = incoming.query
         body: JsonObject = {}
@@ -340,6 +360,10 @@ class Rest:
                 body["propagationPolicy"] = query.text("propagationPolicy")
             if query.has("orphanDependents"):
                 body["orphanDependents"] = query.flag("orphanDependents")
+        return self._read_delete_options(body, dry_run)
+
+    @staticmethod
+    def _read_delete_options(body: JsonObject, dry_run: Sequence[str]) -> DeleteOptions:
         policy, orphan = body.get("propagationPolicy") or "", body.get("orphanDependents")
         found = []
         if policy and orphan is not None:

@@ -17,7 +17,7 @@ def read(kind: ResourceKind, obj: JsonObject, *, required: bool = True) -> JsonO
     status: JsonObject = {"replicas": _at(obj, paths.status) or 0}
     selector = _at(obj, paths.selector) if paths.selector else None
     if isinstance(selector, dict):
-        selector = ",".join(f"{name}={value}" for name, value in sorted((selector.get("matchLabels") or {}).items()))
+        selector = _selector(selector)
     if selector:
         status["selector"] = selector
     return {
@@ -27,6 +27,18 @@ def read(kind: ResourceKind, obj: JsonObject, *, required: bool = True) -> JsonO
         "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }
+
+
+_EXPRESSIONS = {"In": "{key} in ({values})", "NotIn": "{key} notin ({values})", "Exists": "{key}"}
+
+
+def _selector(selector: JsonObject) -> str:
+    """Write a LabelSelector as text, in the order of its keys."""
+    found = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    for each in selector.get("matchExpressions") or ():
+        form, values = _EXPRESSIONS.get(each["operator"], "!{key}"), ",".join(sorted(each.get("values") or ()))
+        found.append((each["key"], form.format(key=each["key"], values=values)))
+    return ",".join(text for _, text in sorted(found))
 
 
 def path(kind: ResourceKind) -> tuple[str, ...]:

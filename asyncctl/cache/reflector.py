@@ -15,7 +15,7 @@ import msgspec
 
 from asyncctl.cache.header import Entry, read_entry
 from asyncctl.cache.store import Store
-from asyncctl.client.client import PAGE, Client, Page
+from asyncctl.client.client import Client
 from asyncctl.client.errors import (
     Forbidden,
     Gone,
@@ -28,6 +28,7 @@ from asyncctl.client.errors import (
     Unauthorized,
     error_from_reply,
 )
+from asyncctl.client.listing import PAGE, Page
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
@@ -156,15 +157,11 @@ class Reflector:
         """What to do about an answer that stays the same until somebody does it; it is looked at again by itself."""
         match error:
             case NotFound():
-                return (
-                    f"; install the CustomResourceDefinition {self._kind.resource}, for example with"
-                    " `kubectl apply -k manifests/crd`"
-                )
+                return "; for example with `kubectl apply -k manifests/crd`"
             case NamespaceBoundaryExceeded():
                 return ""  # it says so itself
             case Forbidden():
-                role = f"a Role in namespace {self._namespace}" if self._namespace else "a ClusterRole"
-                return f"; let {role} of this user allow list and watch {self._kind.resource}"
+                return "; a cache needs the verbs list and watch"
             case Unauthorized():
                 return "; the credentials are not accepted: check the user's token or certificate"
             case _:

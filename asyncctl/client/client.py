@@ -1,111 +1,46 @@
 """The live client: one call, one request, one typed answer or one typed error.
 
-Kinds are classes (`ConfigMap`) or `Unstructured`; objects come back as the class, or as a plain dict. Nothing whole
-is ever PUT: a class may know a part of its kind only. A request outside of the namespaces this process may touch fails
-before it is sent.
+Kinds are classes (`ConfigMap`), `Unstructured`, or a `ResourceType`; objects come back as the class, as a plain dict,
+or as the server's bytes. A class may know a part of its kind only, so nothing that a class encodes is ever PUT: what it
+changed is laid over what the server has. Reading is in `reads`, what hangs below an object in `subresources`.
 """
 
 import builtins
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
-from urllib.parse import quote, urlencode
-
-import msgspec
-import orjson
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from asyncctl.client.bridge import Opening, open_bridge
-from asyncctl.client.errors import Target, boundary_error, not_an_object
-from asyncctl.client.patch import Patch
-from asyncctl.client.transport import Lane, Request, Transport
-from asyncctl.client.watch import lines
-from asyncctl.objects.codec import decode, encode
+from asyncctl.client.errors import Conflict, Target
+from asyncctl.client.listing import read_page
+from asyncctl.client.overlay import object_overlay, same
+from asyncctl.client.patch import Patch, pins_version, repeatable
+from asyncctl.client.reads import Reads
+from asyncctl.client.requests import AnyKind, Propagation, R, Selection, WriteOptions, know, read, selected, type_of
+from asyncctl.client.selectors import narrow
+from asyncctl.client.subresources import Subresources
+from asyncctl.objects.codec import decode, dump, to_dict
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
+from asyncctl.objects.resource import Resource, ResourceType, Unstructured
+from asyncctl.queue.backoff import Backoff
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
-R = TypeVar("R", bound=Resource)
-PAGE = 500  # objects; client-go's default for a reflector
+T = TypeVar("T")
+Mutate = Callable[[T], object]
+"""Changes an object in place; may be a coroutine function. What it returns is of no interest."""
+UPDATE_TRIES = 5
+_UPDATE = Backoff(base=0.01, maximum=1.0, jitter=0.1)
 
 
-class Page(NamedTuple):
-    """One page of a list: the objects as bytes (views into the page), and where the list stands."""
+class Client(Reads, Subresources):
+    """Requests about objects, and what hangs below them.
 
-    items: list[msgspec.Raw]
-    resource_version: str
-    continue_token: str
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str = msgspec.field(name="continue", default="")
-
-
-class _List(msgspec.Struct):
-    metadata: _ListMeta
-    items: list[msgspec.Raw] | None  # null when it is empty, but always there
-
-
-class _Meta(msgspec.Struct, rename="camel"):
-    deletion_timestamp: str | None = None
-
-
-class _Known(msgspec.Struct):
-    """As much of an answer as tells that it is an object: the rest is skipped, not decoded."""
-
-    kind: str
-    metadata: _Meta | None = None
-
-
-_decode_list = msgspec.json.Decoder(_List).decode
-_decode_known = msgspec.json.Decoder(_Known).decode
-
-
-class Client:
-    """Requests about objects. `namespaces`: the only ones that may be touched; empty means all."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        field_manager: str,
-        namespaces: tuple[str, ...] = (),
-        cluster_kinds: frozenset[ResourceType] = frozenset(),
-        audit_id: str | None = None,
-        caller: str = "",
-    ) -> None:
-        self._transport = transport
-        self._field_manager = field_manager
-        self._namespaces = namespaces
-        self._cluster_kinds = cluster_kinds
-        self._audit_id = audit_id
-        self._caller = caller
-
-    @property
-    def field_manager(self) -> str:
-        """The name under which writes are owned."""
-        return self._field_manager
-
-    def with_audit_id(self, audit_id: str) -> "Client":
-        """The same client, whose requests carry `audit_id` into the API server's audit log."""
-        return self._like_this(audit_id=audit_id, caller=self._caller)
-
-    def with_caller(self, caller: str) -> "Client":
-        """The same client, for the controller of that name: a warning of the server is logged with it."""
-        return self._like_this(audit_id=self._audit_id, caller=caller)
-
-    def _like_this(self, *, audit_id: str | None, caller: str) -> "Client":
-        return Client(
-            self._transport,
-            field_manager=self._field_manager,
-            namespaces=self._namespaces,
-            cluster_kinds=self._cluster_kinds,
-            audit_id=audit_id,
-            caller=caller,
-        )
+    Every write takes `WriteOptions`: `dry_run`, `field_validation`, `field_manager`. A `subresource` is mostly
+    `status`.
+    """
 
     def kubernetes_asyncio(self) -> Opening:
         """An `ApiClient` of kubernetes-asyncio whose requests go the way of this client's own; see `client/bridge.py`.
@@ -125,105 +60,158 @@ class Client:
         )
 
     @overload
-    async def get(self, kind: type[R], name: str, *, namespace: str | None = None) -> R: ...
+    async def create(self, obj: R, /, **options: Unpack[WriteOptions]) -> R: ...
     @overload
-    async def get(self, kind: Unstructured, name: str, *, namespace: str | None = None) -> JsonObject: ...
-    async def get(self, kind: Kind, name: str, *, namespace: str | None = None) -> Resource | JsonObject:
-        """Read one object. Raises `NotFound` when there is none."""
-        return decode(kind, await self.get_raw(resource_type_of(kind), name, namespace=namespace))
-
-    async def get_raw(self, kind: ResourceType, name: str, *, namespace: str | None = None) -> bytes:
-        """Read one object as the server's bytes."""
-        return await self._send("get", "GET", kind, namespace, name, repeatable=True)
-
-    async def list_page(
-        self,
-        kind: ResourceType,
-        *,
-        namespace: str | None = None,
-        limit: int = PAGE,
-        continue_token: str = "",
-        resource_version: str | None = None,
-        labels: str | None = None,
-    ) -> Page:
-        """Read one page of a list; see `Page`. `limit` 0 asks for all at once."""
-        query = {"limit": str(limit) if limit else None, "continue": continue_token or None, "labelSelector": labels}
-        if not continue_token:
-            query["resourceVersion"] = resource_version
-        request = self._request("list", "GET", kind, namespace, None, query, lane=Lane.READ, repeatable=True)
-        body = (await self._transport.request(request)).body
-        try:
-            page = _decode_list(body)
-        except ValueError as error:
-            raise not_an_object(request.target, body) from error
-        return Page(page.items or [], page.metadata.resource_version, page.metadata.continue_)
-
-    @overload
-    def list(self, kind: type[R], *, namespace: str | None = None, labels: str | None = None) -> AsyncIterator[R]: ...
-    @overload
-    def list(
-        self, kind: Unstructured, *, namespace: str | None = None, labels: str | None = None
-    ) -> AsyncIterator[JsonObject]: ...
-    async def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: str | None = None
-    ) -> AsyncIterator[Resource | JsonObject]:
-        """Iterate over all objects of a kind, page by page. Without `namespace`: of all namespaces."""
-        token = ""
-        while True:
-            page = await self.list_page(
-                resource_type_of(kind), namespace=namespace, labels=labels, continue_token=token
-            )
-            for item in page.items:
-                yield decode(kind, bytes(item))
-            token = page.continue_token
-            if not token:
-                return
-
-    @asynccontextmanager
-    async def watch(
-        self,
-        kind: ResourceType,
-        *,
-        resource_version: str,
-        timeout_seconds: int,
-        namespace: str | None = None,
-        labels: str | None = None,
-    ) -> AsyncIterator[AsyncIterator[builtins.list[bytes]]]:
-        """Open a watch from `resource_version`; yields batches of lines, each one event as bytes."""
-        query = {
-            "watch": "1",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": resource_version,
-            "timeoutSeconds": str(timeout_seconds),
-            "labelSelector": labels,
-        }
-        request = self._request("watch", "GET", kind, namespace, None, query, lane=Lane.WATCH)
-        async with self._transport.stream(request) as chunks:
-            yield lines(chunks)
-
-    async def create(self, obj: R) -> R:
-        """Create `obj`, and return it as the server has it. Raises `AlreadyExists`."""
-        kind = obj.resource_type
+    async def create(self, obj: JsonObject, kind: Unstructured, /, **options: Unpack[WriteOptions]) -> JsonObject: ...
+    async def create(
+        self, obj: Resource | JsonObject, kind: Unstructured | None = None, /, **options: Unpack[WriteOptions]
+    ) -> Resource | JsonObject:
+        """Create `obj`, and return it as the server has it. Raises `AlreadyExists`, `Invalid`."""
+        resource, body = _whole(obj, kind)
+        metadata = body.get("metadata") or {}
+        namespace = metadata.get("namespace")
+        if resource.namespaced and not namespace:
+            raise ValueError(f"{resource} {metadata.get('name', '')!r} is namespaced: say in which namespace")
         request = self._request(
-            "create", "POST", kind, obj.namespace, None, self._manager(), lane=Lane.WRITE, body=encode(obj)
-        )
-        named = replace(request, target=replace(request.target, name=obj.name or None))
-        reply = await self._transport.request(named)
-        _know(named.target, reply.body, kind.kind)
-        return decode(type(obj), reply.body)
+            "create", "POST", resource, namespace, None, self._write_query(options), body=dump(body),
+            shown=metadata.get("name"),
+        )  # fmt: skip
+        return _like(obj, kind, await self._object(request, resource.kind))
 
-    async def patch(
+    @overload
+    async def replace(self, obj: R, /, *, subresource: str | None = None, **options: Unpack[WriteOptions]) -> R: ...
+    @overload
+    async def replace(
+        self, obj: JsonObject, kind: Unstructured, /, *, subresource: str | None = None, **options: Unpack[WriteOptions]
+    ) -> JsonObject: ...
+    async def replace(
         self,
-        kind: ResourceType,
-        name: str,
-        change: JsonObject | Sequence[JsonObject],
+        obj: Resource | JsonObject,
+        kind: Unstructured | None = None,
+        /,
         *,
-        patch: Patch,
+        subresource: str | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Resource | JsonObject:
+        """Put `obj`, as it was read and then changed, in the place of what the server has.
+
+        A dict is put as it is. What a class knows is laid over what the server has, which is read first for that, so
+        that fields which the class does not know stay as they are.
+
+        Returns:
+            The object as the server has it.
+
+        Raises:
+            Conflict: The object has changed since it was read.
+            NotFound: It is gone.
+            ValueError: An object of a class has no resourceVersion; or items of a list can't be told apart.
+        """
+        resource, body = _whole(obj, kind)
+        name, namespace = _place(resource, body)
+        version = body["metadata"].get("resourceVersion")
+        if isinstance(obj, Resource):
+            if not version:
+                raise ValueError(f"{resource} {name!r} has no resourceVersion: read it, then replace it; or apply it")
+            raw = await self.get(resource, name, namespace=namespace)
+            live = _dict(resource, raw)
+            if (found := live["metadata"].get("resourceVersion")) != version:
+                target = Target("update", resource.resource, namespace, name)
+                message = f"it is at resourceVersion {found}, and was read at {version}; read it again"
+                raise Conflict(target, 409, {"reason": "Conflict", "message": message})
+            body = object_overlay(live, to_dict(decode(type(obj), raw)), body)
+        answer = await self._put(resource, name, namespace, body, subresource, options, repeat=pins_version(body))
+        return _like(obj, kind, answer)
+
+    @overload
+    async def update_with_retry(
+        self, kind: type[R], name: str, mutate: Mutate[R], *, namespace: str | None = None,
+        subresource: str | None = None, **options: Unpack[WriteOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def update_with_retry(
+        self, kind: Unstructured, name: str, mutate: Mutate[JsonObject], *, namespace: str | None = None,
+        subresource: str | None = None, **options: Unpack[WriteOptions],
+    ) -> JsonObject: ...  # fmt: skip
+    async def update_with_retry(
+        self,
+        kind: type[R] | Unstructured,
+        name: str,
+        mutate: Mutate[R] | Mutate[JsonObject],
+        *,
         namespace: str | None = None,
         subresource: str | None = None,
-        force: bool = False,
-    ) -> bytes:
-        """Change an object, and return it as the server's bytes.
+        **options: Unpack[WriteOptions],
+    ) -> Resource | JsonObject:
+        """Read an object, change it, put it; again, when others have changed it meanwhile (client-go `util/retry`).
+
+        A put whose answer is lost is not repeated: the repeat would look like a conflict, and the change be made twice.
+
+        Args:
+            kind: What it is.
+            name: Its name.
+            mutate: Changes the object in place; a function or a coroutine function. It is called for each try, on the
+                object as it is then. When it changes nothing, nothing is sent.
+            namespace: Where it is.
+            subresource: Such as `status`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The object as the server has it.
+
+        Raises:
+            Conflict: Others were faster each time, five times.
+            TransportError: There was no answer; with `sent`, the change may have been made.
+            NotFound: There is no such object.
+            ValueError: Items of a list can't be told apart, and something would be lost.
+        """
+        resource = type_of(kind)
+        attempt = 1
+        while True:
+            raw = await self.get(resource, name, namespace=namespace)
+            live = _dict(resource, raw)
+            obj: Any = read(kind, raw)
+            before = _wire(obj)
+            done = mutate(obj)
+            if inspect.isawaitable(done):
+                await done
+            body = object_overlay(live, before, _wire(obj))
+            if same(live, body):
+                return read(kind, raw)
+            body["metadata"] |= {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
+            try:
+                answer = await self._put(resource, name, namespace, body, subresource, options, repeat=False)
+            except Conflict:
+                if attempt == UPDATE_TRIES:
+                    raise
+            else:
+                return read(kind, answer)
+            await self._clock.sleep(_UPDATE.delay(attempt - 1, self._random))
+            attempt += 1
+
+    @overload
+    async def patch(
+        self, kind: type[R], name: str, change: JsonObject | Sequence[JsonObject], *, patch: Patch,
+        namespace: str | None = None, subresource: str | None = None, force: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> R: ...  # fmt: skip
+    @overload
+    async def patch(
+        self, kind: Unstructured, name: str, change: JsonObject | Sequence[JsonObject], *, patch: Patch,
+        namespace: str | None = None, subresource: str | None = None, force: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> JsonObject: ...  # fmt: skip
+    @overload
+    async def patch(
+        self, kind: ResourceType, name: str, change: JsonObject | Sequence[JsonObject], *, patch: Patch,
+        namespace: str | None = None, subresource: str | None = None, force: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> bytes: ...  # fmt: skip
+    async def patch(
+        self, kind: AnyKind, name: str, change: JsonObject | Sequence[JsonObject], *, patch: Patch,
+        namespace: str | None = None, subresource: str | None = None, force: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> Resource | JsonObject | bytes:  # fmt: skip
+        """Change an object, and return it as the server has it.
 
         Args:
             kind: What it is.
@@ -231,120 +219,215 @@ class Client:
             change: The patch; a list of operations for `Patch.JSON`.
             patch: Which of the four it is.
             namespace: Where it is.
-            subresource: `status` or `scale`.
+            subresource: Such as `status`.
             force: For `Patch.APPLY`: take fields over from other managers.
+            options: See `WriteOptions`.
 
         Raises:
             Conflict: The resourceVersion in the patch is not the object's, or a JSON Patch's test failed.
             ApplyConflict: Others own fields that are wanted, and `force` is not set.
+            UnsupportedMediaType: A strategic merge patch of a custom resource.
         """
-        query = self._manager()
-        if force:
-            query["force"] = "true"
-        pinned = patch is Patch.APPLY or (isinstance(change, dict) and _pins_version(change))
-        return await self._send(
-            "patch", "PATCH", kind, namespace, name, query,
-            body=orjson.dumps(change), content_type=patch.value, subresource=subresource, repeatable=pinned,
+        resource = type_of(kind)
+        request = self._request(
+            "apply" if patch is Patch.APPLY else "patch", "PATCH", resource, namespace, name,
+            self._write_query(options) | ({"force": "true"} if force else {}),
+            body=dump(change if isinstance(change, dict) else [*change]), content_type=patch.value,
+            subresource=subresource, repeatable=repeatable(patch, change),
         )  # fmt: skip
+        return read(kind, await self._object(request, "Scale" if subresource == "scale" else resource.kind))
+
+    @overload
+    async def apply(
+        self, obj: R, /, *, force: bool = False, subresource: str | None = None, **options: Unpack[WriteOptions]
+    ) -> R: ...
+    @overload
+    async def apply(
+        self, obj: JsonObject, kind: Unstructured, /, *, force: bool = False, subresource: str | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> JsonObject: ...  # fmt: skip
+    async def apply(
+        self, obj: Resource | JsonObject, kind: Unstructured | None = None, /, *, force: bool = False,
+        subresource: str | None = None, **options: Unpack[WriteOptions],
+    ) -> Resource | JsonObject:  # fmt: skip
+        """Make it so, by server-side apply: all that `obj` says is owned by this field manager afterwards.
+
+        What the manager applied before and `obj` leaves out goes; what others own stays. An object that is not there is
+        created. `status` is left out, unless it is the subresource, where it is all that is sent.
+
+        Args:
+            obj: What is wanted, complete; with a resourceVersion, only of the object as it is at that one.
+            kind: Of a dict.
+            force: Take fields over from other managers.
+            subresource: `status`.
+            options: See `WriteOptions`.
+
+        Returns:
+            The object as the server has it.
+
+        Raises:
+            ApplyConflict: Others own fields that are wanted, and `force` is not set.
+            Conflict: The object is not at the resourceVersion of `obj`.
+        """
+        resource, body = _whole(obj, kind)
+        name, namespace = _place(resource, body)
+        body["metadata"] = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+        if subresource == "status":
+            body = {key: body[key] for key in ("apiVersion", "kind", "metadata", "status") if key in body}
+        elif resource.has_status:
+            body.pop("status", None)
+        answer = await self.patch(
+            resource, name, body, patch=Patch.APPLY, namespace=namespace, force=force,
+            subresource=subresource, **options,
+        )  # fmt: skip
+        return _like(obj, kind, answer)
 
     async def delete(
         self,
-        kind: ResourceType,
+        kind: AnyKind,
         name: str,
         *,
         namespace: str | None = None,
         uid: str | None = None,
         resource_version: str | None = None,
+        propagation: Propagation | None = None,
+        grace_period: int | None = None,
+        dry_run: bool = False,
     ) -> bool:
-        """Delete an object; with `uid`, only if it is still the same one. Raises `NotFound`, `Conflict`.
+        """Delete an object.
+
+        Args:
+            kind: What it is.
+            name: Its name.
+            namespace: Where it is.
+            uid: Only if it is still this one, and no namesake.
+            resource_version: Only if it is still at this one.
+            propagation: What becomes of what it owns: deleted after it, before it, or left; default: the kind's.
+            grace_period: Seconds it has to end; default: its own.
+            dry_run: Only ask whether it could be.
 
         Returns:
             True when it is gone; False when it waits for its finalizers or its grace period.
+
+        Raises:
+            NotFound: There is no such object; after a lost answer, since it was deleted.
+            Conflict: It is another object, or another version of it.
         """
-        preconditions = {"uid": uid, "resourceVersion": resource_version}
-        options: JsonObject = {"kind": "DeleteOptions", "apiVersion": "v1"}
-        if any(preconditions.values()):
-            options["preconditions"] = {key: value for key, value in preconditions.items() if value}
+        resource = type_of(kind)
+        options = _delete_options(
+            propagation, grace_period, dry_run=dry_run, uid=uid, resource_version=resource_version
+        )
         request = self._request(
-            "delete", "DELETE", kind, namespace, name, None,
-            lane=Lane.WRITE, body=orjson.dumps(options), repeatable=uid is not None,
+            "delete", "DELETE", resource, namespace, name, body=dump(options), repeatable=uid is not None
         )  # fmt: skip
         reply = await self._transport.request(request)
-        known = _know(request.target, reply.body, kind.kind, "Status")  # some kinds answer with what was deleted
+        known = know(request.target, reply.body, resource.kind, "Status")  # some kinds answer with what was deleted
         return known.metadata is None or known.metadata.deletion_timestamp is None
 
-    def check_boundary(self, target: Target, kind: ResourceType) -> None:
-        """Raise `NamespaceBoundaryExceeded` where this process may not touch what `target` names."""
-        if self._namespaces:
-            inside = target.namespace in self._namespaces if kind.namespaced else kind in self._cluster_kinds
-            if not inside:
-                raise boundary_error(target, self._namespaces, namespaced=kind.namespaced)
+    @overload
+    async def delete_all(
+        self, kind: type[R], *, propagation: Propagation | None = None, grace_period: int | None = None,
+        dry_run: bool = False, **which: Unpack[Selection],
+    ) -> "builtins.list[R]": ...  # fmt: skip
+    @overload
+    async def delete_all(
+        self, kind: Unstructured, *, propagation: Propagation | None = None, grace_period: int | None = None,
+        dry_run: bool = False, **which: Unpack[Selection],
+    ) -> "builtins.list[JsonObject]": ...  # fmt: skip
+    async def delete_all(
+        self, kind: type[R] | Unstructured, *, propagation: Propagation | None = None, grace_period: int | None = None,
+        dry_run: bool = False, **which: Unpack[Selection],
+    ) -> "builtins.list[Any]":  # fmt: skip
+        """Delete all objects of a kind that are selected, in one namespace and one request.
 
-    def _manager(self) -> dict[str, str | None]:
-        return {"fieldManager": self._field_manager, "fieldValidation": "Strict"}
+        Args:
+            kind: What they are.
+            propagation: As for `delete`.
+            grace_period: As for `delete`.
+            dry_run: Only ask which ones it would be.
+            which: See `Selection`; without labels and fields: all of them. The namespace is needed, for a kind that is
+                in one.
 
-    async def _send(
+        Returns:
+            What was deleted, as it was; some may still wait for their finalizers.
+
+        Raises:
+            ValueError: No namespace is given, or a selector selects everything.
+        """
+        resource = type_of(kind)
+        namespace = which.get("namespace")
+        if resource.namespaced and not namespace:
+            raise ValueError(f"{resource} is namespaced: say in which namespace all are to be deleted")
+        query = {key: narrow(text) for key, text in selected(which).items()}
+        request = self._request(
+            "deletecollection", "DELETE", resource, namespace, None, query,
+            body=dump(_delete_options(propagation, grace_period, dry_run=dry_run)),
+        )  # fmt: skip
+        page = read_page(request.target, (await self._transport.request(request)).body)
+        return [read(kind, bytes(item)) for item in page.items]
+
+    async def _put(
         self,
-        verb: str,
-        method: str,
         kind: ResourceType,
+        name: str,
         namespace: str | None,
-        name: str | None,
-        query: Mapping[str, str | None] | None = None,
+        body: JsonObject,
+        subresource: str | None,
+        options: WriteOptions,
         *,
-        body: bytes | None = None,
-        content_type: str = "application/json",
-        subresource: str | None = None,
-        repeatable: bool = False,
+        repeat: bool,
     ) -> bytes:
         request = self._request(
-            verb, method, kind, namespace, name, query,
-            lane=Lane.READ if body is None else Lane.WRITE,
-            body=body, content_type=content_type, subresource=subresource, repeatable=repeatable,
+            "update", "PUT", kind, namespace, name, self._write_query(options), body=dump(body),
+            subresource=subresource, repeatable=repeat,
         )  # fmt: skip
-        reply = await self._transport.request(request)
-        wanted = "Scale" if subresource == "scale" else kind.kind
-        _know(request.target, reply.body, wanted)
-        return reply.body
-
-    def _request(
-        self,
-        verb: str,
-        method: str,
-        kind: ResourceType,
-        namespace: str | None,
-        name: str | None,
-        query: Mapping[str, str | None] | None,
-        *,
-        lane: Lane,
-        body: bytes | None = None,
-        content_type: str = "application/json",
-        subresource: str | None = None,
-        repeatable: bool = False,
-    ) -> Request:
-        resource = f"{kind.resource}/{subresource}" if subresource else kind.resource
-        target = Target(verb, resource, namespace, name)
-        self.check_boundary(target, kind)
-        path = kind.path(namespace, name, subresource)
-        if query:
-            path += "?" + urlencode({key: value for key, value in query.items() if value is not None}, quote_via=quote)
-        return Request(
-            target=target, method=method, path=path, lane=lane, body=body, content_type=content_type,
-            repeatable=repeatable, audit_id=self._audit_id, caller=self._caller,
-        )  # fmt: skip
+        return await self._object(request, kind.kind)
 
 
-def _know(target: Target, body: bytes, *kinds: str) -> _Known:
-    """Raise `ServerError` unless `body` is an object of one of these kinds: whatever a proxy made of the answer."""
-    try:
-        known = _decode_known(body)
-    except ValueError as error:
-        raise not_an_object(target, body) from error
-    if known.kind not in kinds or (known.metadata is None and known.kind != "Status"):
-        raise not_an_object(target, body)
-    return known
+def _whole(obj: Resource | JsonObject, kind: Unstructured | None) -> tuple[ResourceType, JsonObject]:
+    """What `obj` is, and what is sent of it."""
+    if isinstance(obj, Resource):
+        return type_of(type(obj)), to_dict(obj)
+    if kind is None:
+        raise TypeError("of a dict the kind has to be said: create({…}, Unstructured('apps/v1', 'Deployment'))")
+    resource = kind.resource_type
+    return resource, {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
 
 
-def _pins_version(change: JsonObject) -> bool:
-    metadata = change.get("metadata")
-    return isinstance(metadata, dict) and "resourceVersion" in metadata
+def _place(kind: ResourceType, body: JsonObject) -> tuple[str, str | None]:
+    metadata = body.get("metadata") or {}
+    if not metadata.get("name"):
+        raise ValueError(f"{kind}: it has no metadata.name; only create may leave that to the server")
+    return metadata["name"], metadata.get("namespace")
+
+
+def _dict(kind: ResourceType, data: bytes) -> JsonObject:
+    return decode(Unstructured(kind.api_version, kind.kind), data)
+
+
+def _wire(obj: Resource | JsonObject) -> JsonObject:
+    """`obj` as it is now: what it is changed into later does not touch it."""
+    return to_dict(obj) if isinstance(obj, Resource) else copy.deepcopy(obj)
+
+
+def _like(obj: Resource | JsonObject, kind: Unstructured | None, data: bytes) -> Resource | JsonObject:
+    return decode(type(obj), data) if isinstance(obj, Resource) else decode(kind or Unstructured("", ""), data)
+
+
+def _delete_options(
+    propagation: Propagation | None,
+    grace_period: int | None,
+    *,
+    dry_run: bool,
+    uid: str | None = None,
+    resource_version: str | None = None,
+) -> JsonObject:
+    preconditions = {"uid": uid, "resourceVersion": resource_version}
+    options: JsonObject = {
+        "propagationPolicy": propagation,
+        "gracePeriodSeconds": grace_period,
+        "dryRun": ["All"] if dry_run else None,
+        "preconditions": {key: value for key, value in preconditions.items() if value is not None} or None,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    return {"kind": "DeleteOptions", "apiVersion": "v1", **given}

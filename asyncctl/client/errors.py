@@ -6,14 +6,16 @@ process may not write any more. Each says what happened, to which object, and wh
 for a bug of ours.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-import orjson
-
+from asyncctl.client.reply import START, TEXT, retry_after, start_of, status_of, visible
+from asyncctl.client.target import Target as Target  # noqa: PLC0414 - an error names its target
 from asyncctl.objects.json import JsonObject
+
+_NO_SUCH_PATH = b"404 page not found"  # Go's own words
 
 
 class KubernetesError(Exception):
@@ -115,30 +117,41 @@ class StreamError(KubernetesError):
     """A watch stream broke: a line that is not JSON, or an end in the middle of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request was about, for error texts and logs."""
+class Cause(NamedTuple):
+    """One thing that is wrong: such as `FieldValueInvalid`, in words, and the path of the field."""
 
-    verb: str
-    resource: str
-    namespace: str | None = None
-    name: str | None = None
-
-    def __str__(self) -> str:
-        where = "/".join(part for part in (self.namespace, self.name) if part)
-        return f"{self.verb} {self.resource} {where}".rstrip()
+    reason: str
+    message: str
+    field: str
 
 
 class StatusError(KubernetesError):
-    """The API server said no. `reason` and `code` are its own; `causes` are (reason, message, field)."""
+    """The API server said no, or said something that is no answer.
+
+    Attributes:
+        target: What was asked for.
+        code: The HTTP status, or the one that an event of a watch carries.
+        server_reason: The `Status.reason`, empty where there is none.
+        server_message: The `Status.message`.
+        details: The `Status.details`.
+        retry_after: Seconds after which the server wants to be asked again.
+        audit_id: Under which the request is in the API server's audit log.
+        body: The answer as it came; empty for a refusal of our own.
+        headers: Of the answer.
+    """
 
     reason: ClassVar[str] = ""
-    body: bytes = b""
-    """The answer as it came; empty for a refusal of our own."""
     headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
-        self, target: Target, code: int, status: JsonObject, *, retry_after: float | None = None, audit_id: str = ""
+        self,
+        target: Target,
+        code: int,
+        status: JsonObject,
+        *,
+        retry_after: float | None = None,
+        audit_id: str = "",
+        body: bytes = b"",
     ) -> None:
         self.target = target
         self.code = code
@@ -148,17 +161,24 @@ class StatusError(KubernetesError):
         self.details: JsonObject = details if isinstance(details, dict) else {}
         self.retry_after = retry_after
         self.audit_id = audit_id
-        super().__init__(f"{target}: {code} {self.server_reason or type(self).__name__}: {self.server_message}")
+        self.body = body
+        said = visible(self.server_message, TEXT, keep="\n\t") or "(no message)"
+        shown = visible(self.server_reason, START) or type(self).__name__
+        super().__init__(f"{target}: {code} {shown}: {said}{self._advice()}")
 
     @property
-    def causes(self) -> list[tuple[str, str, str]]:
-        """Each cause as (reason, message, field path)."""
+    def causes(self) -> list[Cause]:
+        """What is wrong, one by one, where the server says so."""
         found = self.details.get("causes")
         return [
-            (str(cause.get("reason", "")), str(cause.get("message", "")), str(cause.get("field", "")))
+            Cause(*(str(cause.get(key) or "") for key in ("reason", "message", "field")))
             for cause in (found if isinstance(found, list) else [])
             if isinstance(cause, dict)
         ]
+
+    def _advice(self) -> str:
+        """What to do, to be appended to the text."""
+        return ""
 
 
 class BadRequest(StatusError):
@@ -174,9 +194,17 @@ class Unauthorized(StatusError):
 
 
 class Forbidden(StatusError):
-    """403: authenticated, but not allowed."""
+    """403: authenticated, but not allowed. Where it is RBAC that refuses, the text has the rule that would allow it.
+
+    A quota or an admission webhook refuses with 403 too; no rule helps there, and none is proposed.
+    """
 
     reason = "Forbidden"
+
+    def _advice(self) -> str:
+        # what every authoriser's refusal looks like: apiserver/pkg/endpoints/handlers/responsewriters/errors.go
+        refused = re.search(r'cannot \S+ (resource|path) "', self.server_message)
+        return f"; {self.target.permission()}" if refused else ""
 
 
 class NamespaceBoundaryExceeded(Forbidden):
@@ -184,15 +212,41 @@ class NamespaceBoundaryExceeded(Forbidden):
 
     reason = "NamespaceBoundaryExceeded"
 
+    def _advice(self) -> str:
+        return ""
+
 
 class NotFound(StatusError):
-    """404: there is no such object, or no such kind."""
+    """404: there is no such object; or no such kind is served (`no_such_kind`)."""
 
     reason = "NotFound"
 
+    @property
+    def no_such_kind(self) -> bool:
+        """Whether the server knows no such path: no object is named, a definition or a version is missing."""
+        # a group that it knows, and one that it has never heard of
+        return not self.target.is_path and (
+            self.server_message == "the server could not find the requested resource"
+            or self.body.strip() == _NO_SUCH_PATH
+        )
+
+    def _advice(self) -> str:
+        if self.details.get("kind") == "namespaces" and self.target.plural != "namespaces":
+            return "; create the namespace first"
+        if not self.no_such_kind:
+            return ""
+        resource, group = self.target.resource.partition("/")[0], self.target.group
+        if "." not in group or group.endswith(".k8s.io"):
+            return f"; this server does not serve {self.target.resource} in that version; is it older or newer?"
+        return f"; install the CustomResourceDefinition {resource}, or ask for a version that it serves"
+
 
 class Conflict(StatusError):
-    """409: the object has changed since it was read; or, for a JSON Patch, its `test` failed."""
+    """409: the object has changed since it was read; or, for a JSON Patch, its `test` failed.
+
+    The change may be our own: when the answer to a write with a resourceVersion is lost, the transport repeats it, and
+    the repeat of what was done already is refused with this. Either way: read again, and look.
+    """
 
     reason = "Conflict"
 
@@ -207,6 +261,30 @@ class ApplyConflict(StatusError):
     """409 of a server-side apply: other managers own fields that we want (the causes name them)."""
 
     reason = "ApplyConflict"
+
+
+class MethodNotAllowed(StatusError):
+    """405: the resource has no such verb."""
+
+    reason = "MethodNotAllowed"
+
+
+class NotAcceptable(StatusError):
+    """406: the server can't answer in the form that was asked for."""
+
+    reason = "NotAcceptable"
+
+
+class RequestEntityTooLarge(StatusError):
+    """413: the object is larger than the server takes (3 MiB, and 1.5 MiB for etcd)."""
+
+    reason = "RequestEntityTooLarge"
+
+
+class UnsupportedMediaType(StatusError):
+    """415: the server can't read such a body; a strategic merge patch of a custom resource is one."""
+
+    reason = "UnsupportedMediaType"
 
 
 class Gone(StatusError):
@@ -233,6 +311,16 @@ class TooManyRequests(StatusError):
     reason = "TooManyRequests"
 
 
+class DisruptionBudgetExceeded(TooManyRequests):
+    """429 of an eviction: a PodDisruptionBudget does not let the pod go now. The server is not overloaded."""
+
+    reason = "DisruptionBudget"
+
+    def _advice(self) -> str:
+        budgets = " ".join(cause.message for cause in self.causes if cause.reason == self.reason).rstrip(".")
+        return f" {visible(budgets, TEXT)}; wait until more of its pods are healthy, or change the PodDisruptionBudget"
+
+
 class ServerError(StatusError):
     """5xx, or a reply that is no Status at all (an HTML page of a proxy)."""
 
@@ -251,17 +339,18 @@ class ServiceUnavailable(ServerError):
     reason = "ServiceUnavailable"
 
 
-_BY_REASON: Mapping[str, type[StatusError]] = {
-    kind.reason: kind
-    for kind in (
-        BadRequest, Unauthorized, Forbidden, NotFound, Conflict, AlreadyExists, Gone, Expired, Invalid,
-        TooManyRequests, ServerError, ServerTimeout, ServiceUnavailable,
-    )
-} | {"Timeout": ServerTimeout}  # fmt: skip
+_KINDS = (
+    BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, Conflict, AlreadyExists, Gone,
+    Expired, RequestEntityTooLarge, UnsupportedMediaType, Invalid, TooManyRequests, ServerError, ServerTimeout,
+    ServiceUnavailable,
+)  # fmt: skip
+_BY_REASON: Mapping[str, type[StatusError]] = {kind.reason: kind for kind in _KINDS} | {"Timeout": ServerTimeout}
 _BY_CODE: Mapping[int, type[StatusError]] = {
-    400: BadRequest, 401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 410: Gone, 422: Invalid,
-    429: TooManyRequests, 503: ServiceUnavailable, 504: ServerTimeout,
+    400: BadRequest, 401: Unauthorized, 403: Forbidden, 404: NotFound, 405: MethodNotAllowed, 406: NotAcceptable,
+    409: Conflict, 410: Gone, 413: RequestEntityTooLarge, 415: UnsupportedMediaType, 422: Invalid, 429: TooManyRequests,
+    503: ServiceUnavailable, 504: ServerTimeout,
 }  # fmt: skip
+_SURE = frozenset({401, 403, 404, 413, 415, 429})  # what these mean is plain, whoever on the way has said it
 
 _FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
 
@@ -269,42 +358,60 @@ _FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its 
 def error_from_reply(
     target: Target, code: int, body: bytes, headers: Mapping[str, str], *, json_patch: bool = False
 ) -> KubernetesError:
-    """The error for an answer of 400 and above, or for a `Status` that came where an object was asked for.
+    """The error for an answer of 300 and above, or for a `Status` that came where an object was asked for.
 
-    A body that is no Status keeps its first 200 characters in the message. `json_patch`: the server answers a failed
-    `test` with 422 and no causes, which means what a 409 means.
+    Args:
+        target: What was asked for.
+        code: The HTTP status of the answer; the ERROR event of a watch, which comes with 200, says its own.
+        body: The answer. One that is no Status keeps its start in the text.
+        headers: Of the answer: `Retry-After`, `Date`, `Audit-Id`.
+        json_patch: The server answers a failed `test` with 422 and no causes, which means what a 409 means.
     """
     error = _error(target, code, body, headers, json_patch=json_patch)
     if isinstance(error, StatusError):
-        error.body, error.headers = body, headers
+        error.headers = headers
     return error
 
 
 def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *, json_patch: bool) -> KubernetesError:
-    status = _status(body)
+    status = status_of(body)
     said = (status or {}).get("code")
-    code = said if isinstance(said, int) and said >= 400 else code  # the ERROR event of a watch comes with 200
+    code = said if isinstance(said, int) and 400 <= said < 600 else code
     if status is None:
-        start = body[:200].decode(errors="replace").strip() or "(empty body)"
-        status = {"message": f"the reply is not a Kubernetes Status: {start}"}
-        kind = _BY_CODE.get(code, ServerError) if code in {401, 403, 404, 429} else ServerError
+        unknown = body.strip() == _NO_SUCH_PATH
+        said = "the server has no such path" if unknown else f"the reply is not a Kubernetes Status: {start_of(body)}"
+        status = {"message": said}
+        kind = _BY_CODE[code] if code in _SURE else ServerError
     else:
         by_code = _BY_CODE.get(code, StatusError if 400 <= code < 500 else ServerError)
         kind = _BY_REASON.get(str(status.get("reason")), by_code)
-    error = kind(target, code, status, retry_after=_retry_after(status, headers), audit_id=headers.get("Audit-Id", ""))
+    error = kind(
+        target, code, status, retry_after=retry_after(status, headers), audit_id=headers.get("Audit-Id", ""), body=body
+    )
+    reasons = {cause.reason for cause in error.causes}
     if isinstance(error, Forbidden) and _FENCE_MARK in error.server_message:
-        return Fenced(f"{target}: {error.server_message}")
-    if isinstance(error, Conflict) and any(reason == "FieldManagerConflict" for reason, _, _ in error.causes):
-        return ApplyConflict(target, code, status, audit_id=error.audit_id)
-    if json_patch and isinstance(error, Invalid) and not error.causes:
-        return Conflict(target, code, status, audit_id=error.audit_id)
-    return error
+        return Fenced(f"{target}: {visible(error.server_message, TEXT)}")
+    if isinstance(error, Conflict) and "FieldManagerConflict" in reasons:
+        kind = ApplyConflict
+    elif isinstance(error, TooManyRequests) and DisruptionBudgetExceeded.reason in reasons:
+        kind = DisruptionBudgetExceeded
+    elif json_patch and isinstance(error, Invalid) and not reasons:
+        kind = Conflict
+    else:
+        return error
+    return kind(target, code, status, retry_after=error.retry_after, audit_id=error.audit_id, body=body)
 
 
-def not_an_object(target: Target, body: bytes) -> ServerError:
-    """The error for an answer of success that is not what was asked for: a page of a proxy, a list, a Status."""
-    start = body[:200].decode(errors="replace").strip() or "(empty body)"
-    return ServerError(target, 200, {"message": f"the reply is not a Kubernetes object of that kind: {start}"})
+def not_an_object(target: Target, body: bytes, error: Exception | None = None) -> ServerError:
+    """The error for an answer of success that is not what was asked for: a page of a proxy, a list, a Status.
+
+    `error` is what reading it raised. Secrets and tokens are not quoted.
+    """
+    hidden = target.plural == "secrets" or target.subresource == "token"
+    start = "(not shown, since it may be a secret)" if hidden else start_of(body)
+    what = "nested too deeply" if isinstance(error, RecursionError) else "not a Kubernetes object of that kind"
+    message = f"the reply is {what}: {start}"
+    return ServerError(target, 200, {"message": message}, body=body)
 
 
 def boundary_error(
@@ -321,20 +428,3 @@ def boundary_error(
             "controller declares them; declare it in reads="
         )
     return NamespaceBoundaryExceeded(target, 403, {"reason": "NamespaceBoundaryExceeded", "message": message})
-
-
-def _status(body: bytes) -> JsonObject | None:
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    return parsed if isinstance(parsed, dict) and parsed.get("kind") == "Status" else None
-
-
-def _retry_after(status: JsonObject, headers: Mapping[str, str]) -> float | None:
-    details = status.get("details")
-    wanted = headers.get("Retry-After") or (details.get("retryAfterSeconds") if isinstance(details, dict) else None)
-    try:
-        return float(wanted) if wanted is not None else None
-    except (TypeError, ValueError):  # an HTTP date: no API server sends one
-        return None

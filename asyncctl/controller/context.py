@@ -214,7 +214,7 @@ class Context:
         if entry is None:
             answer = await self._create(kind, key, wanted)
             if answer is None:  # the cache does not know it yet, or a selector hides it
-                live = await self.client.get_raw(kind, key[1], namespace=key[0] or None)
+                live = await self.client.get(kind, key[1], namespace=key[0] or None)
                 entry = read_entry(live, self.client.field_manager)
         if entry is not None:
             annotations = _annotations(entry)

@@ -324,7 +324,7 @@ class Controller:
         """None where the object was deleted meanwhile, so that there is nobody to tell."""
         header = ctx.header
         try:
-            await ctx.client.get_raw(self._kind, header.name, namespace=header.namespace or None)
+            await ctx.client.get(self._kind, header.name, namespace=header.namespace or None)
         except NotFound:
             return None
         except KubernetesError as caught:

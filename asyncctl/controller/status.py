@@ -105,6 +105,6 @@ async def write_status(
         except Conflict:
             if attempt == TRIES:
                 raise
-        live = await client.get_raw(kind, name, namespace=namespace)
+        live = await client.get(kind, name, namespace=namespace)
         found = orjson.loads(live)
     raise AssertionError("the last try returns or raises")

@@ -2,7 +2,7 @@
 
 from asyncctl.objects.base import Meta, Part, Rule, Spec, field, list_map
 from asyncctl.objects.builtin import ConfigMap, Event, EventSeries, Namespace, ObjectReference, Secret, micro_time
-from asyncctl.objects.codec import DecodeError, decode, encode, from_dict, to_dict
+from asyncctl.objects.codec import DecodeError, decode, dump, encode, from_dict, to_dict
 from asyncctl.objects.conditions import Condition, Conditions, ConditionStatus, Status
 from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.meta import ObjectMeta, OwnerReference, controller_of
@@ -47,6 +47,7 @@ __all__ = [
     "Unstructured",
     "controller_of",
     "decode",
+    "dump",
     "encode",
     "field",
     "from_dict",

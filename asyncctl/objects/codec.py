@@ -2,15 +2,19 @@
 
 Encoding always writes `apiVersion` and `kind`, and leaves out only `None` (and, in types of Kubernetes itself, what is
 empty). Decoding ignores fields that the class does not know; a wrong type is a `DecodeError` that names object, field
-and value, but never a value of a Secret.
+and value, but never a value of a Secret. Integers keep every digit both ways; one of more than 64 bits is read but
+can't be written. Of a key that is there twice the last counts, as for Go. What JSON can't say is refused.
 """
 
 import base64
+import copy
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
+from math import isfinite
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -22,6 +26,9 @@ from asyncctl.objects.quantity import Quantity
 from asyncctl.objects.resource import Kind, Resource, Unstructured, resource_type_of
 
 R = TypeVar("R", bound=Resource)
+_DEPTH = 253  # levels that orjson writes; it reads 1024, and the API server 10,000
+_DEEP = "nested too deeply"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DecodeError(ValueError):
@@ -51,7 +58,10 @@ def to_dict(value: Part) -> JsonObject:
     Raises:
         TypeError: a value is of a type that JSON has no form for, or a time has no zone.
     """
-    fields = _fields(value)
+    try:
+        fields = _fields(value)
+    except RecursionError:
+        raise TypeError(f"{type(value).__name__}: {_DEEP}") from None
     if isinstance(value, Resource):
         kind = resource_type_of(type(value))
         return {"apiVersion": kind.api_version, "kind": kind.kind, **fields}
@@ -64,7 +74,53 @@ def encode(value: Part) -> bytes:
     Raises:
         TypeError: as `to_dict`.
     """
-    return orjson.dumps(to_dict(value))
+    return dump(to_dict(value))
+
+
+def dump(value: Json) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        TypeError: it has no form there; the text says which part of it. NaN and infinity have none: for Kubernetes the
+            `null` that others write instead means "remove".
+    """
+    try:
+        written = orjson.dumps(value)
+    except TypeError as error:
+        raise TypeError(_unwritable(value) or str(error)) from None
+    if b"null" in written and (found := _unwritable(value)):
+        raise TypeError(found)
+    return written
+
+
+def _unwritable(value: Json) -> str | None:
+    """What of `value` JSON has no form for; None when all is well."""
+    waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
+    while waiting:
+        each, path, depth = waiting.pop()
+        where = f"{path.removeprefix('.')}: " if path else ""
+        match each:
+            case _ if depth > _DEPTH:
+                return f"{where[:80]}… {_DEEP}"
+            case bool() | None:
+                pass
+            case int() if not -(2**63) <= each < 2**64:
+                return f"{where}the integer {each} has more than 64 bits and can't be written as JSON"
+            case float() if not isfinite(each):
+                return f"{where}{each} can't be written as JSON"
+            case str() if not each.isascii() and _SURROGATE.search(each):
+                return f"{where}a string with a lone surrogate can't be written as JSON"
+            case dict():
+                if odd := next((key for key in each if not isinstance(key, str)), None):
+                    return f"{where}a key has to be a string, not {odd!r}"
+                waiting += [(below, f"{path}.{key}", depth + 1) for key, below in each.items()]
+            case list() | tuple():
+                waiting += [(below, f"{path}[{index}]", depth + 1) for index, below in enumerate(each)]
+            case str() | int() | float():
+                pass
+            case _:
+                return f"{where}a {type(each).__name__} can't be written as JSON"
+    return None
 
 
 @overload
@@ -81,6 +137,8 @@ def decode(kind: Kind, data: bytes) -> Resource | JsonObject:
         return _object(kind, data)
     try:
         decoded: Resource = _decoder(kind).decode(data)
+    except RecursionError:
+        raise DecodeError(kind.resource_type.kind, "", "", "", _DEEP) from None
     except ValueError as error:
         raise _explain(kind, _object(kind, data), error) from None
     return decoded
@@ -101,7 +159,7 @@ def from_dict(kind: Kind, data: Mapping[str, Json]) -> Resource | JsonObject:
     try:
         return msgspec.convert(data, kind, dec_hook=_read)
     except ValueError as error:
-        raise _explain(kind, orjson.loads(orjson.dumps(data)), error) from None
+        raise _explain(kind, copy.deepcopy(dict(data)), error) from None
 
 
 @cache
@@ -160,12 +218,19 @@ def plain(value: object) -> Json:
 
 
 def _object(kind: Kind, data: bytes) -> JsonObject:
-    """Decode without types, to find what the typed decoder does not tell."""
+    """Decode without types. Not by orjson: it makes a float of an integer beyond 64 bits. But it has better words."""
     name = kind.resource_type.kind
     try:
-        found = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise DecodeError(name, "", "", "", f"not JSON: {error.msg} at byte {error.pos}") from None
+        found = msgspec.json.decode(data)
+    except RecursionError:
+        raise DecodeError(name, "", "", "", _DEEP) from None
+    except ValueError as error:
+        reason = str(error)
+        try:
+            orjson.loads(data)
+        except orjson.JSONDecodeError as told:
+            reason = f"{told.msg} at byte {told.pos}"
+        raise DecodeError(name, "", "", "", f"not JSON: {reason}") from None
     if not isinstance(found, dict):
         raise DecodeError(name, "", "", "", f"expected object, got {_json_type(found)}")
     return found
@@ -227,7 +292,7 @@ def _fails(kind: type[Resource], data: JsonObject) -> bool:
 
 
 def _short(value: Json) -> str:
-    text = orjson.dumps(value).decode()
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -131,6 +131,9 @@ class Running:
                     field_manager=f"asyncctl-{self.name}",
                     namespaces=self.settings.namespaces,
                     cluster_kinds=frozenset(self._cluster_kinds()),
+                    lease=self._lease_key(config),
+                    clock=self.clock,
+                    random=self._random,
                 )
                 for hook in self._startup:
                     await hook(self)
@@ -196,6 +199,12 @@ class Running:
             for kind in (declaration.kind, *(watch.kind for watch in declaration.watches)):
                 if not resource_type_of(kind).namespaced:
                     yield resource_type_of(kind)
+
+    def _lease_key(self, config: ClusterConfig) -> tuple[str, str] | None:
+        settings = self.settings
+        if not settings.leader_election:
+            return None
+        return settings.lease_namespace or own_namespace(config), settings.lease_name
 
     def _cancel_workers(self) -> None:
         for controller in self._controllers:

@@ -139,6 +139,8 @@ class Client:
             return "time"
         if _UID.fullmatch(value) and key in {"uid", "jobID"}:
             return self.names.name("uid", value)
+        if key == "token" and value.count(".") == 2:
+            return "jwt"
         if key == "continue" and value:
             return "token"
         if key == "cells" and re.fullmatch(r"(\d+[smhd])+|<invalid>", value):

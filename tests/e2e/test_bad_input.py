@@ -144,7 +144,8 @@ def test_a_missing_crd_is_told_and_waited_for(start, team, cluster, without_crd)
 def test_what_rbac_forbids_is_told_with_the_rule_and_waited_for(start, team, cluster):
     daemon = start("c")
     for resource in ("databases.apps.example.com", "secrets"):
-        told = rf"list {resource}: 403 .*let a ClusterRole .* allow list and watch {resource}"
+        plural = resource.partition(".")[0]
+        told = rf"list {resource}: 403 .*a ClusterRole would allow it .*\[{plural}\], verbs: \[list\].*list and watch"
         code, _ = until(lambda: daemon.get("/readyz"), lambda answer, told=told: re.search(told, answer[1]))
         assert code == 500
     assert daemon.get("/livez")[0] == 200

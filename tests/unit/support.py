@@ -103,7 +103,9 @@ async def connected(server: str | ClusterConfig, **options) -> AsyncIterator[Cli
     """A client of `server`."""
     namespaces = options.pop("namespaces", ())
     async with make_transport(server, **options) as transport:
-        yield Client(transport, field_manager="test", namespaces=namespaces)
+        yield Client(
+            transport, field_manager="test", namespaces=namespaces, clock=transport._clock, random=transport._random
+        )
 
 
 def status(code, reason="", message="", *, causes=(), **details):

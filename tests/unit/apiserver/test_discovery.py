@@ -8,6 +8,7 @@ ANSWERS = {case["path"]: case["answer"] for case in cases("discovery")}
 # Kinds and subresources that the real server has and this one does not.
 SERVED = {kind.plural for kind in kinds()} | {f"{kind.plural}/status" for kind in kinds() if kind.status}
 SERVED |= {f"{kind.plural}/scale" for kind in kinds() if kind.scale}
+SERVED |= {f"{kind.plural}/{action.name}" for kind in kinds() for action in kind.actions}
 
 
 @pytest.mark.parametrize("path", [path for path in ANSWERS if path.count("/") >= 2 and path[-3:] == "/v1"])

@@ -236,7 +236,7 @@ async def test_an_object_nested_too_deep_leaves_the_process_alive_and_says_so():
     api = Api(lists=[lambda: web.Response(body=deep)] * 3 + [page(9, item("a", 1))])
     async with reflecting(api) as running:
         await running.names("a")
-        assert running.log.said("recursion", "warning")
+        assert running.log.said("nested too deeply", "warning")
 
 
 async def test_an_error_event_that_is_no_410_watches_again_without_a_list():

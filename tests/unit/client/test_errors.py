@@ -2,6 +2,7 @@
 
 import orjson
 import pytest
+from hypothesis import example, given, strategies as st
 
 from asyncctl.client import errors
 from asyncctl.client.errors import Target, boundary_error, error_from_reply
@@ -26,13 +27,15 @@ def status(reason="", code=None, message="no", **details):
         (401, "Unauthorized", errors.Unauthorized),
         (403, "Forbidden", errors.Forbidden),
         (404, "NotFound", errors.NotFound),
-        (405, "MethodNotAllowed", errors.StatusError),
+        (405, "MethodNotAllowed", errors.MethodNotAllowed),
+        (405, "", errors.MethodNotAllowed),
+        (406, "NotAcceptable", errors.NotAcceptable),
         (409, "Conflict", errors.Conflict),
         (409, "AlreadyExists", errors.AlreadyExists),
         (410, "Gone", errors.Gone),
         (410, "Expired", errors.Expired),
-        (413, "RequestEntityTooLarge", errors.StatusError),
-        (415, "UnsupportedMediaType", errors.StatusError),
+        (413, "RequestEntityTooLarge", errors.RequestEntityTooLarge),
+        (415, "UnsupportedMediaType", errors.UnsupportedMediaType),
         (422, "Invalid", errors.Invalid),
         (429, "TooManyRequests", errors.TooManyRequests),
         (500, "InternalError", errors.ServerError),
@@ -114,7 +117,14 @@ def test_an_error_event_has_the_code_of_its_status():
         ({"Retry-After": "7"}, {}, 7.0),
         ({}, {"retryAfterSeconds": 3}, 3.0),
         ({"Retry-After": "7"}, {"retryAfterSeconds": 3}, 7.0),
-        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, {}, None),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, {}, None),  # nothing to hold it against
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT", "Date": "Wed, 21 Oct 2026 07:27:10 GMT"}, {}, 50.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT", "Date": "Wed, 21 Oct 2026 07:29:00 GMT"}, {}, None),
+        ({"Retry-After": "Wed, 99 Oct 2026 07:28:00 GMT", "Date": "Wed, 21 Oct 2026 07:29:00 GMT"}, {}, None),
+        ({"Retry-After": "soon"}, {}, None),
+        ({"Retry-After": "inf"}, {}, None),
+        ({"Retry-After": "-1"}, {}, None),
+        ({}, {"retryAfterSeconds": []}, None),
         ({}, {}, None),
     ],
 )
@@ -134,3 +144,152 @@ def test_the_boundary_says_what_to_do_about_a_kind_that_is_in_no_namespace():
     assert "namespaces are in no namespace" in str(error)
     assert "declare it in reads=" in str(error)
     assert "all namespaces" not in str(error)
+
+
+def test_an_error_has_what_the_server_said_whole():
+    body = status("Invalid", message="x" * 9999, group="g")
+    error = reply(422, body)
+    assert error.server_message == "x" * 9999
+    assert len(str(error)) < 5000
+    assert error.details == {"group": "g"}
+    assert orjson.loads(error.body) == body
+
+
+RBAC = 'secrets "a" is forbidden: User "u" cannot get resource "secrets" in API group "" in the namespace "team"'
+
+
+def test_what_rbac_refuses_comes_with_the_rule_that_would_allow_it():
+    error = error_from_reply(
+        Target("get", "secrets", "team", "a"), 403, orjson.dumps(status("Forbidden", message=RBAC)), {}
+    )
+    assert str(error) == (
+        f"get secrets team/a: 403 Forbidden: {RBAC}; a Role in namespace team would allow it with the rule "
+        '{apiGroups: [""], resources: [secrets], verbs: [get], resourceNames: ["a"]}, bound to this user by a '
+        "RoleBinding"
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'pods "a" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1',
+        'admission webhook "x" denied the request: resource "secrets" cannot be touched',
+        'pods "a" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can\'t set',
+        'roles "a" is forbidden: user "u" is attempting to grant RBAC permissions not currently held',
+        "",
+    ],
+)
+def test_no_rule_is_proposed_where_none_would_help(message):
+    assert "would allow it" not in str(reply(403, status("Forbidden", message=message)))
+
+
+def not_found(target, body):
+    return error_from_reply(target, 404, body if isinstance(body, bytes) else orjson.dumps(body), {})
+
+
+WIDGET = Target("get", "widgets.example.com", "team", "a")
+
+
+def test_no_such_object_is_no_matter_of_kinds():
+    body = status("NotFound", message='widgets.example.com "a" not found', kind="widgets", name="a")
+    error = not_found(WIDGET, body)
+    assert not error.no_such_kind
+    assert str(error).endswith('"a" not found')
+
+
+@pytest.mark.parametrize(
+    "body", [b"404 page not found\n", status("NotFound", message="the server could not find the requested resource")]
+)
+def test_no_such_kind_says_what_to_install(body):
+    error = not_found(WIDGET, body)
+    assert error.no_such_kind
+    assert str(error).endswith(
+        "; install the CustomResourceDefinition widgets.example.com, or ask for a version that it serves"
+    )
+    assert "does not serve leases.coordination.k8s.io" in str(
+        not_found(Target("get", "leases.coordination.k8s.io"), body)
+    )
+    assert not not_found(Target("get", "/nowhere"), body).no_such_kind
+
+
+@pytest.mark.parametrize("body", [b"<html>404</html>", status("NotFound", message="the webhook says no")])
+def test_a_404_of_somebody_else_says_nothing_of_kinds(body):
+    error = not_found(WIDGET, body)
+    assert type(error) is errors.NotFound
+    assert not error.no_such_kind
+
+
+def test_a_missing_namespace_is_the_one_to_create():
+    body = status("NotFound", message='namespaces "team" not found', kind="namespaces", name="team")
+    assert str(not_found(Target("create", "pods", "team", "a"), body)).endswith("; create the namespace first")
+    assert str(not_found(Target("get", "namespaces", None, "team"), body)).endswith("not found")
+
+
+def test_nothing_in_a_reply_can_hide_or_move_what_is_shown():
+    nasty = "\x1b[2J\r\u202eevil\x00"
+    for error in (reply(500, nasty.encode()), reply(500, status("Bad\x1b", message=nasty)), reply(200, b"\x1b")):
+        assert str(error).isprintable()
+    assert str(reply(409, status("Conflict", message="a\n- b"))).endswith("a\n- b")
+
+
+def test_what_may_be_a_secret_is_not_quoted():
+    for target in (Target("get", "secrets", "team", "a"), Target("create", "serviceaccounts/token", "team", "a")):
+        error = errors.not_an_object(target, b'{"token":"hunter2"}')
+        assert "hunter2" not in str(error)
+        assert "not shown" in str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+    max_leaves=10,
+)
+REASONS = st.sampled_from(["FieldManagerConflict", "DisruptionBudget", "x"])
+CAUSES = st.lists(st.fixed_dictionaries({}, optional={"reason": REASONS | JSON, "message": JSON}))
+DETAILS = st.fixed_dictionaries(
+    {}, optional={"causes": CAUSES | JSON, "retryAfterSeconds": JSON, "kind": JSON, "name": JSON}
+)
+STATUS = st.fixed_dictionaries(
+    {"kind": st.just("Status")},
+    optional={
+        "reason": st.sampled_from(sorted(errors._BY_REASON)) | JSON,
+        "message": JSON | st.just(RBAC),
+        "code": st.integers(400, 599) | JSON,
+        "details": DETAILS | JSON,
+    },
+).map(lambda body: orjson.dumps(body, default=str) if _fits(body) else b"{")
+HEADERS = st.fixed_dictionaries(
+    {}, optional={"Retry-After": st.text() | st.sampled_from(["1", "Wed, 21 Oct 2026 07:28:00 GMT"]), "Date": st.text()}
+)
+TARGETS = st.builds(
+    Target,
+    st.sampled_from(["get", "apply", "create"]),
+    st.sampled_from(["secrets", "widgets.example.com/status", "/path"]),
+    st.none() | st.text(),
+    st.none() | st.text(),
+)
+
+
+def _fits(body):
+    try:
+        orjson.dumps(body)
+    except TypeError:  # an integer that JSON's writer does not take
+        return False
+    return True
+
+
+@example(TARGET, 500, b"[" * 100_000, {}, False)
+@example(TARGET, 404, b'{"kind":"Status","code":' + b"1" * 400 + b"}", {}, False)
+@example(TARGET, 403, b'{"kind":"Status","message":"\\ud800"}', {}, False)
+@given(TARGETS, st.integers(100, 599), st.binary() | JSON.map(repr).map(str.encode) | STATUS, HEADERS, st.booleans())
+def test_whatever_comes_is_an_error_of_ours_and_says_something(target, code, body, headers, json_patch):
+    error = error_from_reply(target, code, body, headers, json_patch=json_patch)
+    assert isinstance(error, errors.KubernetesError)
+    assert str(error).startswith(target.verb)
+    str(error).encode()
+    if isinstance(error, errors.StatusError):
+        assert error.retry_after is None or 0 <= error.retry_after < float("inf")
+        assert isinstance(error.causes, list)
+        assert 100 <= error.code < 600
+    else:
+        assert type(error) is errors.Fenced

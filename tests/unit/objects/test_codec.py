@@ -24,6 +24,7 @@ from asyncctl.objects import (
     Status,
     Unstructured,
     decode,
+    dump,
     encode,
     field,
     from_dict,
@@ -360,3 +361,114 @@ def test_a_secret_is_read_back(secret):
 def test_any_json_is_an_object_or_a_decode_error(value):
     with suppress(DecodeError):
         assert isinstance(decode(Every, orjson.dumps(value)), Every)
+
+
+# What a careless or hostile sender might write.
+
+ANY = Unstructured("example.com/v1", "Every")
+
+
+@pytest.mark.parametrize(
+    "spec, text",
+    [
+        ({"size": "3"}, r'spec\.size: expected int, got str "3"'),
+        ({"size": 3.0}, r"spec\.size: expected int, got float 3\.0"),
+        ({"title": 3}, r"spec\.title: expected str \| null, got int 3"),
+        ({"on": "true"}, r'spec\.on: expected bool, got str "true"'),
+        ({"on": 1}, r"spec\.on: expected bool, got int 1"),
+        ({"parts": [{"partName": "a", "port": 1.5}]}, r"spec\.parts\[0\]\.port: expected int \| str, got float 1\.5"),
+        ({"amount": []}, r"spec\.amount: expected a quantity, got array"),
+    ],
+)
+def test_nothing_is_turned_into_the_type_that_is_wanted(spec, text):
+    with pytest.raises(DecodeError, match=f"^Every team/a: {text}$"):
+        decode(Every, wire(**spec))
+    assert decode(ANY, wire(**spec))["spec"] == spec
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**53) - 1, -(2**63)])
+def test_an_integer_keeps_every_digit_both_ways(number):
+    body = b'{"metadata":{},"spec":{"anything":%d,"extra":{"n":[%d]}}}' % (number, number)
+    for written in (encode(decode(Every, body)), dump(decode(ANY, body))):
+        assert written.count(b"%d" % number) == 2
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**30])
+def test_an_integer_of_more_than_64_bits_is_read_as_it_is_and_not_written(number):
+    body = b'{"spec":{"extra":{"n":[0,%d]}}}' % number
+    assert decode(Every, body).spec.extra == decode(ANY, body)["spec"]["extra"] == {"n": [0, number]}
+    with pytest.raises(TypeError, match=rf"^spec\.extra\.n\[1\]: the integer {number} has more than 64 bits"):
+        encode(decode(Every, body))
+    with pytest.raises(TypeError, match=rf"^spec\.extra\.n\[1\]: the integer {number} has more than 64 bits"):
+        dump(decode(ANY, body))
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (float("nan"), "nan can't be written"),
+        (float("inf"), "inf can't be written"),
+        (float("-inf"), "-inf can't be written"),
+        ("\ud800", "a string with a lone surrogate"),
+        ({1: 2}, "a key has to be a string, not 1"),
+        (1j, "a complex can't be written"),
+    ],
+)
+def test_what_json_can_not_say_is_refused_and_never_changed(value, text):
+    with pytest.raises(TypeError, match=rf"^a\.b\[1\]: {text}"):
+        dump({"a": {"b": [None, value]}})
+    assert dump({"a": None, "null": 1.5}) == b'{"a":null,"null":1.5}'
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400", b"0x1", b"01", b"1" * 5000])
+def test_what_is_no_number_is_no_json(number):
+    with pytest.raises(DecodeError, match=r"^Every: not JSON: "):
+        decode(ANY, b'{"a":' + number + b"}")
+    with pytest.raises(DecodeError):
+        decode(Every, b'{"spec":{"ratio":' + number + b"}}")
+
+
+def test_of_a_key_that_is_there_twice_the_last_counts_for_both():
+    """As for Go, so that we see what the API server sees. Files that people write are held to more,."""
+    body = b'{"metadata":{"name":"a","name":"b"},"spec":{"size":1,"size":2,"extra":{"a":1,"a":2}}}'
+    typed, plain = decode(Every, body), decode(ANY, body)
+    assert (typed.name, typed.spec.size, typed.spec.extra) == ("b", 2, {"a": 2})
+    assert plain == {"metadata": {"name": "b"}, "spec": {"size": 2, "extra": {"a": 2}}}
+
+
+@pytest.mark.parametrize("levels", [10_000, 1_000_000])
+@pytest.mark.parametrize("start, end", [(b"[", b"]"), (b'{"a":', b"}")])
+@pytest.mark.parametrize("field", [b"anything", b"unknown"])
+def test_what_is_nested_too_deeply_is_an_error_and_no_crash(levels, start, end, field):
+    inside = start * levels + (b"1" if start != b"[" else b"") + end * levels
+    body = b'{"metadata":{"name":"a"},"spec":{"' + field + b'":' + inside + b"}}"
+    for kind in (Every, ANY):
+        with pytest.raises(DecodeError, match=r"^Every: nested too deeply$"):
+            decode(kind, body)
+
+
+@pytest.mark.parametrize("levels", [300, 100_000])
+def test_what_is_nested_too_deeply_is_not_written(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    for write in (lambda: dump({"a": value}), lambda: encode(Every(spec=EverySpec(anything=value)))):
+        with pytest.raises(TypeError, match="nested too deeply"):
+            write()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b" ", b"\xff", b"\xef\xbb\xbf{}", b'{"metadata":{"name":"\xff"}}', b'{"metadata":{"name":"\\ud800"}}',
+     b"{", b"{}x", b"{'a':1}", b'{"a":"\x00"}', b"null", b"[]", b'"x"', b"1"],
+)  # fmt: skip
+def test_what_is_no_object_is_a_decode_error_for_both(body):
+    for kind in (Every, ANY):
+        with pytest.raises(DecodeError):
+            decode(kind, body)
+
+
+def test_a_nul_and_three_megabytes_are_no_trouble():
+    text = "\x00" + "x" * (3 * 2**20)
+    body = encode(Every(name="a", spec=EverySpec(title=text)))
+    assert decode(Every, body).spec.title == decode(ANY, body)["spec"]["title"] == text

@@ -1,0 +1,144 @@
+"""Reading live: one object, a list of them, a watch."""
+
+import builtins
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, Unpack, overload
+
+from asyncctl.client.changes import Event, changes
+from asyncctl.client.listing import PAGE, Listing, Page, read_page
+from asyncctl.client.requests import AnyKind, R, Requests, Selection, read, selected, type_of
+from asyncctl.client.transport import Lane
+from asyncctl.client.watch import lines
+from asyncctl.objects.json import JsonObject
+from asyncctl.objects.resource import Resource, ResourceType, Unstructured
+
+
+class Reads(Requests):
+    """Requests that change nothing."""
+
+    @overload
+    async def get(
+        self, kind: type[R], name: str, *, namespace: str | None = None, subresource: str | None = None
+    ) -> R: ...
+    @overload
+    async def get(
+        self, kind: Unstructured, name: str, *, namespace: str | None = None, subresource: str | None = None
+    ) -> JsonObject: ...
+    @overload
+    async def get(
+        self, kind: ResourceType, name: str, *, namespace: str | None = None, subresource: str | None = None
+    ) -> bytes: ...
+    async def get(
+        self, kind: AnyKind, name: str, *, namespace: str | None = None, subresource: str | None = None
+    ) -> Resource | JsonObject | bytes:
+        """Read one object, or such as its `status`. Raises `NotFound` when there is none."""
+        resource = type_of(kind)
+        request = self._request("get", "GET", resource, namespace, name, subresource=subresource, repeatable=True)
+        return read(kind, await self._object(request, resource.kind))
+
+    async def list_page(
+        self,
+        kind: ResourceType,
+        *,
+        limit: int = PAGE,
+        continue_token: str = "",
+        resource_version: str | None = None,
+        **which: Unpack[Selection],
+    ) -> Page:
+        """Read one page of a list; see `Page`. `limit` 0 asks for all at once."""
+        query = {
+            "limit": str(limit) if limit else None,
+            "continue": continue_token or None,
+            "resourceVersion": None if continue_token else resource_version,
+        }
+        request = self._request(
+            "list", "GET", kind, which.get("namespace"), None, query | selected(which), repeatable=True
+        )
+        return read_page(request.target, (await self._transport.request(request)).body)
+
+    @overload
+    def list(
+        self, kind: type[R], *, limit: int = PAGE, resource_version: str | None = None, **which: Unpack[Selection]
+    ) -> Listing[R]: ...
+    @overload
+    def list(
+        self, kind: Unstructured, *, limit: int = PAGE, resource_version: str | None = None, **which: Unpack[Selection]
+    ) -> Listing[JsonObject]: ...
+    @overload
+    def list(
+        self, kind: ResourceType, *, limit: int = PAGE, resource_version: str | None = None, **which: Unpack[Selection]
+    ) -> Listing[bytes]: ...
+    def list(
+        self, kind: AnyKind, *, limit: int = PAGE, resource_version: str | None = None, **which: Unpack[Selection]
+    ) -> Listing[Any]:
+        """List objects: `async for` over what this returns, or await its `all()`.
+
+        Args:
+            kind: What they are.
+            limit: Objects in one request; 0: all.
+            resource_version: How fresh: default, as fresh as can be; `0`: whatever is at hand; other: exactly that.
+            which: See `Selection`.
+        """
+        resource = type_of(kind)
+
+        async def page(token: str, *, whole: bool) -> Page:
+            if whole:
+                return await self.list_page(resource, limit=0, **which)
+            return await self.list_page(
+                resource, limit=limit, continue_token=token, resource_version=resource_version, **which
+            )
+
+        return Listing(page, lambda item: read(kind, item))
+
+    @overload
+    def watch(
+        self, kind: type[R], *, resource_version: str | None = None, timeout_seconds: int | None = None,
+        **which: Unpack[Selection],
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event[R]]]: ...  # fmt: skip
+    @overload
+    def watch(
+        self, kind: Unstructured, *, resource_version: str | None = None, timeout_seconds: int | None = None,
+        **which: Unpack[Selection],
+    ) -> AbstractAsyncContextManager[AsyncIterator[Event[JsonObject]]]: ...  # fmt: skip
+    @overload
+    def watch(
+        self, kind: ResourceType, *, resource_version: str | None = None, timeout_seconds: int | None = None,
+        **which: Unpack[Selection],
+    ) -> AbstractAsyncContextManager[AsyncIterator[builtins.list[bytes]]]: ...  # fmt: skip
+    @asynccontextmanager
+    async def watch(
+        self, kind: AnyKind, *, resource_version: str | None = None, timeout_seconds: int | None = None,
+        **which: Unpack[Selection],
+    ) -> AsyncIterator[AsyncIterator[Any]]:  # fmt: skip
+        """Watch objects: `async with client.watch(…) as events`, then `async for event in events`.
+
+        It ends when the server ends it, which is ordinary: watch again from the last resourceVersion.
+
+        Args:
+            kind: What they are; a `ResourceType` gives batches of lines, each an event as bytes.
+            resource_version: From where on, such as that of a list; without it, what is there now is told first.
+            timeout_seconds: After which the server ends it; default: 290 to 580.
+            which: See `Selection`.
+
+        Raises:
+            Gone: The server has forgotten that resourceVersion: list again.
+            StreamError: The stream broke, or is none.
+            DecodeError: An object is not what its class says.
+        """
+        seconds = 290 + int(290 * self._random()) if timeout_seconds is None else timeout_seconds
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+        }
+        request = self._request(
+            "watch", "GET", type_of(kind), which.get("namespace"), None, query | selected(which), lane=Lane.WATCH
+        )
+        async with self._transport.stream(request) as chunks:
+            if isinstance(kind, ResourceType):
+                yield lines(chunks)
+            else:
+                async with aclosing(changes(request.target, lines(chunks), lambda item: read(kind, item))) as events:
+                    yield events
