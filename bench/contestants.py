@@ -42,8 +42,8 @@ class Calls(NamedTuple):
 
 def make_transport(server: Server) -> Any:  # noqa: ANN401 - imported in here only
     """Ours, with all that the daemon has switched on; only the limit of requests a second is off."""
-    from asyncctl.client.config import ClusterConfig
-    from asyncctl.client.transport import Transport
+    from asyncctl.client.config.cluster import ClusterConfig
+    from asyncctl.client.transport.transport import Transport
     from asyncctl.clock import SystemClock
     from asyncctl.observe.logs import make_logger
     from asyncctl.observe.metrics import Metrics

@@ -11,7 +11,7 @@ import yaml
 
 from asyncctl.check.link import ask
 from asyncctl.client.errors import AlreadyExists, Forbidden, KubernetesError, NotFound, Target
-from asyncctl.client.transport import Transport
+from asyncctl.client.transport.transport import Transport
 from asyncctl.generate.rbac import Rule
 from asyncctl.ha.lease import LEASE, holder, new
 from asyncctl.objects.json import JsonObject

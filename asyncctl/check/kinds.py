@@ -10,8 +10,8 @@ from asyncctl.check.definition import Difference, differences, schema_difference
 from asyncctl.check.link import ask
 from asyncctl.client.discovery import Served, ServedResource, discover, path_of
 from asyncctl.client.errors import Forbidden, KubernetesError, NotFound, Target
-from asyncctl.client.transport import Lane, Request, Transport
-from asyncctl.client.warnings import parse_warnings
+from asyncctl.client.transport.transport import Lane, Request, Transport
+from asyncctl.client.transport.warnings import parse_warnings
 from asyncctl.generate import crd
 from asyncctl.generate.rbac import Rule
 from asyncctl.ha.lease import LEASE

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from asyncctl.check.tls import check_tls
-from asyncctl.client.config import ClusterConfig, find_config
+from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.discovery import ServerVersion, server_version
 from asyncctl.client.errors import (
     ConfigError,
@@ -28,7 +28,7 @@ from asyncctl.client.errors import (
     Unauthorized,
     not_an_object,
 )
-from asyncctl.client.transport import Lane, Request, Transport
+from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.objects.json import JsonObject
 from asyncctl.observe.logs import Logger

@@ -5,11 +5,11 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 
-from asyncctl.client.certificates import Certificate, read_pem
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import TLSError
-from asyncctl.client.peer import server_certificate
-from asyncctl.client.pem import authority, client_pair
+from asyncctl.client.tls.certificates import Certificate, read_pem
+from asyncctl.client.tls.pem import authority, client_pair
+from asyncctl.client.transport.peer import server_certificate
 from asyncctl.objects.json import JsonObject
 from asyncctl.operator.checking import Row, State
 

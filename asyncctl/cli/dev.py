@@ -26,10 +26,10 @@ from asyncctl.apiserver import ApiServer
 from asyncctl.cli.folder import removed_afterwards
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import AlreadyExists, KubernetesError
 from asyncctl.client.patch import Patch
-from asyncctl.client.transport import Transport
+from asyncctl.client.transport.transport import Transport
 from asyncctl.clock import SystemClock
 from asyncctl.database.credentials import new_password
 from asyncctl.database.operator import database_operator

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from asyncctl.client.bridge import Opening, open_bridge
+from asyncctl.client.bridge.rest_client import Opening, open_bridge
 from asyncctl.client.errors import Conflict, Target
 from asyncctl.client.listing import read_page
 from asyncctl.client.overlay import object_overlay, same
@@ -43,7 +43,7 @@ class Client(Reads, Subresources):
     """
 
     def kubernetes_asyncio(self) -> Opening:
-        """An `ApiClient` of kubernetes-asyncio whose requests go the way of this client's own; see `client/bridge.py`.
+        """An `ApiClient` of kubernetes-asyncio whose requests go the way of this client's own.
 
         `async with client.kubernetes_asyncio() as api:` or `api = await client.kubernetes_asyncio()`, and then
         `CoreV1Api(api)` and the like. The first call imports that library, in a thread: 0.35 s and 39 MB.

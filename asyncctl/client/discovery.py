@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from asyncctl.client.errors import KubernetesError, StatusError, Target, not_an_object
-from asyncctl.client.transport import Lane, Reply, Request, Transport
+from asyncctl.client.transport.transport import Lane, Reply, Request, Transport
 from asyncctl.objects.resource import ResourceType
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"

@@ -8,7 +8,7 @@ from typing import Any, Unpack, overload
 from asyncctl.client.changes import Event, changes
 from asyncctl.client.listing import PAGE, Listing, Page, read_page
 from asyncctl.client.requests import AnyKind, R, Requests, Selection, read, selected, type_of
-from asyncctl.client.transport import Lane
+from asyncctl.client.transport.transport import Lane
 from asyncctl.client.watch import lines
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Resource, ResourceType, Unstructured

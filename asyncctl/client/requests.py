@@ -15,7 +15,7 @@ import msgspec
 
 from asyncctl.client.errors import Target, boundary_error, error_from_reply, not_an_object
 from asyncctl.client.selectors import Selector, fields, labels
-from asyncctl.client.transport import Lane, Request, Transport
+from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock, SystemClock
 from asyncctl.objects.codec import decode
 from asyncctl.objects.json import JsonObject

@@ -14,11 +14,11 @@ import orjson
 
 from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.cache.informer import Informer
-from asyncctl.client.bridge import Opening
+from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, Invalid, NotFound, Target
 from asyncctl.client.patch import Patch
-from asyncctl.client.transport import Fence
+from asyncctl.client.transport.transport import Fence
 from asyncctl.clock import Clock
 from asyncctl.controller.applied import ANNOTATION, contains, digest, fingerprint
 from asyncctl.controller.events import EventRecorder

@@ -19,7 +19,7 @@ import anyio
 from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.informer import Informer
 from asyncctl.cache.store import Handler
-from asyncctl.client.bridge_errors import as_ours
+from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.context import Context, Environment

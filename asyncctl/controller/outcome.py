@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 
-from asyncctl.client.bridge_errors import as_ours
+from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.errors import (
     ConfigError,
     Conflict,

@@ -15,9 +15,9 @@ from uuid import uuid4
 
 import orjson
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import AlreadyExists, Conflict, Forbidden, KubernetesError, NotFound, Target, not_an_object
-from asyncctl.client.transport import Lane, Request, Transport
+from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.ha import lease as record
 from asyncctl.ha.fence import Fence

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.clock import Clock, SystemClock
 from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler, check_coroutine
 from asyncctl.controller.sources import Predicate, Watch, as_watch, to_controller_of

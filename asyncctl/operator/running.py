@@ -17,8 +17,8 @@ import anyio
 from asyncctl.cache.header import Key
 from asyncctl.cache.informer import Informer
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig, find_config
-from asyncctl.client.transport import Fence as WriteFence, Transport
+from asyncctl.client.config.cluster import ClusterConfig, find_config
+from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.context import Environment
 from asyncctl.controller.controller import Controller

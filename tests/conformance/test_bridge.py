@@ -22,8 +22,8 @@ from kubernetes_asyncio.dynamic import DynamicClient
 from kubernetes_asyncio.dynamic.exceptions import NotFoundError
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.client.bridge_errors import as_ours
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.bridge.errors import as_ours
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import AlreadyExists, ApplyConflict, Conflict, Fenced, NamespaceBoundaryExceeded
 from tests.unit.support import connected
 

@@ -14,7 +14,7 @@ import yaml
 
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.changes import Bookmark, Change
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import (
     AlreadyExists,
     ApplyConflict,

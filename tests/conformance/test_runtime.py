@@ -8,7 +8,7 @@ import pytest
 
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import AlreadyExists, Conflict, NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import NotOwned, Requeue

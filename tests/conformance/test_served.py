@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.discovery import discover, server_version
 from asyncctl.objects import Namespace, Unstructured
 from tests.unit.support import make_transport

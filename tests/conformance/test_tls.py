@@ -2,9 +2,9 @@
 
 import pytest
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import HostnameMismatch, TLSRequired, UnknownAuthority
-from asyncctl.client.tls import explain_reply
+from asyncctl.client.tls.context import explain_reply
 from tests.unit.client.tls_kit import Issued, ask
 
 

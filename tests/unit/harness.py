@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, suppress
 import orjson
 
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import AlreadyExists, NotFound, Target
 from asyncctl.client.patch import Patch
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.generate import crd
 from asyncctl.objects import Namespace, Resource, Spec, Status, field
 from asyncctl.settings import Address, Settings

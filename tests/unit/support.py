@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.transport import Transport
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.transport.transport import Transport
 from asyncctl.clock import SystemClock
 from asyncctl.observe.logs import make_logger
 from asyncctl.observe.metrics import Metrics

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from asyncctl.apiserver import ApiServer
 from asyncctl.check import check_operator
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.clock import SystemClock
 from asyncctl.objects import ConfigMap, Namespace
 from asyncctl.operator import Operator

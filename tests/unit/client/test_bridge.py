@@ -25,10 +25,10 @@ from kubernetes_asyncio.client import (
     VersionApi,
 )
 
-from asyncctl.client.api_path import ApiPath, parse_api_path
-from asyncctl.client.bridge_errors import as_ours
+from asyncctl.client.bridge.api_path import ApiPath, parse_api_path
+from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import (
     AlreadyExists,
     Conflict,
@@ -42,7 +42,7 @@ from asyncctl.client.errors import (
     StreamError,
     TransportError,
 )
-from asyncctl.client.transport import Lane
+from asyncctl.client.transport.transport import Lane
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.metrics import Metrics
 from tests.unit.support import Log, connected, http_server, raw_server, status, until
@@ -802,7 +802,7 @@ async def test_a_stream_may_last_no_longer_than_its_request_timeout(serve):
 
 
 async def test_a_quiet_log_is_not_taken_for_dead(serve, monkeypatch):
-    monkeypatch.setattr("asyncctl.client.transport.WATCH_IDLE", 0.05)
+    monkeypatch.setattr("asyncctl.client.transport.transport.WATCH_IDLE", 0.05)
     go = asyncio.Event()
     _, api = await serve(streaming("x\n", then=go.wait))
     answer = await CoreV1Api(api).read_namespaced_pod_log("p", "team", follow=True, _preload_content=False)
@@ -835,7 +835,7 @@ async def test_a_broken_stream_is_a_transport_error_after_what_had_come():
 
 
 async def test_a_line_without_end_is_cut_off(serve, monkeypatch):
-    monkeypatch.setattr("asyncctl.client.bridge_answer.MAX_LINE", 100)
+    monkeypatch.setattr("asyncctl.client.bridge.answer.MAX_LINE", 100)
     still = Open()
     _, api = await serve(streaming("x" * 300, then=still))
     answer = await CoreV1Api(api).read_namespaced_pod_log("p", "team", follow=True, _preload_content=False)
@@ -915,7 +915,7 @@ def test_importing_the_client_imports_no_kubernetes_asyncio():
 PROGRAM = """
 import asyncio, sys, time
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from tests.unit.support import make_transport
 
 async def main():

@@ -10,9 +10,9 @@ import pytest
 import trustme
 from aiohttp import web
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import KubernetesError, Target
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.support import http_server, make_transport, until
 
 LANES = {Lane.READ: 32, Lane.WRITE: 32, Lane.LEASE: 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asyncctl.client.config import Impersonation, find_config
+from asyncctl.client.config.cluster import Impersonation, find_config
 from asyncctl.client.errors import ConfigError
 
 KEY = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"

@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
-from asyncctl.client.config import ClusterConfig, Impersonation
-from asyncctl.client.credentials import Credentials, Identity
+from asyncctl.client.config.cluster import ClusterConfig, Impersonation
+from asyncctl.client.config.credentials import Credentials, Identity
+from asyncctl.client.config.exec_plugin import ExecPlugin
 from asyncctl.client.errors import CredentialsError, Target
-from asyncctl.client.exec_plugin import ExecPlugin
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.clock import SystemClock
 from asyncctl.controller.outcome import Failure, classify
 from asyncctl.testing.clock import FakeClock

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import trustme
 
+from asyncctl.client.config.exec_plugin import ClientCertificate, ExecPlugin, PluginCredential, run
 from asyncctl.client.errors import CredentialsError
-from asyncctl.client.exec_plugin import ClientCertificate, ExecPlugin, PluginCredential, run
 from asyncctl.clock import SystemClock
 from asyncctl.testing.clock import FakeClock
 from tests.unit.support import until

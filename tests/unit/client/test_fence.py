@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from asyncctl.client.errors import Fenced, Target
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.support import http_server, make_transport, raw_server, status, until
 
 WRITE = Request(

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from asyncctl.client import connection as connection_module, dial
 from asyncctl.client.client import Client
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import ConfigError, ServerError, Target, TransportError
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport import connection as connection_module, dial
+from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.objects import ConfigMap
 from tests.unit.support import make_transport, raw_server, until
 
@@ -305,7 +305,7 @@ async def took(seconds, coroutine, since=None):
 
 async def test_nobody_answers_a_connection_within_its_deadline(black_hole, monkeypatch):
     monkeypatch.setattr(dial, "CONNECT_TIMEOUT", 1.0)
-    monkeypatch.setattr("asyncctl.client.transport.CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr("asyncctl.client.transport.transport.CONNECT_TIMEOUT", 1.0)
     async with make_transport(black_hole, tries=1) as transport:
         error = await took(1.0, transport.request(POST))
     assert "no connection to http://127.0.0.1" in str(error)
@@ -328,7 +328,7 @@ async def test_an_answer_that_stops_is_given_up_at_the_deadline(sent):
 
 
 async def test_a_watch_on_which_nothing_comes_is_given_up(monkeypatch):
-    monkeypatch.setattr("asyncctl.client.transport.WATCH_IDLE", 1.0)
+    monkeypatch.setattr("asyncctl.client.transport.transport.WATCH_IDLE", 1.0)
     sent = answer(b"2\r\n{}\r\n", b"Transfer-Encoding: chunked")
     async with answering(sent, close=False) as (url, _), make_transport(url, timeout=0.5) as transport:
         heard = asyncio.Event()
@@ -343,7 +343,7 @@ async def test_a_watch_on_which_nothing_comes_is_given_up(monkeypatch):
 
 
 async def test_a_watch_that_speaks_now_and_then_lives_longer_than_its_silence(monkeypatch):
-    monkeypatch.setattr("asyncctl.client.transport.WATCH_IDLE", 0.3)
+    monkeypatch.setattr("asyncctl.client.transport.transport.WATCH_IDLE", 0.3)
 
     async def handler(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -442,7 +442,7 @@ async def test_connections_are_used_again_the_last_one_first():
 
 
 async def test_an_idle_connection_is_closed_in_time(monkeypatch):
-    monkeypatch.setattr("asyncctl.client.pool.KEEP", 0.05)
+    monkeypatch.setattr("asyncctl.client.transport.pool.KEEP", 0.05)
     async with answering() as (url, served), make_transport(url) as transport:
         await transport.request(GET)
         await until(lambda: not transport._pools[Lane.READ]._open)

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from asyncctl.client.config import ClusterConfig, find_config
+from asyncctl.client.config.cluster import ClusterConfig, find_config
+from asyncctl.client.config.kubeconfig import read
+from asyncctl.client.config.kubecontext import resolve
 from asyncctl.client.errors import ConfigError
-from asyncctl.client.kubeconfig import read
-from asyncctl.client.kubecontext import resolve
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nnot really\n-----END CERTIFICATE-----\n"
 KEY = "-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n"
@@ -245,7 +245,7 @@ def test_a_kubeconfig_costs_no_models_of_kubernetes_asyncio(tmp_path):
     """39 MB of them."""
     file = write(tmp_path / "config", kubeconfig(user=plugin()))
     program = (
-        "import asyncio, os, sys\nfrom asyncctl.client.config import find_config\n"
+        "import asyncio, os, sys\nfrom asyncctl.client.config.cluster import find_config\n"
         "assert asyncio.run(find_config(os.environ)).exec_plugin\nassert 'kubernetes_asyncio' not in sys.modules"
     )
     environ = os.environ | {"KUBECONFIG": str(file)}

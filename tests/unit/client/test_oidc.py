@@ -17,12 +17,12 @@ import yaml
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from asyncctl.client import oidc
-from asyncctl.client.config import find_config
-from asyncctl.client.credentials import Credentials
+from asyncctl.client.config import oidc
+from asyncctl.client.config.cluster import find_config
+from asyncctl.client.config.credentials import Credentials
+from asyncctl.client.config.kubeconfig import parse
+from asyncctl.client.config.kubeconfig_tokens import read_tokens, write_tokens
 from asyncctl.client.errors import CredentialsError
-from asyncctl.client.kubeconfig import parse
-from asyncctl.client.kubeconfig_tokens import read_tokens, write_tokens
 from asyncctl.testing.clock import FakeClock
 from tests.unit.support import Log, http_server, until
 

@@ -8,9 +8,9 @@ import pytest
 import trustme
 from aiohttp import web
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Target, TransportError
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.client.proxies import http_proxy, socks_proxy
 from tests.unit.support import http_server, make_transport, raw_server
 

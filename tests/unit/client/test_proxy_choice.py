@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given, strategies as st
 
+from asyncctl.client.config.proxy_choice import ProxyEnvironment, choose_proxy, redacted
 from asyncctl.client.errors import ConfigError
-from asyncctl.client.proxy_choice import ProxyEnvironment, choose_proxy, redacted
 
 BOTH = {"HTTP_PROXY": "http://plain:1", "HTTPS_PROXY": "http://secure:2"}
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import ExtendedKeyUsageOID as Usage
 from hypothesis import given, settings, strategies
 
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import ClientCertificate
 from asyncctl.client.errors import (
     BadServerCertificate,
     CertificateExpired,
@@ -28,7 +28,7 @@ from asyncctl.client.errors import (
     TLSRequired,
     UnknownAuthority,
 )
-from asyncctl.client.tls import ClientTLS, explain, explain_reply
+from asyncctl.client.tls.context import ClientTLS, explain, explain_reply
 from asyncctl.clock import SystemClock
 from tests.unit.client import tls_kit
 from tests.unit.client.tls_kit import DAY, NOW, Issued, answers, ask, server_context, serving
@@ -268,7 +268,7 @@ async def nonsense(_):
 async def test_where_the_certificate_can_not_be_had_openssl_is_quoted(
     ca, serve, config, monkeypatch, kind, said, odd, peer
 ):
-    monkeypatch.setattr("asyncctl.client.tls_errors.PATIENCE", 0.01)
+    monkeypatch.setattr("asyncctl.client.tls.failure.PATIENCE", 0.01)
     with serve(Issued("server", **{"issuer": ca, "names": HERE} | odd)) as url:
         with pytest.raises(kind) as caught:
             await ask(config(url), peer=peer)

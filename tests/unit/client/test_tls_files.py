@@ -12,11 +12,11 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import ClientCertificate
 from asyncctl.client.errors import BadCertificateFile, ClientKeyEncrypted, ClientKeyMismatch, ClientKeyMissing
-from asyncctl.client.pem import momentary_file
-from asyncctl.client.tls import make_context
+from asyncctl.client.tls.context import make_context
+from asyncctl.client.tls.pem import momentary_file
 from tests.unit.client.tls_kit import Issued
 
 SOURCE = "KUBECONFIG (/home/ann/.kube/config), context test"

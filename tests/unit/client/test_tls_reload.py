@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import ClientCertificate
 from asyncctl.client.errors import BadCertificateFile, ClientKeyMismatch, UnknownAuthority
-from asyncctl.client.pem import Pem
-from asyncctl.client.tls import LOOK, ClientTLS, explain
+from asyncctl.client.tls.context import LOOK, ClientTLS, explain
+from asyncctl.client.tls.pem import Pem
 from asyncctl.testing.clock import FakeClock
 from tests.unit.client import tls_kit
 from tests.unit.client.tls_kit import DAY, NOW, Failed, Issued, Volume, answers, exchange, peer_certificate, serving

@@ -7,7 +7,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import (
     BadCertificateFile,
     CertificateExpired,
@@ -19,7 +19,7 @@ from asyncctl.client.errors import (
     TLSError,
     UnknownAuthority,
 )
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.client import tls_kit
 from tests.unit.client.tls_kit import DAY, Issued, Volume, answers, server_context, serving
 from tests.unit.support import ImpatientClock, Log, http_server, make_transport, raw_server, until

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from asyncctl.client.config import ClusterConfig, Impersonation
+from asyncctl.client.config.cluster import ClusterConfig, Impersonation
 from asyncctl.client.errors import (
     Conflict,
     ServerError,
@@ -16,7 +16,7 @@ from asyncctl.client.errors import (
     TransportError,
     Unauthorized,
 )
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.client.watch import lines
 from tests.unit.support import ImpatientClock, Log, http_server, make_transport, raw_server, status, until
 

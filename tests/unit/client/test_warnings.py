@@ -4,9 +4,9 @@ import pytest
 from aiohttp import web
 from hypothesis import given, strategies as st
 
-from asyncctl.client import warnings as module
 from asyncctl.client.errors import Target
-from asyncctl.client.warnings import Warned, Warnings, parse_warnings
+from asyncctl.client.transport import warnings as module
+from asyncctl.client.transport.warnings import Warned, Warnings, parse_warnings
 from asyncctl.objects import ConfigMap
 from asyncctl.observe.metrics import Metrics
 from tests.unit.support import Log, connected, http_server

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from asyncctl.client.errors import KubernetesError, Target
-from asyncctl.client.transport import Lane, Request
+from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.support import make_transport, raw_server
 
 TIMEOUT = 0.3  # seconds, for a request that is not answered
@@ -383,7 +383,7 @@ async def test_an_answer_is_what_was_meant_or_an_error_and_the_next_one_is_its_o
 
 
 async def test_a_bomb_is_an_error_before_it_has_unfolded(monkeypatch):
-    monkeypatch.setattr("asyncctl.client.connection.MAX_BODY", 2**20)
+    monkeypatch.setattr("asyncctl.client.transport.connection.MAX_BODY", 2**20)
     case = wrong(bomb)
     async with raw_server(case.serve) as url, make_transport(url, timeout=PATIENCE, tries=1) as transport:
         await check(transport, case, GET)

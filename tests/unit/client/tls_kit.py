@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from asyncctl.client.tls import ClientTLS, explain
+from asyncctl.client.tls.context import ClientTLS, explain
 from asyncctl.clock import SystemClock
 from tests.unit.support import Log
 

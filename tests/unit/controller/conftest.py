@@ -1,7 +1,7 @@
 import pytest
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from tests.unit.harness import cluster_at
 
 

@@ -6,7 +6,7 @@ import copy
 import pytest
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import TerminalError

@@ -6,8 +6,8 @@ from collections import defaultdict
 import pytest
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.transport import Transport
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.transport.transport import Transport
 from asyncctl.controller.sources import Watch
 from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings

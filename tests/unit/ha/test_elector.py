@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Fenced
 from asyncctl.clock import SystemClock
 from asyncctl.ha.elector import Elector, LeaseSettings

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 
+from asyncctl.client.config.exec_plugin import ExecPlugin
+from asyncctl.client.config.oidc import Oidc
+from asyncctl.client.config.proxy_choice import choose_proxy, redacted
 from asyncctl.client.errors import ConfigError
-from asyncctl.client.exec_plugin import ExecPlugin
-from asyncctl.client.oidc import Oidc
-from asyncctl.client.proxy_choice import choose_proxy, redacted
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_CHARACTERS = frozenset("!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -191,8 +191,8 @@ def _in_cluster(host: str, environ: Mapping[str, str], service_account: Path) ->
 
 def _from_kubeconfig(listed: str, source: str, context: str | None, environ: Mapping[str, str]) -> ClusterConfig | None:
     """What a list of files says; None when none of them exists."""
-    from asyncctl.client import kubeconfig  # a pod needs no YAML
-    from asyncctl.client.kubecontext import resolve
+    from asyncctl.client.config import kubeconfig  # a pod needs no YAML
+    from asyncctl.client.config.kubecontext import resolve
 
     try:
         merged = kubeconfig.read([_expanded(part) for part in listed.split(os.pathsep) if part])

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import ClientCertificate
 from asyncctl.client.errors import BadCertificateFile, ClientKeyMissing
 
 __all__ = ["Pem", "Stamp", "authority", "client_pair", "momentary_file"]

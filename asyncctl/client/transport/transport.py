@@ -21,10 +21,8 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 import anyio.to_thread
 
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.connection import Connection, Headers, ProtocolError
-from asyncctl.client.credentials import Credentials, Identity
-from asyncctl.client.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import Credentials, Identity
 from asyncctl.client.errors import (
     ConfigError,
     Fenced,
@@ -40,9 +38,11 @@ from asyncctl.client.errors import (
     Unauthorized,
     error_from_reply,
 )
-from asyncctl.client.pool import Pool
-from asyncctl.client.tls import ClientTLS, explain, explain_reply, make_context
-from asyncctl.client.warnings import Warnings
+from asyncctl.client.tls.context import ClientTLS, explain, explain_reply, make_context
+from asyncctl.client.transport.connection import Connection, Headers, ProtocolError
+from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
+from asyncctl.client.transport.pool import Pool
+from asyncctl.client.transport.warnings import Warnings
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import RequestMetrics

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import aiohappyeyeballs
 import anyio.to_thread
 
-from asyncctl.client.connection import Connection
+from asyncctl.client.transport.connection import Connection
 
 CONNECT_TIMEOUT = 10.0  # seconds
 _ATTEMPT_DELAY = 0.25  # seconds between two addresses of one name, as RFC 8305 recommends

@@ -22,9 +22,9 @@ import aiohttp
 import anyio.to_thread
 import orjson
 
+from asyncctl.client.config.jwt import expires_at, issued_at
+from asyncctl.client.config.proxy_choice import ProxyEnvironment
 from asyncctl.client.errors import ConfigError, CredentialsError
-from asyncctl.client.jwt import expires_at, issued_at
-from asyncctl.client.proxy_choice import ProxyEnvironment
 from asyncctl.observe.logs import Logger
 
 EARLY = timedelta(minutes=1)
@@ -114,7 +114,7 @@ async def _turn(tokens: OidcTokens) -> AsyncIterator[None]:
 
 
 async def _refresh(oidc: Oidc, now: datetime, logger: Logger, stale: str | None) -> str:
-    from asyncctl.client.kubeconfig_tokens import read_tokens, write_tokens  # a pod needs no YAML
+    from asyncctl.client.config.kubeconfig_tokens import read_tokens, write_tokens  # a pod needs no YAML
 
     tokens = oidc.tokens
     if tokens.id_token != stale and usable(tokens.id_token, now):

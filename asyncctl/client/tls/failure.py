@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 
-from asyncctl.client.certificates import Certificate, has_signed, read_der, read_pem
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import ClientCertificate
 from asyncctl.client.errors import (
     BadServerCertificate,
     CertificateExpired,
@@ -32,7 +31,8 @@ from asyncctl.client.errors import (
     TLSRequired,
     UnknownAuthority,
 )
-from asyncctl.client.pem import authority, client_pair
+from asyncctl.client.tls.certificates import Certificate, has_signed, read_der, read_pem
+from asyncctl.client.tls.pem import authority, client_pair
 from asyncctl.clock import Clock, SystemClock
 
 __all__ = ["explain", "explain_reply", "utc"]

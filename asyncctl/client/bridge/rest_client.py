@@ -21,9 +21,9 @@ import anyio.to_thread
 import msgspec
 import orjson
 
-from asyncctl.client.api_path import ApiPath, parse_api_path
-from asyncctl.client.bridge_answer import Answer, Streams, TimedOut, as_timeout, whole
-from asyncctl.client.bridge_errors import api_exception, refuse
+from asyncctl.client.bridge.answer import Answer, Streams, TimedOut, as_timeout, whole
+from asyncctl.client.bridge.api_path import ApiPath, parse_api_path
+from asyncctl.client.bridge.errors import api_exception, refuse
 from asyncctl.client.errors import (
     NamespaceBoundaryExceeded,
     StatusError,
@@ -33,7 +33,7 @@ from asyncctl.client.errors import (
     not_an_object,
 )
 from asyncctl.client.patch import Patch
-from asyncctl.client.transport import Lane, Request, Transport
+from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.objects.resource import ResourceType
 from asyncctl.version import __version__
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from asyncctl.client.bridge_answer import phrase
+from asyncctl.client.bridge.answer import phrase
 from asyncctl.client.errors import KubernetesError, StatusError, Target, error_from_reply
 
 

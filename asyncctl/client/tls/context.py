@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import anyio.to_thread
 
-from asyncctl.client.certificates import Certificate, read_pem
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.credentials import ClientCertificate
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.credentials import ClientCertificate
 from asyncctl.client.errors import BadCertificateFile, ClientKeyEncrypted, ClientKeyMismatch, ClientKeyMissing, TLSError
-from asyncctl.client.pem import Pem, Stamp, authority, client_pair, momentary_file
-from asyncctl.client.tls_errors import explain, explain_reply, utc
+from asyncctl.client.tls.certificates import Certificate, read_pem
+from asyncctl.client.tls.failure import explain, explain_reply, utc
+from asyncctl.client.tls.pem import Pem, Stamp, authority, client_pair, momentary_file
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 

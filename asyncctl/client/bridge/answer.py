@@ -14,7 +14,7 @@ import orjson
 from multidict import CIMultiDict
 
 from asyncctl.client.errors import KubernetesError, StreamError, TransportError
-from asyncctl.client.transport import Request, Transport
+from asyncctl.client.transport.transport import Request, Transport
 from asyncctl.client.watch import MAX_LINE
 
 Item = bytes | Exception | None

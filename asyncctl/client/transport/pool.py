@@ -11,7 +11,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from asyncctl.client.connection import Connection
+from asyncctl.client.transport.connection import Connection
 
 KEEP = 75.0  # seconds for which an idle connection is kept; kube-apiserver keeps it for longer
 SETTLE = 0.5  # seconds that attempts may take when the pool is closed; a handshake takes milliseconds

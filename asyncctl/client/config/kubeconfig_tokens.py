@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
+from asyncctl.client.config.kubeconfig import Loader, parse
 from asyncctl.client.errors import ConfigError
-from asyncctl.client.kubeconfig import Loader, parse
 
 _PATIENCE = 20  # looks at a lock that is taken
 _LOOK = 0.05  # seconds between two

@@ -5,10 +5,10 @@ It is fetched over a connection of its own, the way that requests take, without 
 
 import anyio.to_thread
 
-from asyncctl.client.certificates import Certificate, read_der
-from asyncctl.client.config import ClusterConfig
-from asyncctl.client.dial import Dialer
-from asyncctl.client.tls import make_context
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.tls.certificates import Certificate, read_der
+from asyncctl.client.tls.context import make_context
+from asyncctl.client.transport.dial import Dialer
 
 
 async def server_certificate(config: ClusterConfig) -> Certificate | None:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import anyio.to_thread
 
-from asyncctl.client import exec_plugin, oidc
-from asyncctl.client.config import ClusterConfig
+from asyncctl.client.config import exec_plugin, oidc
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.config.exec_plugin import ClientCertificate, ExecPlugin
+from asyncctl.client.config.jwt import expires_at
+from asyncctl.client.config.oidc import Oidc
 from asyncctl.client.errors import CredentialsError
-from asyncctl.client.exec_plugin import ClientCertificate, ExecPlugin
-from asyncctl.client.jwt import expires_at
-from asyncctl.client.oidc import Oidc
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 

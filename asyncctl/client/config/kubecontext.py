@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from asyncctl.client.config import ClusterConfig, Impersonation, is_address
+from asyncctl.client.config.cluster import ClusterConfig, Impersonation, is_address
+from asyncctl.client.config.exec_plugin import API_VERSIONS, ExecPlugin, cleaned
+from asyncctl.client.config.jwt import expires_at
+from asyncctl.client.config.kubeconfig import Cluster, Context, Entry, Exec, Kubeconfig, User
+from asyncctl.client.config.oidc import Oidc, OidcTokens
+from asyncctl.client.config.proxy_choice import ProxyEnvironment, choose_proxy, redacted
 from asyncctl.client.errors import ConfigError
-from asyncctl.client.exec_plugin import API_VERSIONS, ExecPlugin, cleaned
-from asyncctl.client.jwt import expires_at
-from asyncctl.client.kubeconfig import Cluster, Context, Entry, Exec, Kubeconfig, User
-from asyncctl.client.oidc import Oidc, OidcTokens
-from asyncctl.client.proxy_choice import ProxyEnvironment, choose_proxy, redacted
 
 _EXTENSION = "client.authentication.k8s.io/exec"
 _REPLACED = {  # auth-providers that kubectl 1.26 dropped

@@ -1,0 +1,1 @@
+"""kubernetes-asyncio's generated APIs over our own transport."""

@@ -1,0 +1,1 @@
+"""TLS towards the API server: what is trusted and shown, and why it failed."""
