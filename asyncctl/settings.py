@@ -246,7 +246,7 @@ class Settings(_Declared, prefix="ASYNCCTL_"):
         matches=_NAMESPACE,
         allowed="names of namespaces, separated by commas",
     )
-    kubeconfig: str | None = setting(default=None, meaning="kubeconfig file, instead of those looked for")
+    kubeconfig: str | None = setting(default=None, meaning="kubeconfig files, instead of those that are looked for")
     context: str | None = setting(default=None, meaning="context of the kubeconfig, instead of its current one")
     qps: float = setting(default=50.0, at_least=0, meaning="requests a second, per lane; 0 = no limit")
     burst: int = setting(default=100, at_least=0, meaning="requests at once, per lane")
