@@ -88,7 +88,7 @@ async def asyncctl_raw(server: Server) -> AsyncIterator[Calls]:
     async with make_transport(server) as transport:
         client = Client(transport, field_manager="bench")
         yield Calls(
-            lambda: client.get_raw(kind, NAME, namespace=NAMESPACE),
+            lambda: client.get(kind, NAME, namespace=NAMESPACE),
             lambda: client.patch(kind, NAME, CHANGE, patch=Patch.MERGE, namespace=NAMESPACE),
         )
 

@@ -17,7 +17,7 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
 
-USERS = {"a": ["system:masters"], "b": ["system:masters"], "c": []}
+USERS = {"a": ["system:masters"], "b": ["system:masters"], "c": [], "d": ["system:masters"]}
 LOGS = pytest.StashKey[list[Path]]()
 
 

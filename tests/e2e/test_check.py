@@ -167,9 +167,9 @@ def test_a_user_who_may_nothing_is_told_all_that_is_missing(check, environment):
 
 
 def test_nothing_is_written(check, environment, cluster):
-    before, environ = cluster.written_by("b"), environment("b")
+    before, environ = cluster.written_by("d"), environment("d")
     assert states(check(environ)) == {}
-    written = cluster.written_by("b")[len(before) :]
+    written = cluster.written_by("d")[len(before) :]
     assert {write.resource for write in written} == {"selfsubjectaccessreviews", "selfsubjectreviews"}
     assert not cluster.lease(environ["ASYNCCTL_LEASE_NAME"])  # that was a dry run
 

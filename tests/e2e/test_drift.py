@@ -50,7 +50,7 @@ def test_a_secret_that_was_edited_is_put_right(name, team, data):
 
 
 def test_a_password_that_was_edited_in_the_secret_ends_with_a_secret_that_works(name, team):
-    team.patch_secret({"data": {"password": "c2hvcnQ="}})
+    team.patch_secret({"data": {"password": "MnNob3J0"}})
     found = until(team.binding, lambda found: f":{found['password']}@" in found["uri"])
     until(lambda: works(found["uri"]))
     assert until(team.binding) == found
