@@ -350,7 +350,8 @@ _BY_CODE: Mapping[int, type[StatusError]] = {
     409: Conflict, 410: Gone, 413: RequestEntityTooLarge, 415: UnsupportedMediaType, 422: Invalid, 429: TooManyRequests,
     503: ServiceUnavailable, 504: ServerTimeout,
 }  # fmt: skip
-_SURE = frozenset({401, 403, 404, 413, 415, 429})  # what these mean is plain, whoever on the way has said it
+# What these mean is plain, whoever on the way has said it. Not 404: for a clean-up it would mean that all is done.
+_SURE = frozenset({401, 403, 413, 415, 429})
 
 _FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
 
@@ -380,8 +381,10 @@ def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *
     if status is None:
         unknown = body.strip() == _NO_SUCH_PATH
         said = "the server has no such path" if unknown else f"the reply is not a Kubernetes Status: {start_of(body)}"
+        if location := headers.get("Location"):
+            said = f"something on the way wants to send us to {visible(location, TEXT)}; {said}"
         status = {"message": said}
-        kind = _BY_CODE[code] if code in _SURE else ServerError
+        kind = _BY_CODE[code] if code in _SURE or unknown else ServerError
     else:
         by_code = _BY_CODE.get(code, StatusError if 400 <= code < 500 else ServerError)
         kind = _BY_REASON.get(str(status.get("reason")), by_code)

@@ -9,8 +9,8 @@ import asyncio
 import select
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, Self, cast
 
 import httptools
 
@@ -71,21 +71,25 @@ class Connection(asyncio.Protocol):
         context: The TLS context it was made with; None for plain HTTP.
         prefix: What stands before the path in a request line: `http://host:port` towards a proxy, else nothing.
         extra: Header lines for each request, for a proxy too; each ends with CRLF.
+        lower: What TLS runs over: its own transport does not count what waits there.
         idle_since: When the last answer was complete (loop time).
+        fresh: Nothing was asked on it yet.
 
     Invariants: `_answer` is a future exactly while a request is out; `_closed` never goes back to False.
     """
 
     def __init__(self, *, context: ssl.SSLContext | None = None, prefix: str = "", extra: str = "") -> None:
+        self.lower: asyncio.Transport | None = None
         self.context = context
         self.prefix = prefix
         self.extra = extra
         self.idle_since = 0.0
+        self.fresh = True
         self.on_close: Callable[[Connection], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._closed = False
         self._answer: asyncio.Future[None] | None = None
         self._headed: asyncio.Future[None] | None = None
@@ -129,6 +133,8 @@ class Connection(asyncio.Protocol):
                 self._fail(exc or ProtocolError(self._how_it_ended()))
         if self.on_close is not None:
             self.on_close(self)
+        self.on_close = self.lower = None
+        self._parser = None  # it knows us: what refers to itself is freed late
 
     def eof_received(self) -> None:
         """The peer has closed its side; the loop closes ours."""
@@ -170,11 +176,12 @@ class Connection(asyncio.Protocol):
 
         Args:
             data: All of it.
-            streaming: The answer is read by `chunks`.
+            streaming: The answer is iterated over.
         """
         assert self._transport is not None
         assert self._answer is None, "one request at a time"
         self._reset()
+        self.fresh = False
         self._streaming = streaming
         self._answer = self._loop.create_future()
         self._transport.write(data)
@@ -206,29 +213,31 @@ class Connection(asyncio.Protocol):
         """The body of an answer that is complete."""
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         """The body of a streaming answer as it comes, cut anywhere; ends with it, or raises what went wrong."""
-        while True:
-            if self._chunks:
-                data, self._chunks, self._size = self.body, [], 0
-                if self._paused and self._transport is not None:
-                    self._paused = False
-                    self._transport.resume_reading()
-                yield data
-            elif self._complete:
-                return
-            elif self._broken is not None:
+        while not self._chunks:
+            if self._complete:
+                raise StopAsyncIteration
+            if self._broken is not None:
                 raise self._broken
-            else:
-                self._reader = self._loop.create_future()
-                try:
-                    await self._reader
-                finally:
-                    self._reader = None
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        data, self._chunks, self._size = self.body, [], 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._heard = self._loop.time()
+            self._transport.resume_reading()
+        return data
 
     def silent_for(self) -> float:
-        """Seconds since something came from the peer in this exchange (since the start of time, before anything)."""
-        return self._loop.time() - self._heard
+        """Seconds since something came from the peer, or could have come: while the reader is slow, nothing can."""
+        return 0.0 if self._paused else self._loop.time() - self._heard
 
     def give_up(self, error: BaseException) -> None:
         """Let the exchange fail with `error`, and abort the connection. Of no effect when the answer is complete."""
@@ -242,12 +251,12 @@ class Connection(asyncio.Protocol):
             self._complete
             and not self._closed
             and self._transport is not None
-            and not self._transport.get_write_buffer_size()  # answered before it had all: who knows what it reads next
+            and not self._unsent()  # answered before it had all: who knows what it reads next
             and self._reusable
         )
         if self._answer is not None and self._answer.done() and not self._answer.cancelled():
-            self._answer.exception()  # it was told by `head` or `chunks`
-        self._answer = None
+            self._answer.exception()  # it was told by `head`, or to who iterates
+        self._answer = self._broken = None
         if self._paused and clean and self._transport is not None:
             self._transport.resume_reading()
         self._chunks, self._raw = [], []
@@ -255,6 +264,11 @@ class Connection(asyncio.Protocol):
             self.abort()
         self.idle_since = self._loop.time()
         return clean
+
+    def _unsent(self) -> int:
+        assert self._transport is not None
+        below = self.lower.get_write_buffer_size() if self.lower is not None else 0
+        return self._transport.get_write_buffer_size() + below
 
     # What the parser says. Its names are httptools'.
 
@@ -264,6 +278,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # nobody has asked for anything
             return
         self._heard = self._loop.time()
+        assert self._parser is not None
         if not self._has_head:
             self._head_size += len(data)
         try:
@@ -304,6 +319,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head of an answer is there; that of an interim one (100 to 199) is thrown away."""
+        assert self._parser is not None
         self.status = self._parser.get_status_code()
         if self.status < 200:
             return
@@ -338,6 +354,7 @@ class Connection(asyncio.Protocol):
         if self.status < 200:
             self._raw = []
             return
+        assert self._parser is not None
         self._reusable = self._parser.should_keep_alive()  # to be asked here: afterwards it has forgotten
         self._finish()
 
@@ -352,6 +369,8 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _fail(self, error: BaseException) -> None:
+        if self._broken is not None:  # the first reason is the one to tell
+            return
         self._broken = error
         for each in (self._answer, self._headed):
             if each is not None and not each.done():

@@ -16,9 +16,14 @@ from asyncctl.client.transport.connection import Connection
 KEEP = 75.0  # seconds for which an idle connection is kept; kube-apiserver keeps it for longer
 SETTLE = 0.5  # seconds that attempts may take when the pool is closed; a handshake takes milliseconds
 
-_CLOSED = "the client was closed"
-
 Dial = Callable[[ssl.SSLContext | None], Awaitable[Connection]]
+
+
+class PoolClosed(ConnectionAbortedError):
+    """Nobody asks any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client was closed")
 
 
 class Pool:
@@ -64,10 +69,17 @@ class Pool:
         """Wait for a connection, made if need be; to be given to `release`.
 
         Raises:
-            OSError: None could be made, as `dial` says; `ConnectionAbortedError`: the pool was closed.
+            OSError: None could be made, as `dial` says; `PoolClosed`: it was closed.
         """
+        while True:
+            found = await self._next(context)
+            if found.fresh or not (found.closed or found.stale()):  # as for one that was idle
+                return found
+            self._drop(found)
+
+    async def _next(self, context: ssl.SSLContext | None) -> Connection:
         if self._closing:
-            raise ConnectionAbortedError(_CLOSED)
+            raise PoolClosed
         self._context = context
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiters.append(waiter)
@@ -83,7 +95,7 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Give back a connection after an exchange."""
-        if connection.done() and not self._closing and connection.context is self._context:
+        if connection.done():
             self._offer(connection)
         else:
             self._drop(connection)
@@ -98,7 +110,7 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
         while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(ConnectionAbortedError(_CLOSED))
+            waiter.set_exception(PoolClosed())
         if self._attempts:
             _, slow = await asyncio.wait(self._attempts, timeout=SETTLE)
             for attempt in slow:
@@ -146,7 +158,7 @@ class Pool:
         return None
 
     def _offer(self, connection: Connection) -> None:
-        if self._closing or connection.closed:
+        if self._closing or connection.closed or connection.context is not self._context:
             self._drop(connection)
             return
         waiter = self._next_waiter()

@@ -8,10 +8,11 @@ back is the reply's bytes, or an error of `asyncctl.client.errors`; nothing is d
 
 import asyncio
 import enum
+import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -40,8 +41,8 @@ from asyncctl.client.errors import (
 )
 from asyncctl.client.tls.context import ClientTLS, explain, explain_reply, make_context
 from asyncctl.client.transport.connection import Connection, Headers, ProtocolError
-from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
-from asyncctl.client.transport.pool import Pool
+from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError, redacted
+from asyncctl.client.transport.pool import Pool, PoolClosed
 from asyncctl.client.transport.warnings import Warnings
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
@@ -73,9 +74,9 @@ class Lane(enum.Enum):
 _LIMITS = {Lane.READ: 32, Lane.WRITE: 32, Lane.WATCH: 0, Lane.LEASE: 1}  # connections; 0: any number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)  # not frozen: that would cost 4 µs a request
 class Request:
-    """One request, complete.
+    """One request, complete; not changed once it is made. Its repr has no body: that may be a Secret.
 
     Attributes:
         target: What it is about, for errors and logs.
@@ -104,6 +105,9 @@ class Request:
     caller: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Request({self.method} {self.path})"
 
 
 class Reply(NamedTuple):
@@ -161,6 +165,7 @@ class Transport:
         self._tls = ClientTLS(config, clock, logger)
         self._pools: dict[Lane, Pool] = {}
         self._sealed: str | None = None
+        self._closed = False
         self._warnings = Warnings(logger, metrics)
         url = _address(config)
         self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
@@ -178,6 +183,7 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         with anyio.CancelScope(shield=True):
             await self._credentials.aclose()
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
@@ -198,39 +204,48 @@ class Transport:
         bucket = self._limits.get(request.lane)
         if bucket is not None:
             self._metrics.limited(request.method, await bucket.acquire())
-        refreshed = False
-        attempt = 1
+        tries = _Tries()
         while True:
             identity = await self._credentials.current()
             try:
                 return await self._try(request, identity)
-            except (StatusError, TransportError) as error:
-                if isinstance(error, Unauthorized) and not refreshed:
-                    refreshed = True
-                    if await self._credentials.refresh(identity):
-                        self._metrics.retried(401, request.method)
-                        continue
-                delay = self._retry_delay(request, error, attempt)
-                if delay is None:
-                    raise
-                self._metrics.retried(error.code if isinstance(error, StatusError) else "<error>", request.method)
-            await self._clock.sleep(delay)
-            attempt += 1
+            except (StatusError, TransportError, Fenced) as error:
+                await self._wait_to_retry(request, identity, error, tries)
+
+    async def _wait_to_retry(
+        self, request: Request, identity: Identity, error: StatusError | TransportError | Fenced, tries: "_Tries"
+    ) -> None:
+        """Wait until it makes sense to send `request` once more; raises `error` where it does not."""
+        if isinstance(error, Fenced):
+            raise tries.told(error, request.target)
+        if isinstance(error, Unauthorized) and not tries.refreshed:
+            tries.refreshed = True
+            if await self._credentials.refresh(identity):
+                self._metrics.retried(401, request.method)
+                return
+        delay = None if self._closed else self._retry_delay(request, error, tries.count)
+        tries.note(error)
+        if delay is None:
+            raise tries.told(error, request.target)
+        self._metrics.retried(error.code if isinstance(error, StatusError) else "<error>", request.method)
+        await self._clock.sleep(delay)
+        tries.count += 1
 
     def _retry_delay(self, request: Request, error: StatusError | TransportError, attempt: int) -> float | None:
         """Seconds until the next try, or None when there is none."""
         asked = error.retry_after if isinstance(error, StatusError) else None
         if attempt == self._tries or not 0 <= (asked or 0) <= self._timeout:  # longer is for the queue to wait
             return None
+        patience = _RETRY.delay(attempt, self._random)
+        if asked is not None:  # "at once" is not taken at its word
+            patience = max(patience, jittered(asked, 0.25, self._random))
         if isinstance(error, TooManyRequests):
-            return None if asked is None else jittered(asked, 0.25, self._random)
+            return None if asked is None else patience
         if isinstance(error, TLSError) and not isinstance(error, HandshakeInterrupted | HandshakeTimeout):
             return None  # trust does not come by asking again
         unsent = isinstance(error, TransportError) and not error.sent
         transient = isinstance(error, TransportError) or (isinstance(error, ServerError) and error.code >= 500)
-        if not (transient and (request.repeatable or unsent)):
-            return None
-        return _RETRY.delay(attempt, self._random) if asked is None else jittered(asked, 0.25, self._random)
+        return patience if transient and (request.repeatable or unsent) else None
 
     async def _try(self, request: Request, identity: Identity) -> Reply:
         started = time.perf_counter()
@@ -274,40 +289,55 @@ class Transport:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open a watch: yields its chunks as they come. Idle for longer than `WATCH_IDLE` is a `TransportError`."""
-        loop = asyncio.get_running_loop()
+        """Open a watch: yields its chunks as they come. Idle for longer than `WATCH_IDLE` is a `TransportError`.
+
+        Opening it raises, and is tried again, as `request` is.
+        """
+        tries = _Tries()
+        while True:
+            identity = await self._credentials.current()
+            try:
+                connection = await self._opened(request, identity)
+                break
+            except (StatusError, TransportError) as error:
+                await self._wait_to_retry(request, identity, error, tries)
+        silence = _Silence(connection, request.timeout or WATCH_IDLE)
+        try:
+            yield _Chunks(connection, lambda error: self._failure(request, error, sent=True))
+        finally:
+            silence.cancel()
+            self._pools[request.lane].release(connection)
+
+    async def _opened(self, request: Request, identity: Identity) -> Connection:
+        """A connection on which the head of a good answer has come."""
         started = time.perf_counter()
         code: int | str = "<error>"
         pool = self._pools[request.lane]
-        identity = await self._credentials.current()
-        connection: Connection | None = None
-        watch: _Deadline | None = None
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        good = False
         try:
-            deadline = loop.time() + self._timeout
             connection, head = await self._connected(pool, request, identity, deadline)
-            connection.send(head.encode(), streaming=True)
-            watch = _Deadline(connection, deadline)
-            await connection.head()
-            code = connection.status
-            self._metrics.answered(code, "GET", time.perf_counter() - started)
-            if code == 401:
-                await self._credentials.refresh(identity)
-            if not 200 <= code < 300:
-                body = b"".join([chunk async for chunk in connection.chunks()])
-                raise self._refused(request, code, body, connection.headers)
-            self._note_warnings(request, connection.headers)
-            watch.cancel()
-            watch = _Silence(connection, request.timeout or WATCH_IDLE)
-            yield connection.chunks()
-        except (OSError, ProtocolError) as error:
-            raise await self._failure(request, error, sent=True) from error
+            try:
+                connection.send(head.encode(), streaming=True)
+                watch = _Deadline(connection, deadline)
+                try:
+                    await connection.head()
+                    code = status = connection.status
+                    good = 200 <= status < 300
+                    body = b"" if good else b"".join([chunk async for chunk in connection])
+                except (OSError, ProtocolError) as error:
+                    raise await self._failure(request, error, sent=True) from error
+                finally:
+                    watch.cancel()
+                if not good:
+                    raise self._refused(request, status, body, connection.headers)
+                self._note_warnings(request, connection.headers)
+                return connection
+            finally:
+                if not good:
+                    pool.release(connection)
         finally:
-            if watch is not None:
-                watch.cancel()
-            if connection is not None:
-                pool.release(connection)
-            if code == "<error>":
-                self._metrics.answered(code, "GET", time.perf_counter() - started)
+            self._metrics.answered(code, "GET", time.perf_counter() - started)
 
     async def _connected(
         self, pool: Pool, request: Request, identity: Identity, deadline: float
@@ -327,9 +357,10 @@ class Transport:
                     connection = await pool.acquire(context)
             except TimeoutError as error:
                 within = self._limit(request) if scope.expired() else CONNECT_TIMEOUT
+                through = self._through()
                 raise TransportError(
-                    f"{request.target}: no connection to {self.config.server} within {within:g} s; is there a firewall "
-                    "between, or are all connections busy?",
+                    f"{request.target}: no connection to {self.config.server}{through} within {within:g} s; is there a "
+                    "firewall between, does something else listen there, or are all connections busy?",
                     sent=False,
                 ) from error
             except OSError as error:
@@ -345,7 +376,8 @@ class Transport:
         path, extra = self._base + request.path, connection.extra + who
         if _PATH.fullmatch(path) is None:
             raise ValueError(f"{request.target}: {request.path!r} is no path of a URL: percent-encode it")
-        extra += _lines(request.headers)
+        if request.headers:
+            extra += _lines(request.headers)
         if request.audit_id is not None:
             extra += _lines((("Audit-ID", request.audit_id),))
         if request.body is not None:
@@ -380,10 +412,15 @@ class Transport:
             return known
         if isinstance(error, _Silent):
             text = f"no byte from {server} for {request.timeout or WATCH_IDLE:g} s; the connection is taken for dead"
+        elif isinstance(error, PoolClosed):
+            text = str(error)
         elif isinstance(error, TimeoutError) and sent:
-            text = f"no answer from {server} within {self._limit(request):g} s"
+            text = (
+                f"no answer from {server}{self._through()} within {self._limit(request):g} s; is it overloaded, or is "
+                "something on the way?"
+            )
         elif sent:
-            text = f"the connection to {server} broke: {str(error) or type(error).__name__}"
+            text = f"the connection to {server}{self._through()} broke: {str(error) or type(error).__name__}"
         elif isinstance(error, ProxyError):
             text = f"{server} can't be reached: {error}"
         elif isinstance(error, socket.gaierror):
@@ -393,13 +430,17 @@ class Transport:
                 f"right ({self.config.source}), and does DNS work?"
             )
         else:
-            through = f" through the proxy {urlsplit(self.config.proxy).hostname}" if self.config.proxy else ""
-            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            number = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(number) if number else str(error) or type(error).__name__
+            what = "proxy" if self.config.proxy else "API server"
             text = (
-                f"{server} can't be reached{through}: {reason}; is the API server up, and is this its address "
+                f"{server} can't be reached{self._through()}: {reason}; is the {what} up, and is this its address "
                 f"({self.config.source})?"
             )
         return TransportError(f"{request.target}: {text}", sent=sent)
+
+    def _through(self) -> str:
+        return f" through the proxy {redacted(urlsplit(self.config.proxy))}" if self.config.proxy else ""
 
     async def _tls_failure(self, error: Exception, *, sent: bool) -> TransportError | None:
         """What TLS has to do with a failure."""
@@ -450,6 +491,43 @@ def _lines(headers: tuple[tuple[str, str], ...]) -> str:
         if _NAME.fullmatch(name) is None or _HEADER.fullmatch(value) is None:
             raise ValueError(f"the header {name!r} can't be sent: it has a line end or another control character")
     return "".join(f"{name}: {value}\r\n" for name, value in headers)
+
+
+class _Tries:
+    """What became of one request so far."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.refreshed = False
+        self._sent = False  # the server may have acted on one of them
+
+    def note(self, error: StatusError | TransportError) -> None:
+        self._sent = self._sent or (error.sent if isinstance(error, TransportError) else error.code >= 500)
+
+    def told(self, error: StatusError | TransportError | Fenced, target: Target) -> KubernetesError:
+        """The last error, with what it does not know of the tries before."""
+        if self._sent and isinstance(error, TransportError):
+            error.sent = True
+        if self._sent and isinstance(error, Fenced):
+            return Fenced(f"{error}; an earlier try of {target} may have been made")
+        return error
+
+
+class _Chunks:
+    """The body of a stream as it comes; what ends it too early is told as `explained`."""
+
+    def __init__(self, connection: Connection, explained: Callable[[Exception], Awaitable[KubernetesError]]) -> None:
+        self._connection = connection
+        self._explained = explained
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._connection.__anext__()
+        except (OSError, ProtocolError) as error:
+            raise await self._explained(error) from error
 
 
 class _Silent(TimeoutError):

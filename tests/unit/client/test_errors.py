@@ -85,7 +85,7 @@ def test_the_fence_of_the_api_server():
 
 @pytest.mark.parametrize(
     "code, kind",
-    [(502, errors.ServerError), (403, errors.Forbidden), (404, errors.NotFound), (401, errors.Unauthorized),
+    [(502, errors.ServerError), (403, errors.Forbidden), (404, errors.ServerError), (401, errors.Unauthorized),
      (429, errors.TooManyRequests), (400, errors.ServerError), (302, errors.ServerError)],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -96,6 +96,18 @@ def test_a_reply_that_is_no_status_is_never_taken_for_one(code, kind, body):
     assert type(error) is kind
     assert "the reply is not a Kubernetes Status: " in str(error)
     assert len(str(error)) < 400
+
+
+def test_a_404_is_a_missing_object_only_if_the_api_server_says_so():
+    """A page of a load balancer would let a clean-up believe that all is gone."""
+    assert type(reply(404, b"<html>default backend - 404</html>")) is errors.ServerError
+    assert type(reply(404, b"404 page not found\n")) is errors.NotFound
+    assert type(reply(404, status("NotFound"))) is errors.NotFound
+
+
+def test_a_redirect_says_where_to():
+    error = errors.error_from_reply(errors.Target("get", "pods"), 302, b"", {"Location": "https://login.example.com/"})
+    assert "something on the way wants to send us to https://login.example.com/" in str(error)
 
 
 @pytest.mark.parametrize("details", [None, [], "x", {"causes": "x"}, {"causes": [1, {"reason": None}]}])
@@ -212,9 +224,8 @@ def test_no_such_kind_says_what_to_install(body):
     assert not not_found(Target("get", "/nowhere"), body).no_such_kind
 
 
-@pytest.mark.parametrize("body", [b"<html>404</html>", status("NotFound", message="the webhook says no")])
-def test_a_404_of_somebody_else_says_nothing_of_kinds(body):
-    error = not_found(WIDGET, body)
+def test_a_404_of_somebody_else_says_nothing_of_kinds():
+    error = not_found(WIDGET, status("NotFound", message="the webhook says no"))
     assert type(error) is errors.NotFound
     assert not error.no_such_kind
 

@@ -173,7 +173,7 @@ async def test_a_retry_asks_the_fence_again():
 
     request = Request(target=WRITE.target, method="PATCH", path="/", lane=Lane.WRITE, body=b"{}", repeatable=True)
     async with http_server(handler) as url, make_transport(url, fence=validity) as transport:
-        with pytest.raises(Fenced):
+        with pytest.raises(Fenced, match="an earlier try of create configmaps team/a may have been made"):
             await transport.request(request)
     assert seen == [1]
 

@@ -6,12 +6,15 @@ Each ends in an error of ours within its deadline, no wrong body is taken for an
 import asyncio
 import gzip
 import socket
+import ssl
 import struct
 import threading
 import zlib
-from contextlib import asynccontextmanager, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 
 import pytest
+import trustme
 
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
@@ -32,6 +35,17 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
 def anyio_backend(request):
     return "asyncio", {"debug": True, "use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture(params=["http", "https"])
+def tls(request):
+    """A server's context, and the CA to trust; None and None for plain HTTP."""
+    if request.param == "http":
+        return None, None
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context, authority.cert_pem.bytes()
 
 
 @asynccontextmanager
@@ -254,6 +268,84 @@ async def test_an_idle_connection_that_the_server_closed_does_not_cost_a_post():
     assert len(requests) == 2
 
 
+@contextmanager
+def closing_server(context):
+    """A server of threads, whose end of each connection is right behind its answer; yields URL and what it served."""
+    served = []
+    listening = socket.create_server(("127.0.0.1", 0), backlog=100)
+
+    def serve(client):
+        with suppress(OSError), client if context is None else context.wrap_socket(client, server_side=True) as peer:
+            got = b""
+            while not got.endswith(b"{}"):
+                got += peer.recv(10_000) or b"{}"
+            served.append(got)
+            peer.sendall(GOOD)
+            peer.shutdown(socket.SHUT_WR)
+            peer.recv(1)
+
+    def accept():
+        with suppress(OSError), ThreadPoolExecutor(64) as threads:
+            while True:
+                client, _ = listening.accept()
+                client.settimeout(10)
+                threads.submit(serve, client)
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield f"http{'s' if context else ''}://127.0.0.1:{listening.getsockname()[1]}", served
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+
+
+async def test_a_connection_that_is_handed_on_is_looked_at_first(tls):
+    """A server that closes after each answer without a word: of many who wait for a connection none gets a dead one."""
+    context, authority = tls
+    with closing_server(context) as (url, served):
+        config = ClusterConfig(server=url, ca_data=authority)
+        async with make_transport(config, tries=1, timeout=20) as transport:
+            await asyncio.gather(*(transport.request(POST) for _ in range(200)))
+        assert len(served) == 200
+
+
+async def test_a_server_that_hangs_up_at_once_is_not_dialled_in_a_circle():
+    dialled = []
+
+    async def handler(reader, writer):
+        dialled.append(1)
+
+    async with raw_server(handler) as url, make_transport(url, tries=3) as transport:
+        with pytest.raises(TransportError):
+            await transport.request(GET)
+    assert len(dialled) == 3
+
+
+async def test_a_connection_with_an_unsent_body_serves_nobody_else(tls):
+    """The server has answered before it read it all, and reads no more."""
+
+    async def handler(reader, writer):
+        await _request(reader)
+        writer.write(GOOD)
+        await writer.drain()
+        if big:
+            big.pop()
+            await over.wait()
+
+    over, big = asyncio.Event(), [1]
+    context, authority = tls
+    async with raw_server(handler, context) as url:
+        config = ClusterConfig(server=url, ca_data=authority)
+        async with make_transport(config, tries=1, timeout=5) as transport:
+            body = b'"' + b"x" * 2**25 + b'"'
+            large = Request(target=POST.target, method="PUT", path="/x", lane=Lane.WRITE, body=body)
+            assert (await transport.request(large)).body == b"{}"
+            assert (await transport.request(POST)).body == b"{}"
+            over.set()
+
+
 async def test_a_reset_is_told(anyio_backend):
     async def handler(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -340,6 +432,40 @@ async def test_a_watch_on_which_nothing_comes_is_given_up(monkeypatch):
 
         error = await took(1.0, read(), since=heard)
     assert "no byte from" in str(error)
+
+
+async def test_a_slow_reader_is_not_taken_for_a_dead_server(monkeypatch):
+    monkeypatch.setattr(connection_module, "HIGH_WATER", 2**16)
+    monkeypatch.setattr("asyncctl.client.transport.transport.WATCH_IDLE", 0.1)
+    size = 2**22
+
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        await writer.drain()
+
+    async with raw_server(handler) as url, make_transport(url) as transport, transport.stream(WATCH) as chunks:
+        got = 0
+        async for chunk in chunks:
+            got += len(chunk)
+            if got < size / 4:
+                await asyncio.sleep(0.3)  # three times as long as a server may be silent
+        assert got == size
+
+
+async def test_the_first_reason_is_the_one_that_is_told(monkeypatch):
+    """The reader is busy when the stream is given up, and the connection's end comes before it looks."""
+    monkeypatch.setattr("asyncctl.client.transport.transport.WATCH_IDLE", 0.1)
+    sent = answer(b"2\r\n{}\r\n", b"Transfer-Encoding: chunked")
+    async with (
+        answering(sent, close=False) as (url, _),
+        make_transport(url) as transport,
+        transport.stream(WATCH) as chunks,
+    ):
+        await anext(chunks)
+        await until(lambda: chunks._connection._transport is None)
+        with pytest.raises(TransportError, match=r"no byte from .* for 0\.1 s"):
+            await anext(chunks)
 
 
 async def test_a_watch_that_speaks_now_and_then_lives_longer_than_its_silence(monkeypatch):

@@ -136,7 +136,7 @@ async def test_a_proxy_that_wants_a_password_says_so_and_none_is_told(authority,
         http_proxy(user="ann:right") as (proxy, _),
         through(f"http://ann:geheim@{proxy[7:]}", server, authority) as transport,
     ):
-        with pytest.raises(TransportError, match="wants a user and password") as caught:
+        with pytest.raises(TransportError, match=r"wants a user and password .* are not accepted") as caught:
             await transport.request(GET)
     assert proxy[7:] in str(caught.value)
     assert "geheim" not in str(caught.value)
@@ -169,7 +169,9 @@ async def test_a_proxy_that_is_not_there_is_named(authority, tls):
     async with raw_server(None) as proxy:
         pass
     async with through(proxy, "https://127.0.0.1:1", authority) as transport:
-        with pytest.raises(TransportError, match=r"can't be reached through the proxy 127\.0\.0\.1: Connect") as caught:
+        with pytest.raises(
+            TransportError, match=f"through the proxy {proxy}: Connection refused; is the proxy up"
+        ) as caught:
             await transport.request(GET)
     assert not caught.value.sent
 

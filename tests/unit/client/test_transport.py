@@ -237,7 +237,7 @@ async def test_a_second_401_is_raised(tmp_path):
     assert handler.seen == ["Bearer old", "Bearer old", "Bearer new"]
 
 
-async def test_a_watch_refused_with_401_finds_the_new_token_the_next_time(tmp_path):
+async def test_a_watch_refused_with_401_is_opened_with_the_new_token(tmp_path):
     file = tmp_path / "token"
     file.write_text("old")
     handler = token_server("new")
@@ -248,12 +248,72 @@ async def test_a_watch_refused_with_401_finds_the_new_token_the_next_time(tmp_pa
     ):
         await transport._credentials.current()
         file.write_text("new")
-        with pytest.raises(Unauthorized):
-            async with transport.stream(watch):
-                pass
         async with transport.stream(watch) as chunks:
             assert [chunk async for chunk in chunks] == [b"{}"]
     assert handler.seen == ["Bearer old", "Bearer new"]
+
+
+async def test_a_watch_is_asked_for_again_when_the_server_says_when():
+    handler, clock = scripted(busy("3")), ImpatientClock()
+    watch = Request(target=Target("watch", "pods"), method="GET", path="/", lane=Lane.WATCH)
+    async with (
+        http_server(handler) as url,
+        make_transport(url, clock=clock) as transport,
+        transport.stream(watch) as chunks,
+    ):
+        assert b"".join([chunk async for chunk in chunks]) == b'{"ok": true}'
+    assert clock.slept == [3.0]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("mine"), TimeoutError("mine"), ValueError("mine")])
+async def test_what_goes_wrong_in_the_reader_of_a_watch_is_not_the_servers_fault(error):
+    watch = Request(target=Target("watch", "pods"), method="GET", path="/", lane=Lane.WATCH)
+    async with http_server(scripted()) as url, make_transport(url) as transport:
+        with pytest.raises(type(error), match=r"^mine$"):
+            async with transport.stream(watch):
+                raise error
+        assert (await transport.request(GET)).code == 200
+
+
+async def test_at_once_is_not_taken_at_its_word():
+    handler, clock = scripted(*[busy("0")] * 3), ImpatientClock()
+    async with http_server(handler) as url, make_transport(url, clock=clock) as transport:
+        await transport.request(GET)
+    assert clock.slept == [0.2, 0.4, 0.8]
+
+
+async def test_an_error_says_that_the_server_may_have_seen_an_earlier_try():
+    async def handler(reader, writer):
+        await reader.readuntil(b"{}")
+        server.close()
+        writer.close()
+
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with make_transport(url, tries=3) as transport:
+        with pytest.raises(TransportError, match="refused") as caught:
+            await transport.request(PATCH)
+    assert caught.value.sent
+    await server.wait_closed()
+
+
+async def test_a_request_that_is_out_when_its_client_is_closed_ends_at_once_and_says_why():
+    asked = asyncio.Event()
+
+    async def silent(request):
+        asked.set()
+        await asyncio.sleep(3600)
+
+    clock = ImpatientClock()
+    async with http_server(silent) as url:
+        async with make_transport(url, clock=clock) as transport:
+            out = asyncio.create_task(transport.request(GET), name="out")
+            await asked.wait()
+        with pytest.raises(TransportError):
+            await out
+        with pytest.raises(TransportError, match=r"get configmaps team/a: the client was closed$"):
+            await transport.request(GET)
+    assert clock.slept == []
 
 
 async def test_a_warning_is_logged_once_per_text():
