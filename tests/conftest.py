@@ -89,8 +89,13 @@ def pytest_pycollect_makeitem(collector, name, obj):
 
 
 @pytest.fixture
-async def no_task_left():
-    """Fail an async test of whose tasks one is still pending a second after its end and that of its fixtures."""
+async def no_task_left(anyio_backend):
+    """Fail an async test of whose tasks one is still pending a second after its end and that of its fixtures.
+
+    Or one that does not run on the loop it asks for, as happens while an async fixture of a wider scope is alive.
+    """
+    wants_uvloop = isinstance(anyio_backend, tuple) and anyio_backend[1].get("use_uvloop", False)
+    assert type(asyncio.get_running_loop()).__module__.startswith("uvloop") == wants_uvloop
     before = asyncio.all_tasks()
     yield
     # One task is neither the test's nor ours: anyio's, which waits for this very line.

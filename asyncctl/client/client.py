@@ -118,7 +118,7 @@ class Client(Reads, Subresources):
                 target = Target("update", resource.resource, namespace, name)
                 message = f"it is at resourceVersion {found}, and was read at {version}; read it again"
                 raise Conflict(target, 409, {"reason": "Conflict", "message": message})
-            body = object_overlay(live, to_dict(decode(type(obj), raw)), body)
+            body = _laid_over(resource, name, live, to_dict(decode(type(obj), raw)), body)
         answer = await self._put(resource, name, namespace, body, subresource, options, repeat=pins_version(body))
         return _like(obj, kind, answer)
 
@@ -170,14 +170,16 @@ class Client(Reads, Subresources):
             raw = await self.get(resource, name, namespace=namespace)
             live = _dict(resource, raw)
             obj: Any = read(kind, raw)
-            before = _wire(obj)
+            before = to_dict(obj) if isinstance(obj, Resource) else live
             done = mutate(obj)
             if inspect.isawaitable(done):
                 await done
-            body = object_overlay(live, before, _wire(obj))
-            if same(live, body):
+            body = _laid_over(resource, name, live, before, obj)
+            if body is live:
                 return read(kind, raw)
-            body["metadata"] |= {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
+            body["metadata"] |= {
+                key: live["metadata"][key] for key in ("uid", "resourceVersion") if key in live["metadata"]
+            }
             try:
                 answer = await self._put(resource, name, namespace, body, subresource, options, repeat=False)
             except Conflict:
@@ -382,6 +384,20 @@ class Client(Reads, Subresources):
             subresource=subresource, repeatable=repeat,
         )  # fmt: skip
         return await self._object(request, kind.kind)
+
+
+def _laid_over(
+    resource: ResourceType, name: str, live: JsonObject, before: JsonObject, after: JsonObject
+) -> JsonObject:
+    """`live` with the changes from `before` to `after`; `live` itself where there are none."""
+    try:
+        body = object_overlay(live, before, after)
+        return live if same(live, body) else body
+    except RecursionError:
+        why = "it is nested too deeply"
+    except TypeError as error:
+        why = str(error)
+    raise TypeError(f"{resource} {name!r} can't be written as JSON: {why}; change it by patch")
 
 
 def _whole(obj: Resource | JsonObject, kind: Unstructured | None) -> tuple[ResourceType, JsonObject]:

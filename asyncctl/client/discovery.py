@@ -226,7 +226,7 @@ async def _get(transport: Transport, path: str, accept: str) -> Reply:
 def _decoded(form: type[S], path: str, reply: Reply) -> S:
     try:
         return msgspec.json.decode(reply.body, type=form)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise not_an_object(Target("get", path), reply.body) from error
 
 

@@ -54,8 +54,9 @@ def _items(live: list[Json], before: list[Json], after: list[Json], path: str) -
     was = _by_key(before, after)  # the place in `after` -> its place in `before`
     if was is None:
         was = dict(_unchanged(before, after))
-        if len(before) == len(after):
-            was |= {place: place for place in range(len(after)) if place not in was and place not in was.values()}
+        if len(before) == len(after) == len(was) + 1:  # one has changed
+            (new,), (old,) = (set(range(len(after))) - set(places) for places in (was, was.values()))
+            was[new] = old
     gone = set(range(len(before))) - set(was.values())
     if len(was) < len(after) and any(_unknown(live[old], before[old]) for old in gone):
         raise ValueError(

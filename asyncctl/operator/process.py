@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import anyio
@@ -103,12 +104,16 @@ def handle_signals(stop: asyncio.Event) -> None:
 
 
 def loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
-    """Uvloop's loop where it is installed (extra `fast`), else asyncio's own."""
+    """Uvloop's loop where it is installed (extra `fast`), else asyncio's own.
+
+    One before 0.23 sends later than it is told to, so that a write could leave after the Lease has ended: not that one.
+    """
     try:
         import uvloop
     except ImportError:
         return None
-    return uvloop.Loop
+    major, minor = (int(part) for part in version("uvloop").split(".")[:2])
+    return uvloop.Loop if (major, minor) >= (0, 23) else None
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -250,6 +250,36 @@ async def test_an_update_that_changes_nothing_sends_nothing():
         assert methods == ["GET", "GET"]
 
 
+def nested(depth):
+    return b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"team"},"free":' + (
+        b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+    )
+
+
+@pytest.mark.parametrize("depth", [400, 900])
+async def test_an_object_that_is_too_deep_to_be_written_is_named(depth):
+    async def answer(request):
+        return web.Response(body=nested(depth), content_type="application/json")
+
+    async with http_server(answer) as url, connected(url) as client:
+        with pytest.raises(
+            (TypeError, ServerError), match="(ConfigMap 'a' can't be written as JSON|nested too deeply)"
+        ):
+            await client.update_with_retry(CONFIG, "a", lambda one: one.update(x="1"), namespace="team")
+
+
+async def test_an_object_without_a_uid_can_be_updated():
+    seen = []
+
+    async def answer(request):
+        seen.append(await request.read())
+        return web.Response(body=nested(1), content_type="application/json")
+
+    async with http_server(answer) as url, connected(url) as client:
+        await client.update_with_retry(CONFIG, "a", lambda one: one.update(x="1"), namespace="team")
+    assert b'"x":"1"' in seen[1]
+
+
 async def test_an_update_of_a_dict():
     async with embedded() as client:
         found = await client.update_with_retry(CONFIG, "a", lambda one: one["data"].update(x="1"), namespace="team")

@@ -199,3 +199,12 @@ async def test_what_is_no_version_is_a_server_error():
     async with http_server(serving({"/version": {"major": "1"}})) as url, make_transport(url) as transport:
         with pytest.raises(ServerError, match="major"):
             await server_version(transport)
+
+
+async def test_an_answer_that_is_nested_too_deeply_is_an_error_of_ours():
+    async def deep(request):
+        return web.Response(body=b'{"gitVersion":' + b"[" * 100_000, content_type="application/json")
+
+    async with http_server(deep) as url, make_transport(url, tries=1) as transport:
+        with pytest.raises(ServerError):
+            await server_version(transport)

@@ -97,6 +97,26 @@ def test_nothing_is_guessed_where_something_would_be_lost():
     assert changed(known, change) == {"ports": [{"number": 9}, {"number": 5}, {"number": 6}]}
 
 
+@pytest.mark.parametrize("after", [[20, 3], [20, 10], [2, 10, 3]])
+def test_items_that_have_changed_are_matched_by_nothing_if_there_are_several(after):
+    """One removed, one changed, one added; both changed; two swapped and one of them changed."""
+
+    def change(spec):
+        spec.ports[:] = [Port(number=number) for number in after]
+
+    spec = {"ports": [{"number": 1, "secret": "one"}, {"number": 2, "secret": "two"}]}
+    with pytest.raises(ValueError, match="it can't be told which item"):
+        changed(spec, change)
+
+
+def test_an_item_that_alone_has_changed_is_known_wherever_it_stands():
+    def change(spec):
+        spec.ports[:] = [Port(number=2), Port(number=10)]
+
+    spec = {"ports": [{"number": 1, "secret": "one"}, {"number": 2, "secret": "two"}]}
+    assert changed(spec, change) == {"ports": [{"number": 2, "secret": "two"}, {"number": 10, "secret": "one"}]}
+
+
 def test_a_set_is_put_as_it_is():
     assert changed({"words": ["b", "a"]}, lambda spec: spec.words.add("c")) == {"words": ["a", "b", "c"]}
     assert changed({"words": ["b", "a"]}, lambda spec: spec.words.remove("a")) == {"words": ["b"]}
