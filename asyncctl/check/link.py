@@ -130,10 +130,10 @@ async def link(
     else:
         found.say("api-server", State.OK, f"{config.server} answers")
         found.say("version", State.WARNING, f"it may not be read, and is not known: {forbidden}")
-    accepted = await _user(found, transport, config)
+    trouble = await _user(found, transport, config)
     found.rows.append(_clock(best))
-    if not accepted:
-        return found.end("the server does not accept the credentials")
+    if trouble:
+        return found.end(trouble)
     found.transport = transport
     return found
 
@@ -220,8 +220,8 @@ _REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _EXTRA = "authentication.kubernetes.io/"
 
 
-async def _user(found: Link, transport: Transport, config: ClusterConfig) -> bool:
-    """Say who we are; False where the server does not accept that."""
+async def _user(found: Link, transport: Transport, config: ClusterConfig) -> str:
+    """Say who we are; returns why nothing more can be asked, if so."""
     target = Target("create", "selfsubjectreviews.authentication.k8s.io")
     body: JsonObject = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
@@ -229,20 +229,16 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> boo
         user = msgspec.convert(answer, _SelfReview).status.user_info
     except NotFound:
         found.say("user", State.WARNING, "the server can't say who we are: it is older than Kubernetes 1.28")
-        return True
+        return ""
     except Forbidden as error:
-        found.say(
-            "user", State.FAILED,
-            f"the server takes us for somebody who may nothing ({error.server_message}); are there credentials in "
-            f"{config.source}?",
-        )  # fmt: skip
-        return True
+        found.say("user", State.FAILED, _forbidden(config, error))
+        return "the server does not know us"
     except Unauthorized as error:
         found.say("user", State.FAILED, _unauthorized(config, error))
-        return False
+        return "the server does not accept the credentials"
     except (KubernetesError, msgspec.ValidationError) as error:
         found.say("user", State.FAILED, str(error))
-        return True
+        return ""
     found.user = user.username
     extra = user.extra or {}
     pod, node = (next(iter(extra.get(_EXTRA + key) or ()), "") for key in ("pod-name", "node-name"))
@@ -251,7 +247,30 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> boo
     if pod:
         said += f"; bound to pod {pod}" + (f" on node {node}" if node else "")
     found.say("user", State.OK, said, username=user.username, groups=groups, pod=pod, node=node)
-    return True
+    return ""
+
+
+def _forbidden(config: ClusterConfig, error: StatusError) -> str:
+    """Who is known may ask who he is (the ClusterRole system:basic-user); so nobody's rights are the trouble."""
+    own = (config.token_file, config.authorization, config.exec_plugin, config.oidc, config.client_certificate,
+           config.client_certificate_data)  # fmt: skip
+    if any(own):
+        return (
+            f"the server does not let us ask who we are ({error.server_message}); if it takes us for somebody else, "
+            f"such as system:anonymous, the credentials of {config.source} do not reach it: is there a proxy between, "
+            "or are they another cluster's?"
+        )
+    if config.server.startswith("http:"):
+        missing, fix = (
+            f"no credential is sent to {config.server}, since it is plain HTTP",
+            "use its https:// address with",
+        )
+    else:
+        missing, fix = f"there is no credential in {config.source}", "configure"
+    return (
+        f"{missing}, and the server lets nobody do anything without one ({error.server_message}); {fix} a token, "
+        f"tokenFile, client-certificate with client-key, or exec of the user {config.user}"
+    )
 
 
 def _unauthorized(config: ClusterConfig, error: StatusError) -> str:

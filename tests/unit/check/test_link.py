@@ -1,6 +1,7 @@
 """The way to the cluster: each row seen failing for its own cause, and what it makes of those after it."""
 
 import asyncio
+import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -227,12 +228,40 @@ async def test_a_version_that_may_not_be_read_ends_nothing(check, cluster):
     assert rows.states(State.WARNING, State.FAILED, State.SKIPPED) == {"version": "warning", "clock": "skipped"}
 
 
-async def test_nobody_in_particular(check):
-    refused = lambda: status(403, "Forbidden", 'User "system:anonymous" cannot create')  # noqa: E731
-    async with http_server(answering(selfsubjectreviews=refused)) as url:
-        rows = await check(url)
-    assert "user" in rows.failed()
-    assert "are there credentials" in rows["user"].message
+async def nobody(request):
+    return status(403, "Forbidden", f'User "system:anonymous" cannot get path "{request.path}"')
+
+
+@pytest.fixture
+async def anonymous(ca):
+    """A server that takes everybody for nobody, over TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    async with http_server(nobody, context) as url:
+        yield url
+
+
+async def test_without_a_credential_it_ends_at_the_user_and_says_what_to_configure(check, anonymous, ca_file):
+    rows = await check(anonymous, **{"certificate-authority": ca_file})
+    assert rows.failed() == ["user"]
+    assert "there is no credential in KUBECONFIG" in rows["user"].message
+    assert "configure a token, tokenFile" in rows["user"].message
+    skipped_because(rows, "the server does not know us", "api", "crd", "rbac", "lease")
+
+
+async def test_a_credential_that_is_not_sent_in_plain_http_is_told_as_that(check):
+    async with http_server(nobody) as url:
+        rows = await check(url, user={"token": "sesame"})
+    assert rows.failed() == ["user"]
+    assert f"no credential is sent to {url}, since it is plain HTTP" in rows["user"].message
+
+
+async def test_a_credential_that_is_not_heeded_ends_it_at_the_user(check, anonymous, ca_file):
+    rows = await check(anonymous, user={"token": "sesame"}, **{"certificate-authority": ca_file})
+    assert rows.failed() == ["user"]
+    assert "the credentials of KUBECONFIG" in rows["user"].message
+    assert "system:anonymous" in rows["user"].message
+    skipped_because(rows, "the server does not know us", "api", "crd", "rbac", "lease")
 
 
 async def test_a_token_bound_to_a_pod_is_told(check):
