@@ -18,6 +18,7 @@ from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.discovery import ServerVersion, server_version
 from asyncctl.client.errors import (
     ConfigError,
+    CredentialsError,
     Fenced,
     Forbidden,
     KubernetesError,
@@ -110,7 +111,7 @@ async def link(
     except TLSError as error:
         found.say("tls", State.FAILED, str(error))
         return found.end("TLS fails")
-    except (ConfigError, ValueError) as error:  # no token to read, or none that can be sent
+    except (ConfigError, CredentialsError, ValueError) as error:  # none to be had, or none that can be sent
         found.say("user", State.FAILED, str(error))
         return found.end("there are no credentials to use")
     except StatusError as error:
@@ -236,6 +237,9 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> str
     except Unauthorized as error:
         found.say("user", State.FAILED, _unauthorized(config, error))
         return "the server does not accept the credentials"
+    except CredentialsError as error:
+        found.say("user", State.FAILED, str(error))
+        return "there are no credentials to use"
     except (KubernetesError, msgspec.ValidationError) as error:
         found.say("user", State.FAILED, str(error))
         return ""

@@ -1,6 +1,7 @@
 """The way to the cluster: each row seen failing for its own cause, and what it makes of those after it."""
 
 import asyncio
+import json
 import ssl
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +27,12 @@ def ca():
 def ca_file(ca, tmp_path):
     ca.cert_pem.write_to_path(tmp_path / "ca.crt")
     return str(tmp_path / "ca.crt")
+
+
+def server_context(ca):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    return context
 
 
 def answering(**paths):
@@ -209,14 +216,68 @@ async def test_credentials_that_are_not_accepted(check, path):
 
 
 @pytest.mark.parametrize("user", [{"tokenFile": "/nowhere/token"}, {"token": "two\nlines"}])
-async def test_credentials_that_can_not_be_used(check, ca, ca_file, user):
-    """Whoever sees it first, the search for a configuration or the first request, says so."""
+async def test_credentials_that_the_configuration_can_not_have(check, ca, ca_file, user):
     with tls_server(ca) as url:
         rows = await check(url, user=user, **{"certificate-authority": ca_file})
-    (failed,) = rows.failed()
-    assert failed in {"configuration", "user"}
-    assert "two" not in rows[failed].message
-    assert rows["rbac"].state is State.SKIPPED
+    assert rows.failed() == ["configuration"]
+    assert "two" not in rows["configuration"].message
+    skipped_because(rows, "there is no cluster configuration", "user", "rbac")
+
+
+def plugin(folder, script):
+    """A user whose credentials come from a command."""
+    command = folder / "plugin"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    version = "client.authentication.k8s.io/v1"
+    return {"exec": {"apiVersion": version, "command": str(command), "interactiveMode": "Never"}}
+
+
+def plugin_that_fails(folder):
+    said = f"the exec plugin {folder}/plugin failed with exit code 3; it said: log in first"
+    return plugin(folder, "echo log in first >&2; exit 3"), said
+
+
+def file_that_is_empty(folder):
+    (folder / "token").touch()
+    return {"tokenFile": str(folder / "token")}, f"the token file {folder}/token can't be used: it is empty"
+
+
+@pytest.mark.parametrize("broken", [plugin_that_fails, file_that_is_empty])
+async def test_credentials_that_can_not_be_had_are_no_fault_of_the_server(check, ca, ca_file, tmp_path, broken):
+    user, said = broken(tmp_path)
+    with tls_server(ca) as url:
+        rows = await check(url, user=user, **{"certificate-authority": ca_file})
+    assert rows.states(State.FAILED) == {"user": "failed"}
+    assert said in rows["user"].message
+    others = [name for name in SERVER_ROWS if name != "user"]
+    skipped_because(rows, "there are no credentials to use", *others)
+
+
+async def test_a_credential_that_can_not_be_renewed_is_no_fault_of_the_server(check, ca, ca_file, tmp_path):
+    """It ends between the question for the version and the one who we are."""
+
+    class Jumping(SystemClock):
+        ahead = timedelta(0)
+
+        def now(self):
+            return super().now() + self.ahead
+
+    async def handler(request):
+        clock.ahead = timedelta(hours=2)
+        return web.json_response({"gitVersion": "v1.36.3"})
+
+    clock = Jumping()
+    end = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    credential = json.dumps({
+        "kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1",
+        "status": {"token": "t", "expirationTimestamp": end},
+    })  # fmt: skip
+    script = f"test -e {tmp_path}/once && exit 3; touch {tmp_path}/once; echo '{credential}'"
+    async with http_server(handler, server_context(ca)) as url:
+        rows = await check(url, user=plugin(tmp_path, script), clock=clock, **{"certificate-authority": ca_file})
+    assert "failed with exit code 3" in rows["user"].message
+    skipped_because(rows, "there are no credentials to use", "rbac", "lease")
 
 
 async def test_a_version_that_may_not_be_read_ends_nothing(check, cluster):
@@ -235,9 +296,7 @@ async def nobody(request):
 @pytest.fixture
 async def anonymous(ca):
     """A server that takes everybody for nobody, over TLS."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert("127.0.0.1").configure_cert(context)
-    async with http_server(nobody, context) as url:
+    async with http_server(nobody, server_context(ca)) as url:
         yield url
 
 
