@@ -26,6 +26,7 @@ from asyncctl.client.errors import (
     StatusError,
     Target,
     TLSError,
+    TooManyRequests,
     Unauthorized,
     not_an_object,
 )
@@ -121,6 +122,8 @@ async def link(
             found.say("user", State.FAILED, _unauthorized(config, error))
             return found.end("the server does not accept the credentials")
         found.say("version", State.FAILED, str(error))
+        if isinstance(error, TooManyRequests) or error.code >= 500:
+            return found.end(f"the server answers {error.code} now: see version")
         return found.end("the server does not answer as a Kubernetes API server does")
     except KubernetesError as error:
         found.say("api-server", State.FAILED, str(error))

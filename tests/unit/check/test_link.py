@@ -204,6 +204,22 @@ async def test_what_is_no_api_server(check):
     skipped_because(rows, "the server does not answer as a Kubernetes API server does", "user", "clock", "rbac")
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (lambda: status(429, "TooManyRequests", "try again later"), 429, "try again later"),
+        (lambda: status(503, "ServiceUnavailable", "etcd is away"), 503, "etcd is away"),
+        (lambda: web.Response(status=503, text="no backend"), 503, "no backend"),
+    ],
+)
+async def test_a_server_that_can_not_answer_now_is_told_with_its_answer(check, answer, code, said):
+    async with http_server(answering(version=answer)) as url:
+        rows = await check(url)
+    assert rows.failed() == ["version"]
+    assert said in rows["version"].message
+    skipped_because(rows, f"the server answers {code} now: see version", "user", "clock", "rbac")
+
+
 @pytest.mark.parametrize("path", ["version", "selfsubjectreviews"])
 async def test_credentials_that_are_not_accepted(check, path):
     async with http_server(answering(**{path: lambda: status(401, "Unauthorized", "Unauthorized")})) as url:
