@@ -30,6 +30,7 @@ from asyncctl.client.errors import (
     Unauthorized,
     not_an_object,
 )
+from asyncctl.client.reply import start_of
 from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.objects.json import JsonObject
@@ -207,7 +208,7 @@ def _version(version: ServerVersion) -> Row:
 
 
 class _UserInfo(msgspec.Struct):
-    username: str = ""
+    username: str
     groups: list[str] | None = None
     extra: dict[str, list[str]] | None = None
 
@@ -230,7 +231,7 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> str
     body: JsonObject = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         answer = await ask(transport, "POST", _REVIEWS, target, body)
-        user = msgspec.convert(answer, _SelfReview).status.user_info
+        user = _reviewed(config, answer)
     except NotFound:
         found.say("user", State.WARNING, "the server can't say who we are: it is older than Kubernetes 1.28")
         return ""
@@ -243,7 +244,7 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> str
     except CredentialsError as error:
         found.say("user", State.FAILED, str(error))
         return "there are no credentials to use"
-    except (KubernetesError, msgspec.ValidationError) as error:
+    except (KubernetesError, ValueError) as error:
         found.say("user", State.FAILED, str(error))
         return ""
     found.user = user.username
@@ -255,6 +256,16 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> str
         said += f"; bound to pod {pod}" + (f" on node {node}" if node else "")
     found.say("user", State.OK, said, username=user.username, groups=groups, pod=pod, node=node)
     return ""
+
+
+def _reviewed(config: ClusterConfig, answer: JsonObject) -> _UserInfo:
+    try:
+        return msgspec.convert(answer, _SelfReview).status.user_info
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"{config.server} answers something else than a SelfSubjectReview when it is asked who we are: "
+            f"{start_of(orjson.dumps(answer))}; is it a Kubernetes API server, or a proxy before one?"
+        ) from error
 
 
 def _forbidden(config: ClusterConfig, error: StatusError) -> str:

@@ -339,6 +339,15 @@ async def test_a_credential_that_is_not_heeded_ends_it_at_the_user(check, anonym
     skipped_because(rows, "the server does not know us", "api", "crd", "rbac", "lease")
 
 
+@pytest.mark.parametrize("answer", [{"kind": "Pod"}, {"kind": "SelfSubjectReview", "status": {"userInfo": {}}}])
+async def test_an_answer_that_is_no_review_is_told_as_that(check, answer):
+    async with http_server(answering(selfsubjectreviews=lambda: web.json_response(answer))) as url:
+        rows = await check(url)
+    assert rows["user"].state is State.FAILED
+    assert f"{url} answers something else than a SelfSubjectReview" in rows["user"].message
+    assert f'"kind":"{answer["kind"]}"' in rows["user"].message
+
+
 async def test_a_token_bound_to_a_pod_is_told(check):
     extra = {"authentication.kubernetes.io/pod-name": ["p-1"], "authentication.kubernetes.io/node-name": ["n-1"]}
     info = {"username": "system:serviceaccount:controllers:o", "groups": ["g1", "g2"], "extra": extra}
