@@ -31,6 +31,7 @@ from asyncctl.client.errors import (
     not_an_object,
 )
 from asyncctl.client.reply import start_of
+from asyncctl.client.transport.dial import CONNECT_TIMEOUT
 from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.objects.json import JsonObject
@@ -39,7 +40,7 @@ from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.checking import Row, State
 from asyncctl.settings import Settings
 
-REQUEST = 10.0  # seconds for one request; somebody waits before a terminal
+REQUEST = 2 * CONNECT_TIMEOUT + 5.0  # seconds for one request: a handshake that hangs is told as that
 OLDEST, TRIED = (1, 29), (1, 36)
 """Kubernetes: from where on CRDs' validation rules are there for good; the newest that the tests run against."""
 FAR = 1.0  # seconds: a Lease that is renewed each two can't be kept over a longer way

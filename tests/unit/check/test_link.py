@@ -9,6 +9,8 @@ import pytest
 import trustme
 from aiohttp import web
 
+from asyncctl.check import link
+from asyncctl.client.transport import dial
 from asyncctl.clock import SystemClock
 from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
@@ -102,6 +104,21 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(check):
         rows = await check(url, settings=Settings(request_timeout=0.1))
     assert rows.failed() == ["api-server"]
     assert "no answer" in rows["api-server"].message
+
+
+async def test_a_port_that_is_silent_in_the_handshake_is_a_trouble_of_tls(check, monkeypatch):
+    async def silent(reader, writer):
+        await reader.read(-1)
+
+    small = 0.5
+    monkeypatch.setattr(link, "REQUEST", link.REQUEST * small / dial.CONNECT_TIMEOUT)
+    monkeypatch.setattr(dial, "CONNECT_TIMEOUT", small)
+    async with raw_server(silent) as url:
+        rows = await check(url.replace("http:", "https:"))
+    assert rows.failed() == ["tls"]
+    assert "handshake" in rows["tls"].message
+    assert "firewall" not in rows["tls"].message
+    skipped_because(rows, "TLS fails", "api-server", "user", "rbac")
 
 
 @pytest.mark.parametrize(
