@@ -47,7 +47,7 @@ def as_table(rows: Sequence[Row], *, width: int, colour: bool, unicode: bool) ->
 def as_lines(rows: Sequence[Row]) -> str:
     """Return one line for each row, however long, and one that sums them up."""
     name_width = max((len(row.check) for row in rows), default=0)
-    lines = [f"{row.state:<{_WORD}}  {row.check:<{name_width}}  {' '.join(row.message.split())}" for row in rows]
+    lines = [f"{row.state:<{_WORD}}  {row.check:<{name_width}}  {_in_one_line(row.message)}" for row in rows]
     return "\n".join([*lines, _sum(rows)])
 
 
@@ -59,6 +59,15 @@ def as_json(rows: Sequence[Row]) -> str:
     counted = Counter(row.state for row in rows)
     summary = {"passed": not counted[State.FAILED], **{str(state): counted[state] for state in State}}
     return orjson.dumps({"checks": checks, "summary": summary}, option=orjson.OPT_INDENT_2).decode()
+
+
+def _in_one_line(message: str) -> str:
+    """The lines of a message with "; " between them, but after what announces or ends; an item loses its "- "."""
+    said = ""
+    for line in message.splitlines():
+        if part := " ".join(line.split()).removeprefix("- "):
+            said += ("" if not said else " " if said[-1] in ":;." else "; ") + part
+    return said
 
 
 def _wrapped(line: str, width: int) -> list[str]:

@@ -105,7 +105,7 @@ async def test_what_is_not_ready_ends_with_1_and_names_what_has_failed(run):
     code, out, error = await run("widgets:operator")
     assert (code, error) == (1, "")
     rows = out.splitlines()
-    assert rows[1].startswith("failed   configuration  no cluster found; looked at: - in-cluster")
+    assert rows[1].startswith("failed   configuration  no cluster found; looked at: in-cluster: ")
     assert rows[2] == "skipped  tls            not reached because there is no cluster configuration"
     assert rows[-1] == "not ready: configuration (2 ok, 1 failed, 9 skipped)"
 
@@ -297,8 +297,24 @@ def test_a_table_never_loses_a_word(width):
 def test_a_line_is_one_row_whatever_its_message_has():
     *lines, last = as_lines(ROWS).splitlines()
     assert len(lines) == len(ROWS)
-    assert "first - an item that is long" in lines[1]
+    assert "first; an item that is long" in lines[1]
     assert last == "not ready: lease (1 ok, 1 warning, 1 failed, 1 skipped)"
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("user u\nok.yaml: user 'u' has a token", "user u; ok.yaml: user 'u' has a token"),
+        (
+            "looked at:\n  - in-cluster: no\n  - HOME: no\nSet KUBECONFIG.",
+            "looked at: in-cluster: no; HOME: no; Set KUBECONFIG.",
+        ),
+        ("It is old.\n\nAnd  far", "It is old. And far"),
+        ("", ""),
+    ],
+)
+def test_a_line_keeps_the_lines_of_a_message_apart(message, said):
+    assert as_lines([Row("name", State.OK, message)]).splitlines()[0] == f"ok       name  {said}"
 
 
 def test_json_keeps_details():
