@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
@@ -99,6 +100,6 @@ def _shown(rows: list[Row], output: str, environ: Mapping[str, str]) -> str:
     if not sys.stdout.isatty():
         return as_lines(rows)
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    width = shutil.get_terminal_size().columns  # COLUMNS, if that is set
     colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
     return as_table(rows, width=width, colour=colour, unicode=encoding == "utf8")

@@ -3,6 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import orjson
 
@@ -12,11 +13,17 @@ _MARKS = {State.OK: "✓", State.WARNING: "!", State.FAILED: "✗", State.SKIPPE
 _ASCII = {State.OK: "+", State.FAILED: "x"}
 _COLOURS = {State.OK: "32", State.WARNING: "33", State.FAILED: "31", State.SKIPPED: "2"}
 _WORD = max(len(state) for state in State)
-_NARROW, _NAME, _TEXT = 40, 44, 30  # columns: the least width that is filled; the widest name; the narrowest text
+_NARROW, _NAME, _TEXT = (
+    40,
+    44,
+    30,
+)  # columns: the least width that is filled; the widest name of several words; the narrowest text
 
 
 def as_table(rows: Sequence[Row], *, width: int, colour: bool, unicode: bool) -> str:
     """Return an aligned table, wrapped to `width` columns, and a line that sums it up.
+
+    A name breaks between words only; where that leaves too little for the texts, they are below the names.
 
     Args:
         rows: What was found.
@@ -25,9 +32,14 @@ def as_table(rows: Sequence[Row], *, width: int, colour: bool, unicode: bool) ->
         unicode: Whether the terminal can show more than ASCII.
     """
     width = max(width, _NARROW)
-    name_width = min(max((len(row.check) for row in rows), default=0), _NAME, max(width - _TEXT - _WORD - 6, 12))
     indent = 2 + _WORD + 2
-    text_width = max(width - indent - name_width - 2, 12)
+    word = max((len(word) for row in rows for word in row.check.split()), default=0)
+    name = max((len(row.check) for row in rows), default=0)
+    name_width = min(name, max(min(_NAME, width - indent - 2 - _TEXT), word))
+    text_width = width - indent - name_width - 2
+    below = text_width < _TEXT
+    if below:
+        name_width = text_width = width - indent
     lines: list[str] = []
     for row in rows:
         mark = _MARKS[row.state] if unicode else _ASCII.get(row.state, _MARKS[row.state])
@@ -36,11 +48,12 @@ def as_table(rows: Sequence[Row], *, width: int, colour: bool, unicode: bool) ->
             state = f"\x1b[{_COLOURS[row.state]}m{state}\x1b[0m"
         names = textwrap.wrap(row.check, name_width, break_on_hyphens=False)
         texts = [part for line in row.message.splitlines() for part in _wrapped(line, text_width)] or [""]
-        for number in range(max(len(names), len(texts))):
-            name = names[number] if number < len(names) else ""
-            text = texts[number] if number < len(texts) else ""
-            head = state if number == 0 else " " * (indent - 2)
-            lines.append(f"{head}  {name:<{name_width}}  {text}".rstrip())
+        if below:
+            found = [*names, *filter(None, texts)]
+        else:
+            found = [f"{part:<{name_width}}  {text}" for part, text in zip_longest(names, texts, fillvalue="")]
+        heads = [state, *[" " * (indent - 2)] * (len(found) - 1)]
+        lines += [f"{head}  {part}".rstrip() for head, part in zip(heads, found, strict=True)]
     return "\n".join([*lines, "", *textwrap.wrap(_sum(rows), width, break_on_hyphens=False)])
 
 

@@ -294,6 +294,30 @@ def test_a_table_never_loses_a_word(width):
     assert shown.splitlines()[-1].endswith("skipped)")
 
 
+LONG = "rbac databases.apps.example.com/status"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_name_is_not_broken_in_a_word(width):
+    rows = [Row(LONG, State.OK, "may get, patch, and " + "so on " * 20), *ROWS]
+    shown = as_table(rows, width=width, colour=False, unicode=True)
+    for row in rows:
+        for word in row.check.split():
+            assert word in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_on_a_narrow_terminal_the_text_is_below_the_name():
+    shown = as_table([Row(LONG, State.OK, "may get\nand patch")], width=60, colour=False, unicode=True)
+    indent = " " * 11
+    assert shown.splitlines()[:3] == [f"✓ ok       {LONG}", f"{indent}may get", f"{indent}and patch"]
+
+
+def test_columns_are_heeded(folder, environ):
+    seen = on_a_terminal(folder, environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "60"}, 200)
+    assert 40 < max(map(len, seen.splitlines())) <= 60
+
+
 def test_a_line_is_one_row_whatever_its_message_has():
     *lines, last = as_lines(ROWS).splitlines()
     assert len(lines) == len(ROWS)
