@@ -9,6 +9,7 @@ import sys
 from collections.abc import Coroutine, Mapping
 
 from asyncctl.check import check_operator
+from asyncctl.cli.stdout import write
 from asyncctl.cli.table import as_json, as_lines, as_table
 from asyncctl.clock import SystemClock
 from asyncctl.observe.logs import make_logger
@@ -35,8 +36,9 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
     logger = make_logger("error", settings.log_format, sys.stderr, clock)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         rows = runner.run(_until_told(check_operator(operator, settings, environ, clock=clock, logger=logger)))
-        _print(rows, output, environ)  # before the loop is closed, which may wait for a thread that looks up a name
-    return int(any(row.state is State.FAILED for row in rows))
+        # before the loop is closed, which may wait for a thread that looks up a name
+        written = write(f"{_shown(rows, output, environ)}\n", "asyncctl check")
+    return int(not written or any(row.state is State.FAILED for row in rows))
 
 
 async def _until_told(check: Coroutine[None, None, list[Row]]) -> list[Row]:
@@ -85,13 +87,6 @@ def load(name: str) -> Operator:
     if not isinstance(found, Operator):
         raise NoOperator(f"{name} is a {type(found).__name__}, and no Operator, nor a function that returns one")
     return found
-
-
-def _print(rows: list[Row], output: str, environ: Mapping[str, str]) -> None:
-    try:
-        print(_shown(rows, output, environ), flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shown(rows: list[Row], output: str, environ: Mapping[str, str]) -> str:

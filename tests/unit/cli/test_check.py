@@ -141,6 +141,17 @@ async def test_json_has_this_shape(run, cluster):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_standard_output_that_is_full_ends_with_1_and_one_line(folder, environ, output):
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        done = subprocess.run(
+            [*COMMAND, "--output", output], cwd=folder, env=environ, stdout=full, stderr=subprocess.PIPE, timeout=30,
+            check=False, text=True,
+        )  # fmt: skip
+    said = "asyncctl check: standard output can't be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 async def test_json_of_what_has_failed_ends_with_1(run):
     code, out, _ = await run("widgets:operator", "--output", "json")
     assert code == 1
