@@ -12,6 +12,7 @@ from asyncctl.check import check_operator
 from asyncctl.cli.stdout import write
 from asyncctl.cli.table import as_json, as_lines, as_table
 from asyncctl.clock import SystemClock
+from asyncctl.objects.json import JsonObject
 from asyncctl.observe.logs import make_logger
 from asyncctl.operator import Operator
 from asyncctl.operator.checking import Row, State
@@ -30,7 +31,10 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
     try:
         settings = operator.settings.from_environment(environ)
     except SettingsError as error:
-        print(error, *operator.settings.unknown(environ), sep="\n", file=sys.stderr)
+        unknown = operator.settings.unknown(environ)
+        print(error, *unknown, sep="\n", file=sys.stderr)
+        if output == "json":
+            write(f"{as_json([_unusable(error, unknown)])}\n", "asyncctl check")
         return 2
     clock = SystemClock()
     logger = make_logger("error", settings.log_format, sys.stderr, clock)
@@ -39,6 +43,11 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
         # before the loop is closed, which may wait for a thread that looks up a name
         written = write(f"{_shown(rows, output, environ)}\n", "asyncctl check")
     return int(not written or any(row.state is State.FAILED for row in rows))
+
+
+def _unusable(error: SettingsError, unknown: list[str]) -> Row:
+    details: JsonObject = {"problems": [problem.text for problem in error.problems], "unknown": unknown}
+    return Row("settings", State.FAILED, "\n".join([str(error), *unknown]), details)
 
 
 async def _until_told(check: Coroutine[None, None, list[Row]]) -> list[Row]:

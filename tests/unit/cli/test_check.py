@@ -191,6 +191,18 @@ async def test_bad_settings_are_told_as_the_daemon_tells_them(run, folder, envir
     assert "ASYNCCTL_WORKERS=none: must be a whole number" in error
 
 
+async def test_bad_settings_are_a_document_too_where_json_is_wanted(run):
+    code, out, error = await run("--output", "json", workers="none", leese_name="x")
+    assert code == 2
+    assert "ASYNCCTL_WORKERS=none: must be a whole number" in error
+    found = json.loads(out)
+    (row,) = found["checks"]
+    assert (row["check"], row["state"]) == ("settings", "failed")
+    assert "ASYNCCTL_WORKERS=none: must be a whole number" in row["message"]
+    assert len(row["details"]["problems"]) == len(row["details"]["unknown"]) == 1
+    assert found["summary"] == {"passed": False, "ok": 0, "warning": 0, "failed": 1, "skipped": 0}
+
+
 async def test_no_credential_is_ever_printed(run, cluster):
     for output in ("text", "json"):
         _, out, error = await run("--output", output, server=cluster.url, user={"token": "sesame-open"})
