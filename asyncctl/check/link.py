@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from asyncctl.check.tls import check_tls
+from asyncctl.check.waiting import Tell, answer_of, waiting_for
 from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.discovery import ServerVersion, server_version
 from asyncctl.client.errors import (
@@ -89,6 +90,7 @@ async def link(
     *,
     clock: Clock,
     logger: Logger,
+    tell: Tell,
 ) -> Link:
     """Find a cluster and talk to it; what was opened is closed with `stack`."""
     found = Link()
@@ -98,8 +100,9 @@ async def link(
         found.say("configuration", State.FAILED, str(error))
         return found.end("there is no cluster configuration")
     found.config = config
+    seconds = min(REQUEST, settings.request_timeout)
     try:
-        transport = _transport(config, settings, clock, logger)
+        transport = _transport(config, seconds, clock, logger)
     except ConfigError as error:
         found.say("configuration", State.FAILED, str(error))
         return found.end("there is no address of a server")
@@ -108,7 +111,8 @@ async def link(
     forbidden: Forbidden | None = None
     try:
         await stack.enter_async_context(transport)
-        best = min([await _probe(transport, clock) for _ in range(_PROBES)], key=lambda probe: probe.seconds)
+        with waiting_for(answer_of(config, seconds), tell):
+            best = min([await _probe(transport, clock) for _ in range(_PROBES)], key=lambda probe: probe.seconds)
     except Forbidden as error:  # it answers, and who we are is the next question
         forbidden = error
     except TLSError as error:
@@ -136,7 +140,8 @@ async def link(
     else:
         found.say("api-server", State.OK, f"{config.server} answers")
         found.say("version", State.WARNING, f"it may not be read, and is not known: {forbidden}")
-    trouble = await _user(found, transport, config)
+    with waiting_for(answer_of(config, seconds), tell):
+        trouble = await _user(found, transport, config)
     found.rows.append(_clock(best))
     if trouble:
         return found.end(trouble)
@@ -144,14 +149,14 @@ async def link(
     return found
 
 
-def _transport(config: ClusterConfig, settings: Settings, clock: Clock, logger: Logger) -> Transport:
+def _transport(config: ClusterConfig, seconds: float, clock: Clock, logger: Logger) -> Transport:
     def refuse() -> float:
         raise Fenced("a check writes nothing")
 
     return Transport(
         config, clock=clock, random=lambda: 0.0, logger=logger,
         metrics=Metrics(process=False).requests(urlsplit(config.server).netloc),
-        fence=refuse, timeout=min(REQUEST, settings.request_timeout), qps=0.0, tries=1,
+        fence=refuse, timeout=seconds, qps=0.0, tries=1,
     )  # fmt: skip
 
 

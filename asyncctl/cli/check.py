@@ -38,11 +38,18 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
         return 2
     clock = SystemClock()
     logger = make_logger("error", settings.log_format, sys.stderr, clock)
+    check = check_operator(operator, settings, environ, clock=clock, logger=logger, tell=_tell)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        rows = runner.run(_until_told(check_operator(operator, settings, environ, clock=clock, logger=logger)))
+        rows = runner.run(_until_told(check))
         # before the loop is closed, which may wait for a thread that looks up a name
         written = write(f"{_shown(rows, output, environ)}\n", "asyncctl check")
     return int(not written or any(row.state is State.FAILED for row in rows))
+
+
+def _tell(line: str) -> None:
+    """For whoever sits before a terminal; a log has no use for it."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _unusable(error: SettingsError, unknown: list[str]) -> Row:

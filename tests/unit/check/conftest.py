@@ -64,14 +64,16 @@ def kubeconfig(path, server, user=None, **cluster):
 def check(tmp_path):
     """Check an operator against a server, by way of a kubeconfig; returns its rows."""
 
-    async def run(server=None, operator=None, *, settings=None, user=None, environ=None, clock=None, **cluster):
+    async def run(
+        server=None, operator=None, *, settings=None, user=None, environ=None, clock=None, tell=None, **cluster
+    ):
         environ = dict(environ or {})
         if server is not None:
             environ["KUBECONFIG"] = str(kubeconfig(tmp_path / "kubeconfig", server, user, **cluster))
         return Rows(
             await check_operator(
                 operator or widgets(), settings or Settings.from_environment(environ), environ,
-                clock=clock or SystemClock(), logger=Log().logger,
+                clock=clock or SystemClock(), logger=Log().logger, tell=tell or (lambda _: None),
             )
         )  # fmt: skip
 

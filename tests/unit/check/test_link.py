@@ -9,7 +9,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from asyncctl.check import link
+from asyncctl.check import link, waiting
 from asyncctl.client.transport import dial
 from asyncctl.clock import SystemClock
 from asyncctl.operator.checking import State
@@ -285,6 +285,36 @@ async def test_credentials_that_can_not_be_had_are_no_fault_of_the_server(check,
     assert said in rows["user"].message
     others = [name for name in SERVER_ROWS if name != "user"]
     skipped_because(rows, "there are no credentials to use", *others)
+
+
+async def test_a_plugin_that_takes_long_is_told_while_it_is_waited_for(check, ca, ca_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.01)
+    told = []
+
+    def tell(line):
+        told.append(line)
+        (tmp_path / "told").touch()
+
+    script = f"until test -e {tmp_path}/told; do sleep 0.01; done; exit 3"
+    with tls_server(ca) as url:
+        rows = await check(url, user=plugin(tmp_path, script), tell=tell, **{"certificate-authority": ca_file})
+    assert "failed with exit code 3" in rows["user"].message
+    assert told[0] == (
+        f"waiting for the exec plugin {tmp_path}/plugin (at most 60 s), then for {url} (at most 25 s for an answer)"
+    )
+
+
+async def test_a_server_that_takes_long_is_told_while_it_is_waited_for(check, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.01)
+    told = asyncio.Event()
+
+    async def handler(request):
+        await told.wait()
+        return web.Response(status=503)
+
+    async with http_server(handler) as url:
+        rows = await check(url, tell=lambda line: told.set() if url in line else None)
+    assert rows.failed() == ["version"]
 
 
 async def test_a_credential_that_can_not_be_renewed_is_no_fault_of_the_server(check, ca, ca_file, tmp_path):

@@ -253,6 +253,26 @@ async def test_ctrl_c_ends_a_plugin_that_hangs_too(folder, environ):
     await until(lambda: not _runs(int(noted.read_text())))
 
 
+def test_on_a_terminal_a_plugin_that_hangs_is_told(folder, environ):
+    plugin = folder / "plugin"
+    plugin.write_text("#!/bin/sh\nexec sleep 60\n")
+    plugin.chmod(0o755)
+    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    path = kubeconfig(folder / "kubeconfig", "https://127.0.0.1:1", {"exec": command})
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen(
+        COMMAND, cwd=folder, env=environ | {"KUBECONFIG": str(path)}, stdout=subprocess.PIPE, stderr=its_end
+    )
+    os.close(its_end)
+    try:
+        assert os.read(terminal, 65536).startswith(f"waiting for the exec plugin {plugin} (at most 60 s)".encode())
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=10)
+        os.close(terminal)
+    assert (process.returncode, out) == (130, b"")
+
+
 def _runs(pid):
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
