@@ -32,7 +32,10 @@ async def check_kinds(transport: Transport, operator: Operator, settings: Settin
     try:
         served = await discover(transport, groups={kind.group for kind in kinds})
     except KubernetesError as error:
-        return [Row(f"api {kind}", State.FAILED, str(error)) for kind in kinds]
+        rest = "not reached because the server did not tell what it serves"
+        return [Row("api", State.FAILED, str(error)), Row("crd", State.SKIPPED, rest)]
+    untold = [_untold(path, kinds, served.problems[path]) for path in ("/api", "/apis") if path in served.problems]
+    kinds = [kind for kind in kinds if path_of(kind.group) not in served.problems]
     rows = [_served(kind, served, rules) for kind in kinds]
     listed = {resource_type_of(watch.kind) for each in operator.declarations for watch in each.watches}
     listed |= {resource_type_of(each.kind) for each in operator.declarations}
@@ -40,7 +43,7 @@ async def check_kinds(transport: Transport, operator: Operator, settings: Settin
         await _listed(transport, kind, row, settings) if kind in listed and row.state is not State.FAILED else row
         for kind, row in zip(kinds, rows, strict=True)
     ]
-    return rows + [await _check_definition(transport, kind) for kind in _own(operator)]
+    return [*untold, *rows, *[await _check_definition(transport, kind) for kind in _own(operator)]]
 
 
 def _kinds(operator: Operator, settings: Settings) -> Iterator[ResourceType]:
@@ -63,6 +66,13 @@ def _own(operator: Operator) -> Iterator[type[Resource]]:
             yield kind
 
 
+def _untold(path: str, kinds: Iterable[ResourceType], problem: str) -> Row:
+    """What ends the question for all kinds below `path`, told once."""
+    unknown = [str(kind) for kind in kinds if path_of(kind.group) == path]
+    text = f"{problem}; so it is not known whether these are served: {', '.join(unknown)}"
+    return Row(f"api {path}", State.FAILED, text, {"unknown": unknown})
+
+
 def _served(kind: ResourceType, served: Served, rules: Iterable[Rule]) -> Row:
     name = f"api {kind}"
     version = served.version(kind.group, kind.version)
@@ -76,8 +86,6 @@ def _served(kind: ResourceType, served: Served, rules: Iterable[Rule]) -> Row:
     if found is None:
         if version is not None and version.problem:
             return Row(name, State.FAILED, version.problem, details)
-        if (problem := served.problems.get(path_of(kind.group))) is not None:
-            return Row(name, State.FAILED, problem, details)
         if others:
             text = f"{kind.api_version} is not served; {kind.kind} is in {', '.join(others)}: update the CRD, or us"
         else:

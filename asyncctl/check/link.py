@@ -14,10 +14,12 @@ import msgspec
 import orjson
 
 from asyncctl.check.tls import check_tls
+from asyncctl.check.waiting import Tell, answer_of, waiting_for
 from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.discovery import ServerVersion, server_version
 from asyncctl.client.errors import (
     ConfigError,
+    CredentialsError,
     Fenced,
     Forbidden,
     KubernetesError,
@@ -25,9 +27,12 @@ from asyncctl.client.errors import (
     StatusError,
     Target,
     TLSError,
+    TooManyRequests,
     Unauthorized,
     not_an_object,
 )
+from asyncctl.client.reply import start_of
+from asyncctl.client.transport.dial import CONNECT_TIMEOUT
 from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock
 from asyncctl.objects.json import JsonObject
@@ -36,7 +41,7 @@ from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.checking import Row, State
 from asyncctl.settings import Settings
 
-REQUEST = 10.0  # seconds for one request; somebody waits before a terminal
+REQUEST = 2 * CONNECT_TIMEOUT + 5.0  # seconds for one request: a handshake that hangs is told as that
 OLDEST, TRIED = (1, 29), (1, 36)
 """Kubernetes: from where on CRDs' validation rules are there for good; the newest that the tests run against."""
 FAR = 1.0  # seconds: a Lease that is renewed each two can't be kept over a longer way
@@ -85,6 +90,7 @@ async def link(
     *,
     clock: Clock,
     logger: Logger,
+    tell: Tell,
 ) -> Link:
     """Find a cluster and talk to it; what was opened is closed with `stack`."""
     found = Link()
@@ -94,8 +100,9 @@ async def link(
         found.say("configuration", State.FAILED, str(error))
         return found.end("there is no cluster configuration")
     found.config = config
+    seconds = min(REQUEST, settings.request_timeout)
     try:
-        transport = _transport(config, settings, clock, logger)
+        transport = _transport(config, seconds, clock, logger)
     except ConfigError as error:
         found.say("configuration", State.FAILED, str(error))
         return found.end("there is no address of a server")
@@ -104,13 +111,14 @@ async def link(
     forbidden: Forbidden | None = None
     try:
         await stack.enter_async_context(transport)
-        best = min([await _probe(transport, clock) for _ in range(_PROBES)], key=lambda probe: probe.seconds)
+        with waiting_for(answer_of(config, seconds), tell):
+            best = min([await _probe(transport, clock) for _ in range(_PROBES)], key=lambda probe: probe.seconds)
     except Forbidden as error:  # it answers, and who we are is the next question
         forbidden = error
     except TLSError as error:
         found.say("tls", State.FAILED, str(error))
         return found.end("TLS fails")
-    except (ConfigError, ValueError) as error:  # no token to read, or none that can be sent
+    except (ConfigError, CredentialsError, ValueError) as error:  # none to be had, or none that can be sent
         found.say("user", State.FAILED, str(error))
         return found.end("there are no credentials to use")
     except StatusError as error:
@@ -120,6 +128,8 @@ async def link(
             found.say("user", State.FAILED, _unauthorized(config, error))
             return found.end("the server does not accept the credentials")
         found.say("version", State.FAILED, str(error))
+        if isinstance(error, TooManyRequests) or error.code >= 500:
+            return found.end(f"the server answers {error.code} now: see version")
         return found.end("the server does not answer as a Kubernetes API server does")
     except KubernetesError as error:
         found.say("api-server", State.FAILED, str(error))
@@ -130,22 +140,23 @@ async def link(
     else:
         found.say("api-server", State.OK, f"{config.server} answers")
         found.say("version", State.WARNING, f"it may not be read, and is not known: {forbidden}")
-    accepted = await _user(found, transport, config)
+    with waiting_for(answer_of(config, seconds), tell):
+        trouble = await _user(found, transport, config)
     found.rows.append(_clock(best))
-    if not accepted:
-        return found.end("the server does not accept the credentials")
+    if trouble:
+        return found.end(trouble)
     found.transport = transport
     return found
 
 
-def _transport(config: ClusterConfig, settings: Settings, clock: Clock, logger: Logger) -> Transport:
+def _transport(config: ClusterConfig, seconds: float, clock: Clock, logger: Logger) -> Transport:
     def refuse() -> float:
         raise Fenced("a check writes nothing")
 
     return Transport(
         config, clock=clock, random=lambda: 0.0, logger=logger,
         metrics=Metrics(process=False).requests(urlsplit(config.server).netloc),
-        fence=refuse, timeout=min(REQUEST, settings.request_timeout), qps=0.0, tries=1,
+        fence=refuse, timeout=seconds, qps=0.0, tries=1,
     )  # fmt: skip
 
 
@@ -203,7 +214,7 @@ def _version(version: ServerVersion) -> Row:
 
 
 class _UserInfo(msgspec.Struct):
-    username: str = ""
+    username: str
     groups: list[str] | None = None
     extra: dict[str, list[str]] | None = None
 
@@ -220,29 +231,28 @@ _REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _EXTRA = "authentication.kubernetes.io/"
 
 
-async def _user(found: Link, transport: Transport, config: ClusterConfig) -> bool:
-    """Say who we are; False where the server does not accept that."""
+async def _user(found: Link, transport: Transport, config: ClusterConfig) -> str:
+    """Say who we are; returns why nothing more can be asked, if so."""
     target = Target("create", "selfsubjectreviews.authentication.k8s.io")
     body: JsonObject = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         answer = await ask(transport, "POST", _REVIEWS, target, body)
-        user = msgspec.convert(answer, _SelfReview).status.user_info
+        user = _reviewed(config, answer)
     except NotFound:
         found.say("user", State.WARNING, "the server can't say who we are: it is older than Kubernetes 1.28")
-        return True
+        return ""
     except Forbidden as error:
-        found.say(
-            "user", State.FAILED,
-            f"the server takes us for somebody who may nothing ({error.server_message}); are there credentials in "
-            f"{config.source}?",
-        )  # fmt: skip
-        return True
+        found.say("user", State.FAILED, _forbidden(config, error))
+        return "the server does not know us"
     except Unauthorized as error:
         found.say("user", State.FAILED, _unauthorized(config, error))
-        return False
-    except (KubernetesError, msgspec.ValidationError) as error:
+        return "the server does not accept the credentials"
+    except CredentialsError as error:
         found.say("user", State.FAILED, str(error))
-        return True
+        return "there are no credentials to use"
+    except (KubernetesError, ValueError) as error:
+        found.say("user", State.FAILED, str(error))
+        return ""
     found.user = user.username
     extra = user.extra or {}
     pod, node = (next(iter(extra.get(_EXTRA + key) or ()), "") for key in ("pod-name", "node-name"))
@@ -251,7 +261,40 @@ async def _user(found: Link, transport: Transport, config: ClusterConfig) -> boo
     if pod:
         said += f"; bound to pod {pod}" + (f" on node {node}" if node else "")
     found.say("user", State.OK, said, username=user.username, groups=groups, pod=pod, node=node)
-    return True
+    return ""
+
+
+def _reviewed(config: ClusterConfig, answer: JsonObject) -> _UserInfo:
+    try:
+        return msgspec.convert(answer, _SelfReview).status.user_info
+    except msgspec.ValidationError as error:
+        raise ValueError(
+            f"{config.server} answers something else than a SelfSubjectReview when it is asked who we are: "
+            f"{start_of(orjson.dumps(answer))}; is it a Kubernetes API server, or a proxy before one?"
+        ) from error
+
+
+def _forbidden(config: ClusterConfig, error: StatusError) -> str:
+    """Who is known may ask who he is (the ClusterRole system:basic-user); so nobody's rights are the trouble."""
+    own = (config.token_file, config.authorization, config.exec_plugin, config.oidc, config.client_certificate,
+           config.client_certificate_data)  # fmt: skip
+    if any(own):
+        return (
+            f"the server does not let us ask who we are ({error.server_message}); if it takes us for somebody else, "
+            f"such as system:anonymous, the credentials of {config.source} do not reach it: is there a proxy between, "
+            "or are they another cluster's?"
+        )
+    if config.server.startswith("http:"):
+        missing, fix = (
+            f"no credential is sent to {config.server}, since it is plain HTTP",
+            "use its https:// address with",
+        )
+    else:
+        missing, fix = f"there is no credential in {config.source}", "configure"
+    return (
+        f"{missing}, and the server lets nobody do anything without one ({error.server_message}); {fix} a token, "
+        f"tokenFile, client-certificate with client-key, or exec of the user {config.user}"
+    )
 
 
 def _unauthorized(config: ClusterConfig, error: StatusError) -> str:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from asyncctl.check.access import check_lease, check_rules
 from asyncctl.check.kinds import check_kinds
 from asyncctl.check.link import Link, link
+from asyncctl.check.waiting import Tell, waiting_for
 from asyncctl.client.client import Client
 from asyncctl.clock import Clock
 from asyncctl.generate.rbac import rules
@@ -25,7 +26,13 @@ DEADLINE = 30.0  # seconds for each check of an author
 
 
 async def check_operator(
-    operator: Operator, settings: Settings, environ: Mapping[str, str], *, clock: Clock, logger: Logger
+    operator: Operator,
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    clock: Clock,
+    logger: Logger,
+    tell: Tell = lambda _: None,
 ) -> list[Row]:
     """Look at everything that `operator` needs to run with `settings`.
 
@@ -35,15 +42,17 @@ async def check_operator(
         environ: The process's environment, where a cluster is searched for.
         clock: Time.
         logger: Where the client says what is no row.
+        tell: Called with a line when something is waited for longer than a person would expect.
 
     Returns:
         The rows, in the order in which they build on one another.
     """
     async with AsyncExitStack() as stack:
-        found = await link(stack, settings, environ, clock=clock, logger=logger)
+        found = await link(stack, settings, environ, clock=clock, logger=logger, tell=tell)
         rows = [_settings(settings, environ), *found.rows]
-        rows += await _in_the_cluster(operator, settings, found)
-        rows += await _of_the_author(operator, settings, found, clock, logger)
+        with waiting_for("what the server serves and allows", tell):
+            rows += await _in_the_cluster(operator, settings, found)
+        rows += await _of_the_author(operator, settings, found, clock, logger, tell)
     return rows
 
 
@@ -78,7 +87,7 @@ async def _in_the_cluster(operator: Operator, settings: Settings, found: Link) -
 
 
 async def _of_the_author(
-    operator: Operator, settings: Settings, found: Link, clock: Clock, logger: Logger
+    operator: Operator, settings: Settings, found: Link, clock: Clock, logger: Logger, tell: Tell
 ) -> list[Row]:
     client = None
     if found.transport is not None:
@@ -93,7 +102,8 @@ async def _of_the_author(
 
     async def run(name: str, check: Check) -> list[Row]:
         checking = Checking(name, settings=settings, logger=logger, clock=clock, client=client, without=found.without)
-        await _run(checking, check)
+        with waiting_for(f"the check {name!r} (at most {DEADLINE:g} s)", tell):
+            await _run(checking, check)
         return checking.rows
 
     async with asyncio.TaskGroup() as tasks:

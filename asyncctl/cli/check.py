@@ -3,13 +3,16 @@
 import asyncio
 import importlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
 
 from asyncctl.check import check_operator
+from asyncctl.cli.stdout import write
 from asyncctl.cli.table import as_json, as_lines, as_table
 from asyncctl.clock import SystemClock
+from asyncctl.objects.json import JsonObject
 from asyncctl.observe.logs import make_logger
 from asyncctl.operator import Operator
 from asyncctl.operator.checking import Row, State
@@ -28,14 +31,30 @@ def main(operator: Operator, environ: Mapping[str, str], *, output: str) -> int:
     try:
         settings = operator.settings.from_environment(environ)
     except SettingsError as error:
-        print(error, *operator.settings.unknown(environ), sep="\n", file=sys.stderr)
+        unknown = operator.settings.unknown(environ)
+        print(error, *unknown, sep="\n", file=sys.stderr)
+        if output == "json":
+            write(f"{as_json([_unusable(error, unknown)])}\n", "asyncctl check")
         return 2
     clock = SystemClock()
     logger = make_logger("error", settings.log_format, sys.stderr, clock)
+    check = check_operator(operator, settings, environ, clock=clock, logger=logger, tell=_tell)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        rows = runner.run(_until_told(check_operator(operator, settings, environ, clock=clock, logger=logger)))
-        _print(rows, output, environ)  # before the loop is closed, which may wait for a thread that looks up a name
-    return int(any(row.state is State.FAILED for row in rows))
+        rows = runner.run(_until_told(check))
+        # before the loop is closed, which may wait for a thread that looks up a name
+        written = write(f"{_shown(rows, output, environ)}\n", "asyncctl check")
+    return int(not written or any(row.state is State.FAILED for row in rows))
+
+
+def _tell(line: str) -> None:
+    """For whoever sits before a terminal; a log has no use for it."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _unusable(error: SettingsError, unknown: list[str]) -> Row:
+    details: JsonObject = {"problems": [problem.text for problem in error.problems], "unknown": unknown}
+    return Row("settings", State.FAILED, "\n".join([str(error), *unknown]), details)
 
 
 async def _until_told(check: Coroutine[None, None, list[Row]]) -> list[Row]:
@@ -86,19 +105,12 @@ def load(name: str) -> Operator:
     return found
 
 
-def _print(rows: list[Row], output: str, environ: Mapping[str, str]) -> None:
-    try:
-        print(_shown(rows, output, environ), flush=True)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _shown(rows: list[Row], output: str, environ: Mapping[str, str]) -> str:
     if output == "json":
         return as_json(rows)
     if not sys.stdout.isatty():
         return as_lines(rows)
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    width = os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    width = shutil.get_terminal_size().columns  # COLUMNS, if that is set
     colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
     return as_table(rows, width=width, colour=colour, unicode=encoding == "utf8")

@@ -1,7 +1,9 @@
 """`asyncctl manifests`: what comes from the code, as files."""
 
+import sys
 from pathlib import Path
 
+from asyncctl.cli.stdout import write
 from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
@@ -10,20 +12,24 @@ from asyncctl.generate.rbac import rbac_yaml, rules
 from asyncctl.operator.running import OUTSIDE_A_POD
 
 NAME = "asyncctl"
+_COMMAND = "asyncctl manifests"
 
 
 def main(output: Path | None) -> int:
     """Write the files below `output`, or all to standard output; returns the exit code."""
     made = manifests()
     if output is None:
-        print(*made.values(), sep="---\n", end="")
-        return 0
-    for name, text in made.items():
-        path = output / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        print(path)
-    return 0
+        return 0 if write("---\n".join(made.values()), _COMMAND) else 2
+    paths = {output / name: text for name, text in made.items()}
+    try:
+        for path, text in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    except OSError as error:
+        print(f"{_COMMAND}: {error.filename} can't be written: {error.strerror}; --output names a folder",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    return 0 if write("".join(f"{path}\n" for path in paths), _COMMAND) else 2
 
 
 def manifests() -> dict[str, str]:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import pytest
+import trustme
 import yaml
 from aiohttp import web
 
@@ -21,6 +22,8 @@ from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
 from tests.unit.harness import Widget, cluster_at
 from tests.unit.support import Log, http_server
+
+SERVER_ROWS = ["tls", "api-server", "version", "user", "clock", "api", "crd", "rbac", "lease"]
 
 
 async def nothing(ctx, obj):
@@ -64,14 +67,16 @@ def kubeconfig(path, server, user=None, **cluster):
 def check(tmp_path):
     """Check an operator against a server, by way of a kubeconfig; returns its rows."""
 
-    async def run(server=None, operator=None, *, settings=None, user=None, environ=None, clock=None, **cluster):
+    async def run(
+        server=None, operator=None, *, settings=None, user=None, environ=None, clock=None, tell=None, **cluster
+    ):
         environ = dict(environ or {})
         if server is not None:
             environ["KUBECONFIG"] = str(kubeconfig(tmp_path / "kubeconfig", server, user, **cluster))
         return Rows(
             await check_operator(
                 operator or widgets(), settings or Settings.from_environment(environ), environ,
-                clock=clock or SystemClock(), logger=Log().logger,
+                clock=clock or SystemClock(), logger=Log().logger, tell=tell or (lambda _: None),
             )
         )  # fmt: skip
 
@@ -150,3 +155,40 @@ async def in_front_of(url, change):
 
     async with aiohttp.ClientSession(url) as session, http_server(handler) as front:
         yield front
+
+
+@pytest.fixture(scope="module")
+def ca():
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(ca, tmp_path):
+    ca.cert_pem.write_to_path(tmp_path / "ca.crt")
+    return str(tmp_path / "ca.crt")
+
+
+def server_context(ca):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def answering(**paths):
+    """A handler that knows `/version`, and answers another path as is given for its last part."""
+
+    async def handler(request):
+        found = paths.get(request.path.rpartition("/")[2])
+        if callable(found):
+            return found()
+        if request.path == "/version":
+            return web.json_response({"gitVersion": "v1.36.3"})
+        return web.Response(status=404, text="404 page not found")
+
+    return handler
+
+
+def skipped_because(rows, why, *names):
+    for name in names:
+        row = rows[name]
+        assert (row.state, row.message) == (State.SKIPPED, f"not reached because {why}"), name

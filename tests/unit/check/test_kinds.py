@@ -238,6 +238,27 @@ async def test_a_group_whose_server_is_away(check, cluster):
     assert "does not answer now" in row.message
 
 
+async def test_a_discovery_that_is_refused_is_told_once_with_the_kinds_that_it_leaves_unknown(check, cluster):
+    def closed(request):
+        return status(403, "Forbidden", "no") if request.path == "/apis" else None
+
+    async with in_front_of(cluster.url, closed) as url:
+        rows = await check(url)
+    assert [name for name in rows.failed() if name.startswith("api")] == ["api /apis"]
+    for kind in ("runtime.example.com/v1 Widget", "events.k8s.io/v1 Event"):
+        assert kind in rows["api /apis"].message
+    assert rows["api v1 ConfigMap"].state is State.OK
+
+
+async def test_a_discovery_without_an_answer_is_told_once(check, cluster):
+    def closed(request):
+        return status(401, "Unauthorized", "no") if request.path == "/apis" else None
+
+    async with in_front_of(cluster.url, closed) as url:
+        rows = await check(url)
+    assert rows.states(State.FAILED, State.SKIPPED) == {"api": "failed", "crd": "skipped"}
+
+
 async def test_with_namespaces_a_kind_is_listed_in_one_of_them(check, cluster):
     seen = []
 

@@ -7,44 +7,21 @@ import pytest
 import trustme
 from aiohttp import web
 
+from asyncctl.check import link, waiting
+from asyncctl.client.transport import dial
 from asyncctl.clock import SystemClock
 from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
-from tests.unit.check.conftest import in_front_of, kubeconfig, prepared, tls_server
+from tests.unit.check.conftest import (
+    SERVER_ROWS,
+    answering,
+    in_front_of,
+    kubeconfig,
+    prepared,
+    skipped_because,
+    tls_server,
+)
 from tests.unit.support import http_server, raw_server, status
-
-SERVER_ROWS = ["tls", "api-server", "version", "user", "clock", "api", "crd", "rbac", "lease"]
-
-
-@pytest.fixture(scope="module")
-def ca():
-    return trustme.CA()
-
-
-@pytest.fixture
-def ca_file(ca, tmp_path):
-    ca.cert_pem.write_to_path(tmp_path / "ca.crt")
-    return str(tmp_path / "ca.crt")
-
-
-def answering(**paths):
-    """A handler that knows `/version`, and answers another path as is given for its last part."""
-
-    async def handler(request):
-        found = paths.get(request.path.rpartition("/")[2])
-        if callable(found):
-            return found()
-        if request.path == "/version":
-            return web.json_response({"gitVersion": "v1.36.3"})
-        return web.Response(status=404, text="404 page not found")
-
-    return handler
-
-
-def skipped_because(rows, why, *names):
-    for name in names:
-        row = rows[name]
-        assert (row.state, row.message) == (State.SKIPPED, f"not reached because {why}"), name
 
 
 async def test_all_is_well_on_a_cluster_that_is_prepared(check, cluster):
@@ -94,6 +71,21 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(check):
         rows = await check(url, settings=Settings(request_timeout=0.1))
     assert rows.failed() == ["api-server"]
     assert "no answer" in rows["api-server"].message
+
+
+async def test_a_port_that_is_silent_in_the_handshake_is_a_trouble_of_tls(check, monkeypatch):
+    async def silent(reader, writer):
+        await reader.read(-1)
+
+    small = 0.5
+    monkeypatch.setattr(link, "REQUEST", link.REQUEST * small / dial.CONNECT_TIMEOUT)
+    monkeypatch.setattr(dial, "CONNECT_TIMEOUT", small)
+    async with raw_server(silent) as url:
+        rows = await check(url.replace("http:", "https:"))
+    assert rows.failed() == ["tls"]
+    assert "handshake" in rows["tls"].message
+    assert "firewall" not in rows["tls"].message
+    skipped_because(rows, "TLS fails", "api-server", "user", "rbac")
 
 
 @pytest.mark.parametrize(
@@ -196,26 +188,33 @@ async def test_what_is_no_api_server(check):
     skipped_because(rows, "the server does not answer as a Kubernetes API server does", "user", "clock", "rbac")
 
 
-@pytest.mark.parametrize("path", ["version", "selfsubjectreviews"])
-async def test_credentials_that_are_not_accepted(check, path):
-    async with http_server(answering(**{path: lambda: status(401, "Unauthorized", "Unauthorized")})) as url:
-        rows = await check(url, user={"token": "old"})
-    assert rows.failed() == ["user"]
-    assert rows["api-server"].state is State.OK
-    assert "the server does not accept the credentials of KUBECONFIG" in rows["user"].message
-    skipped_because(rows, "the server does not accept the credentials", "api", "crd", "rbac", "lease")
-    assert "old" not in str(rows["user"].details)
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (lambda: status(429, "TooManyRequests", "try again later"), 429, "try again later"),
+        (lambda: status(503, "ServiceUnavailable", "etcd is away"), 503, "etcd is away"),
+        (lambda: web.Response(status=503, text="no backend"), 503, "no backend"),
+    ],
+)
+async def test_a_server_that_can_not_answer_now_is_told_with_its_answer(check, answer, code, said):
+    async with http_server(answering(version=answer)) as url:
+        rows = await check(url)
+    assert rows.failed() == ["version"]
+    assert said in rows["version"].message
+    skipped_because(rows, f"the server answers {code} now: see version", "user", "clock", "rbac")
 
 
-@pytest.mark.parametrize("user", [{"tokenFile": "/nowhere/token"}, {"token": "two\nlines"}])
-async def test_credentials_that_can_not_be_used(check, ca, ca_file, user):
-    """Whoever sees it first, the search for a configuration or the first request, says so."""
-    with tls_server(ca) as url:
-        rows = await check(url, user=user, **{"certificate-authority": ca_file})
-    (failed,) = rows.failed()
-    assert failed in {"configuration", "user"}
-    assert "two" not in rows[failed].message
-    assert rows["rbac"].state is State.SKIPPED
+async def test_a_server_that_takes_long_is_told_while_it_is_waited_for(check, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.01)
+    told = asyncio.Event()
+
+    async def handler(request):
+        await told.wait()
+        return web.Response(status=503)
+
+    async with http_server(handler) as url:
+        rows = await check(url, tell=lambda line: told.set() if url in line else None)
+    assert rows.failed() == ["version"]
 
 
 async def test_a_version_that_may_not_be_read_ends_nothing(check, cluster):
@@ -225,24 +224,6 @@ async def test_a_version_that_may_not_be_read_ends_nothing(check, cluster):
     async with in_front_of(cluster.url, closed) as url:
         rows = await check(url)
     assert rows.states(State.WARNING, State.FAILED, State.SKIPPED) == {"version": "warning", "clock": "skipped"}
-
-
-async def test_nobody_in_particular(check):
-    refused = lambda: status(403, "Forbidden", 'User "system:anonymous" cannot create')  # noqa: E731
-    async with http_server(answering(selfsubjectreviews=refused)) as url:
-        rows = await check(url)
-    assert "user" in rows.failed()
-    assert "are there credentials" in rows["user"].message
-
-
-async def test_a_token_bound_to_a_pod_is_told(check):
-    extra = {"authentication.kubernetes.io/pod-name": ["p-1"], "authentication.kubernetes.io/node-name": ["n-1"]}
-    info = {"username": "system:serviceaccount:controllers:o", "groups": ["g1", "g2"], "extra": extra}
-    answer = lambda: web.json_response({"kind": "SelfSubjectReview", "status": {"userInfo": info}}, status=201)  # noqa: E731
-    async with http_server(answering(selfsubjectreviews=answer)) as url:
-        rows = await check(url)
-    assert rows["user"].message == ("system:serviceaccount:controllers:o; groups g1, g2; bound to pod p-1 on node n-1")
-    assert rows["user"].details["pod"] == "p-1"
 
 
 @pytest.mark.parametrize(

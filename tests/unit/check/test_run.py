@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from asyncctl.check import run
+from asyncctl.check import run, waiting
 from asyncctl.client.errors import Fenced
 from asyncctl.objects import ConfigMap, Namespace
 from asyncctl.operator.checking import NotReached, State
@@ -185,6 +185,17 @@ async def test_a_check_that_does_not_end_is_ended(check, cluster, monkeypatch):
 
     row = (await check(cluster.url, with_check(look)))["mail"]
     assert (row.state, row.message) == (State.FAILED, "it has found nothing within 0.02 s")
+
+
+async def test_a_check_that_takes_long_is_told_while_it_is_waited_for(check, cluster, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.01)
+    told = asyncio.Event()
+
+    async def look(checking):
+        await told.wait()
+
+    rows = await check(cluster.url, with_check(look), tell=lambda line: told.set() if "the check 'mail'" in line else 0)
+    assert rows["mail"].message == "passed"
 
 
 async def test_a_check_reads_the_cluster_and_can_not_write_there(check, cluster):

@@ -105,7 +105,7 @@ async def test_what_is_not_ready_ends_with_1_and_names_what_has_failed(run):
     code, out, error = await run("widgets:operator")
     assert (code, error) == (1, "")
     rows = out.splitlines()
-    assert rows[1].startswith("failed   configuration  no cluster found; looked at: - in-cluster")
+    assert rows[1].startswith("failed   configuration  no cluster found; looked at: in-cluster: ")
     assert rows[2] == "skipped  tls            not reached because there is no cluster configuration"
     assert rows[-1] == "not ready: configuration (2 ok, 1 failed, 9 skipped)"
 
@@ -139,6 +139,17 @@ async def test_json_has_this_shape(run, cluster):
         },
         "namespace": None, "missing": [], "optional": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_standard_output_that_is_full_ends_with_1_and_one_line(folder, environ, output):
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        done = subprocess.run(
+            [*COMMAND, "--output", output], cwd=folder, env=environ, stdout=full, stderr=subprocess.PIPE, timeout=30,
+            check=False, text=True,
+        )  # fmt: skip
+    said = "asyncctl check: standard output can't be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 async def test_json_of_what_has_failed_ends_with_1(run):
@@ -178,6 +189,18 @@ async def test_bad_settings_are_told_as_the_daemon_tells_them(run, folder, envir
     )  # fmt: skip
     assert ((await daemon.communicate())[1].decode(), daemon.returncode) == (error, 2)
     assert "ASYNCCTL_WORKERS=none: must be a whole number" in error
+
+
+async def test_bad_settings_are_a_document_too_where_json_is_wanted(run):
+    code, out, error = await run("--output", "json", workers="none", leese_name="x")
+    assert code == 2
+    assert "ASYNCCTL_WORKERS=none: must be a whole number" in error
+    found = json.loads(out)
+    (row,) = found["checks"]
+    assert (row["check"], row["state"]) == ("settings", "failed")
+    assert "ASYNCCTL_WORKERS=none: must be a whole number" in row["message"]
+    assert len(row["details"]["problems"]) == len(row["details"]["unknown"]) == 1
+    assert found["summary"] == {"passed": False, "ok": 0, "warning": 0, "failed": 1, "skipped": 0}
 
 
 async def test_no_credential_is_ever_printed(run, cluster):
@@ -228,6 +251,26 @@ async def test_ctrl_c_ends_a_plugin_that_hangs_too(folder, environ):
     async with asyncio.timeout(5):
         assert await process.wait() == 130
     await until(lambda: not _runs(int(noted.read_text())))
+
+
+def test_on_a_terminal_a_plugin_that_hangs_is_told(folder, environ):
+    plugin = folder / "plugin"
+    plugin.write_text("#!/bin/sh\nexec sleep 60\n")
+    plugin.chmod(0o755)
+    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    path = kubeconfig(folder / "kubeconfig", "https://127.0.0.1:1", {"exec": command})
+    terminal, its_end = pty.openpty()
+    process = subprocess.Popen(
+        COMMAND, cwd=folder, env=environ | {"KUBECONFIG": str(path)}, stdout=subprocess.PIPE, stderr=its_end
+    )
+    os.close(its_end)
+    try:
+        assert os.read(terminal, 65536).startswith(f"waiting for the exec plugin {plugin} (at most 60 s)".encode())
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=10)
+        os.close(terminal)
+    assert (process.returncode, out) == (130, b"")
 
 
 def _runs(pid):
@@ -294,11 +337,51 @@ def test_a_table_never_loses_a_word(width):
     assert shown.splitlines()[-1].endswith("skipped)")
 
 
+LONG = "rbac databases.apps.example.com/status"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_name_is_not_broken_in_a_word(width):
+    rows = [Row(LONG, State.OK, "may get, patch, and " + "so on " * 20), *ROWS]
+    shown = as_table(rows, width=width, colour=False, unicode=True)
+    for row in rows:
+        for word in row.check.split():
+            assert word in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_on_a_narrow_terminal_the_text_is_below_the_name():
+    shown = as_table([Row(LONG, State.OK, "may get\nand patch")], width=60, colour=False, unicode=True)
+    indent = " " * 11
+    assert shown.splitlines()[:3] == [f"✓ ok       {LONG}", f"{indent}may get", f"{indent}and patch"]
+
+
+def test_columns_are_heeded(folder, environ):
+    seen = on_a_terminal(folder, environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "60"}, 200)
+    assert 40 < max(map(len, seen.splitlines())) <= 60
+
+
 def test_a_line_is_one_row_whatever_its_message_has():
     *lines, last = as_lines(ROWS).splitlines()
     assert len(lines) == len(ROWS)
-    assert "first - an item that is long" in lines[1]
+    assert "first; an item that is long" in lines[1]
     assert last == "not ready: lease (1 ok, 1 warning, 1 failed, 1 skipped)"
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("user u\nok.yaml: user 'u' has a token", "user u; ok.yaml: user 'u' has a token"),
+        (
+            "looked at:\n  - in-cluster: no\n  - HOME: no\nSet KUBECONFIG.",
+            "looked at: in-cluster: no; HOME: no; Set KUBECONFIG.",
+        ),
+        ("It is old.\n\nAnd  far", "It is old. And far"),
+        ("", ""),
+    ],
+)
+def test_a_line_keeps_the_lines_of_a_message_apart(message, said):
+    assert as_lines([Row("name", State.OK, message)]).splitlines()[0] == f"ok       name  {said}"
 
 
 def test_json_keeps_details():
