@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import aiohappyeyeballs
 import anyio.to_thread
 
+from asyncctl.client.config.trust import verifying_context
 from asyncctl.client.transport.connection import Connection
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -87,7 +88,7 @@ class Dialer:
 
     async def _through(self, proxy: SplitResult, context: ssl.SSLContext | None) -> Connection:
         """A proxy of HTTP, itself spoken to in TLS where its URL says so."""
-        outer = await anyio.to_thread.run_sync(ssl.create_default_context) if proxy.scheme == "https" else None
+        outer = await anyio.to_thread.run_sync(verifying_context) if proxy.scheme == "https" else None
         authorization = _authorization(proxy)
         async with asyncio.timeout(CONNECT_TIMEOUT):
             sock = await _connect(proxy)
