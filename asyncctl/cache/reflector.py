@@ -25,7 +25,6 @@ from asyncctl.client.errors import (
     StatusError,
     StreamError,
     Target,
-    Unauthorized,
     error_from_reply,
 )
 from asyncctl.client.listing import PAGE, Page
@@ -162,8 +161,6 @@ class Reflector:
                 return ""  # it says so itself
             case Forbidden():
                 return "; a cache needs the verbs list and watch"
-            case Unauthorized():
-                return "; the credentials are not accepted: check the user's token or certificate"
             case _:
                 return ""
 

@@ -192,6 +192,12 @@ class Unauthorized(StatusError):
 
     reason = "Unauthorized"
 
+    def _advice(self) -> str:
+        return (
+            "; the credential is not accepted: has it expired, or is it of another cluster? `asyncctl check` shows "
+            "which is used"
+        )
+
 
 class Forbidden(StatusError):
     """403: authenticated, but not allowed. Where it is RBAC that refuses, the text has the rule that would allow it.

@@ -132,6 +132,11 @@ def test_retry_after(headers, details, expected):
     assert reply(429, status("TooManyRequests", **details), headers).retry_after == expected
 
 
+def test_a_401_says_what_to_do():
+    error = reply(401, status("Unauthorized", message="Unauthorized"))
+    assert str(error).endswith("has it expired, or is it of another cluster? `asyncctl check` shows which is used")
+
+
 def test_the_boundary_is_a_forbidden_and_no_not_found():
     error = boundary_error(TARGET, ("a", "b"))
     assert isinstance(error, errors.Forbidden)
