@@ -421,16 +421,25 @@ def not_an_object(target: Target, body: bytes, error: Exception | None = None) -
 
 
 def boundary_error(
-    target: Target, namespaces: tuple[str, ...], *, namespaced: bool = True
+    target: Target, namespaces: tuple[str, ...], *, namespaced: bool | None = True
 ) -> NamespaceBoundaryExceeded:
-    """The refusal of a request outside of the namespaces this process may touch."""
-    allowed = ", ".join(namespaces)
-    if namespaced:
-        where = f"namespace {target.namespace!r}" if target.namespace else "all namespaces"
-        message = f"{where} is outside of ASYNCCTL_NAMESPACES ({allowed}); add it there, and its Role and RoleBinding"
-    else:
+    """The refusal of a request outside of the namespaces this process may touch.
+
+    Args:
+        target: What was asked for.
+        namespaces: Those that may be touched.
+        namespaced: Whether its kind is in namespaces; None when nobody knows.
+    """
+    boundary = f"outside of ASYNCCTL_NAMESPACES ({', '.join(namespaces)})"
+    if target.namespace:
+        message = f"namespace {target.namespace!r} is {boundary}; add it there, and its Role and RoleBinding"
+    elif namespaced is False:
         message = (
-            f"{target.resource} are in no namespace, and so outside of ASYNCCTL_NAMESPACES ({allowed}) unless a "
-            "controller declares them; declare it in reads="
+            f"{target.resource} are in no namespace, and so {boundary} unless a controller declares them; "
+            "declare it in reads="
         )
+    else:
+        message = f"all namespaces is {boundary}; name one of these in the request, or unset ASYNCCTL_NAMESPACES"
+        if namespaced is None:
+            message += f"; or, if {target.resource} are in no namespace, let a controller declare them in reads="
     return NamespaceBoundaryExceeded(target, 403, {"reason": "NamespaceBoundaryExceeded", "message": message})

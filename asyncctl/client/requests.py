@@ -134,13 +134,16 @@ class Requests:
         other._caller = caller  # noqa: SLF001 - of its own kind
         return other
 
-    def check_boundary(self, target: Target, kind: ResourceType) -> None:
-        """Raise `NamespaceBoundaryExceeded` where this process may not touch what `target` names."""
+    def check_boundary(self, target: Target, kind: ResourceType, *, certain: bool = True) -> None:
+        """Raise `NamespaceBoundaryExceeded` where this process may not touch what `target` names.
+
+        Not `certain`: whether the kind is in namespaces was guessed.
+        """
         if not self._namespaces or self._is_exempt(target, kind):
             return
         inside = target.namespace in self._namespaces if kind.namespaced else kind in self._cluster_kinds
         if not inside:
-            raise boundary_error(target, self._namespaces, namespaced=kind.namespaced)
+            raise boundary_error(target, self._namespaces, namespaced=kind.namespaced if certain else None)
 
     def _is_exempt(self, target: Target, kind: ResourceType) -> bool:
         if kind.group in _REVIEWS and not kind.namespaced:
@@ -164,7 +167,7 @@ class Requests:
         """
         target, kind = _read_path(path)
         if kind is not None and (target.namespace or kind not in self._cluster_kinds):
-            self.check_boundary(target, kind)
+            self.check_boundary(target, kind, certain=bool(target.namespace or target.name))
         request = Request(
             target=target, method="GET", path=path + _encoded(query), lane=Lane.READ, repeatable=True,
             audit_id=self._audit_id, caller=self._caller,

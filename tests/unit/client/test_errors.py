@@ -144,6 +144,11 @@ def test_the_boundary_is_a_forbidden_and_no_not_found():
     assert (error.code, "namespace 'team' is outside of ASYNCCTL_NAMESPACES (a, b)" in str(error)) == (403, True)
 
 
+def test_the_boundary_says_what_to_do_about_a_request_for_all_namespaces():
+    error = str(boundary_error(Target("list", "pods"), ("a", "b")))
+    assert error.endswith("(a, b); name one of these in the request, or unset ASYNCCTL_NAMESPACES")
+
+
 def test_the_boundary_says_what_to_do_about_a_kind_that_is_in_no_namespace():
     error = boundary_error(Target("get", "namespaces", None, "team"), ("a", "b"), namespaced=False)
     assert "namespaces are in no namespace" in str(error)
