@@ -17,7 +17,18 @@ from asyncctl.client.listing import read_page
 from asyncctl.client.overlay import object_overlay, same
 from asyncctl.client.patch import Patch, pins_version, repeatable
 from asyncctl.client.reads import Reads
-from asyncctl.client.requests import AnyKind, Propagation, R, Selection, WriteOptions, know, read, selected, type_of
+from asyncctl.client.requests import (
+    AnyKind,
+    Propagation,
+    R,
+    Selection,
+    WriteOptions,
+    accepted,
+    know,
+    read,
+    selected,
+    type_of,
+)
 from asyncctl.client.selectors import narrow
 from asyncctl.client.subresources import Subresources
 from asyncctl.objects.codec import decode, dump, to_dict
@@ -184,7 +195,8 @@ class Client(Reads, Subresources):
                 if attempt == UPDATE_TRIES:
                     raise
             else:
-                return read(kind, answer)
+                with accepted():
+                    return read(kind, answer)
             await self._clock.sleep(_UPDATE.delay(attempt - 1, self._random))
             attempt += 1
 
@@ -235,7 +247,9 @@ class Client(Reads, Subresources):
             body=dump(change if isinstance(change, dict) else [*change]), content_type=patch.value,
             subresource=subresource, repeatable=repeatable(patch, change),
         )  # fmt: skip
-        return read(kind, await self._object(request, "Scale" if subresource == "scale" else resource.kind))
+        answer = await self._object(request, "Scale" if subresource == "scale" else resource.kind)
+        with accepted():
+            return read(kind, answer)
 
     @overload
     async def apply(
@@ -364,7 +378,8 @@ class Client(Reads, Subresources):
             body=dump(_delete_options(propagation, grace_period, dry_run=dry_run)),
         )  # fmt: skip
         page = read_page(request.target, (await self._transport.request(request)).body)
-        return [read(kind, bytes(item)) for item in page.items]
+        with accepted():
+            return [read(kind, bytes(item)) for item in page.items]
 
     async def _put(
         self,
@@ -411,7 +426,9 @@ def _wire(obj: Resource | JsonObject) -> JsonObject:
 
 
 def _like(obj: Resource | JsonObject, kind: Unstructured | None, data: bytes) -> Resource | JsonObject:
-    return decode(type(obj), data) if isinstance(obj, Resource) else decode(kind or Unstructured("", ""), data)
+    """The answer to a write of `obj`, as what that is."""
+    with accepted():
+        return decode(type(obj), data) if isinstance(obj, Resource) else decode(kind or Unstructured("", ""), data)
 
 
 def _delete_options(
