@@ -12,8 +12,57 @@ from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from asyncctl.client.reply import START, TEXT, retry_after, start_of, status_of, visible
-from asyncctl.client.target import Target as Target  # noqa: PLC0414 - an error names its target
+from asyncctl.client.target import Target
 from asyncctl.objects.json import JsonObject
+
+__all__ = [
+    "AlreadyExists",
+    "ApplyConflict",
+    "BadCertificateFile",
+    "BadRequest",
+    "BadServerCertificate",
+    "Cause",
+    "CertificateExpired",
+    "CertificateNotYetValid",
+    "ClientCertificateRefused",
+    "ClientKeyEncrypted",
+    "ClientKeyMismatch",
+    "ClientKeyMissing",
+    "ConfigError",
+    "Conflict",
+    "CredentialsError",
+    "DisruptionBudgetExceeded",
+    "Expired",
+    "Fenced",
+    "Forbidden",
+    "Gone",
+    "HandshakeInterrupted",
+    "HandshakeTimeout",
+    "HostnameMismatch",
+    "Invalid",
+    "KubernetesError",
+    "MethodNotAllowed",
+    "NamespaceBoundaryExceeded",
+    "NotAcceptable",
+    "NotFound",
+    "PlainHTTP",
+    "ProtocolMismatch",
+    "RequestEntityTooLarge",
+    "SelfSignedCertificate",
+    "ServerError",
+    "ServerTimeout",
+    "ServiceUnavailable",
+    "StatusError",
+    "StreamError",
+    "TLSError",
+    "TLSRequired",
+    "Target",
+    "TooManyRequests",
+    "TransportError",
+    "Unauthorized",
+    "UnknownAuthority",
+    "UnsupportedMediaType",
+]
 
 _NO_SUCH_PATH = b"404 page not found"  # Go's own words
 
