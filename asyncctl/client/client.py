@@ -77,7 +77,24 @@ class Client(Reads, Subresources):
     async def create(
         self, obj: Resource | JsonObject, kind: Unstructured | None = None, /, **options: Unpack[WriteOptions]
     ) -> Resource | JsonObject:
-        """Create `obj`, and return it as the server has it. Raises `AlreadyExists`, `Invalid`."""
+        """Create an object.
+
+        Args:
+            obj: What is wanted; without a name, the server makes one of `metadata.generateName`.
+            kind: Of a dict.
+            options: See `WriteOptions`.
+
+        Returns:
+            The object as the server has it.
+
+        Raises:
+            AlreadyExists: There is one of that name.
+            Invalid: It breaks a rule of its schema.
+            TransportError: There was no answer; with `sent`, it may have been created.
+            DecodeError: It was created, and is not what its class says.
+            TypeError: Of a dict the kind is not said, or it has what JSON can't say.
+            ValueError: It is namespaced, and says no namespace.
+        """
         resource, body = _whole(obj, kind)
         metadata = body.get("metadata") or {}
         namespace = metadata.get("namespace")
@@ -109,13 +126,21 @@ class Client(Reads, Subresources):
         A dict is put as it is. What a class knows is laid over what the server has, which is read first for that, so
         that fields which the class does not know stay as they are.
 
+        Args:
+            obj: What is wanted, complete; with the resourceVersion that it was read at.
+            kind: Of a dict.
+            subresource: Such as `status`.
+            options: See `WriteOptions`.
+
         Returns:
             The object as the server has it.
 
         Raises:
             Conflict: The object has changed since it was read.
             NotFound: It is gone.
-            ValueError: An object of a class has no resourceVersion; or items of a list can't be told apart.
+            TransportError: There was no answer; with `sent`, it may have been put.
+            TypeError: Of a dict the kind is not said.
+            ValueError: It has no name; or, of a class, no resourceVersion; or items of a list can't be told apart.
         """
         resource, body = _whole(obj, kind)
         name, namespace = _place(resource, body)

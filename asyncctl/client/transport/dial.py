@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import aiohappyeyeballs
 import anyio.to_thread
 
+from asyncctl.client.config.proxy_choice import redacted
 from asyncctl.client.config.trust import verifying_context
 from asyncctl.client.transport.connection import Connection
 
@@ -83,7 +84,7 @@ class Dialer:
                 str(self._server.hostname), _port(self._server), timeout=CONNECT_TIMEOUT
             )
         except SocksError as error:
-            raise ProxyError(f"the proxy {redacted(proxy)} refuses: {error}") from error
+            raise ProxyError(f"the proxy {redacted(proxy.geturl())} refuses: {error}") from error
         return _tuned(sock)
 
     async def _through(self, proxy: SplitResult, context: ssl.SSLContext | None) -> Connection:
@@ -101,7 +102,7 @@ class Dialer:
             tunnel = _Tunnel()
             transport = await _speak(sock, outer, proxy.hostname, tunnel)
         except HandshakeFailed as error:
-            raise HandshakeFailed(redacted(proxy)) from error.__cause__
+            raise HandshakeFailed(_without_user(proxy)) from error.__cause__
         try:
             target = _netloc(str(self._server.hostname), _port(self._server))
             transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
@@ -161,21 +162,22 @@ class _Tunnel(asyncio.Protocol):
 
 
 def _judge(proxy: SplitResult, head: bytes) -> None:
+    shown = redacted(proxy.geturl())
     if b"\r\n\r\n" not in head:
         how = "has no end" if head else "never came: it has closed the connection without an answer"
-        raise ProxyError(f"the answer of the proxy {redacted(proxy)} {how}")
+        raise ProxyError(f"the answer of the proxy {shown} {how}")
     line = head.partition(b"\r\n")[0].decode("latin-1")
     version, _, rest = line.partition(" ")
     if not version.startswith("HTTP/1."):
-        raise ProxyError(f"the proxy {redacted(proxy)} speaks no HTTP: {line[:80]!r}")
+        raise ProxyError(f"the proxy {shown} speaks no HTTP: {line[:80]!r}")
     if rest.startswith("407"):
-        raise ProxyError(f"the proxy {redacted(proxy)} wants a user and password ({rest}); put them into its URL")
+        raise ProxyError(f"the proxy {shown} wants a user and password ({rest}); put them into its URL")
     if not rest.startswith("2"):
-        raise ProxyError(f"the proxy {redacted(proxy)} refuses to connect: {rest}")
+        raise ProxyError(f"the proxy {shown} refuses to connect: {rest}")
 
 
-def redacted(url: SplitResult) -> str:
-    """A URL without its password."""
+def _without_user(url: SplitResult) -> str:
+    """`url` as one would write it of a server."""
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
 
 

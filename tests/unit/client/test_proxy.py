@@ -140,7 +140,7 @@ async def test_a_proxy_that_wants_a_password_says_so_and_none_is_told(authority,
     ):
         with pytest.raises(TransportError, match="wants a user and password") as caught:
             await transport.request(GET)
-    assert proxy[7:] in str(caught.value)
+    assert f"http://ann:***@{proxy[7:]}" in str(caught.value)
     assert "geheim" not in str(caught.value)
     assert not caught.value.sent
 
