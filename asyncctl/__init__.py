@@ -1,8 +1,10 @@
 """The asyncio-native controller runtime for Kubernetes: the names that a controller author needs.
 
-Objects of Kubernetes itself are in `asyncctl.objects`, errors of the API server in `asyncctl.client.errors`.
+Objects of Kubernetes itself are in `asyncctl.objects`, what requests give in `asyncctl.client`, and errors of the API
+server in `asyncctl.client.errors`.
 """
 
+from asyncctl.client import Client, ClusterConfig, Patch
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
 from asyncctl.controller.sources import (
@@ -27,12 +29,14 @@ from asyncctl.objects import (
     list_map,
     ready_column,
 )
-from asyncctl.operator import Checking, LeaseLost, Operator, Running
+from asyncctl.operator import Checking, LeaseLost, Operator, Running, State
 from asyncctl.settings import Settings, SettingsError, setting
 from asyncctl.version import __version__
 
 __all__ = [
     "Checking",
+    "Client",
+    "ClusterConfig",
     "Column",
     "Condition",
     "Context",
@@ -41,6 +45,7 @@ __all__ = [
     "NotOwned",
     "Operator",
     "Part",
+    "Patch",
     "Predicate",
     "Requeue",
     "Resource",
@@ -49,6 +54,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Spec",
+    "State",
     "Status",
     "TerminalError",
     "TransientError",

@@ -25,7 +25,6 @@ from asyncctl.client.errors import (
     StatusError,
     StreamError,
     Target,
-    Unauthorized,
     error_from_reply,
 )
 from asyncctl.client.listing import PAGE, Page
@@ -154,18 +153,9 @@ class Reflector:
         self.problem = text
 
     def _advice(self, error: Exception) -> str:
-        """What to do about an answer that stays the same until somebody does it; it is looked at again by itself."""
-        match error:
-            case NotFound():
-                return "; for example with `kubectl apply -k manifests/crd`"
-            case NamespaceBoundaryExceeded():
-                return ""  # it says so itself
-            case Forbidden():
-                return "; a cache needs the verbs list and watch"
-            case Unauthorized():
-                return "; the credentials are not accepted: check the user's token or certificate"
-            case _:
-                return ""
+        """What the error does not say itself."""
+        needs_both = isinstance(error, Forbidden) and not isinstance(error, NamespaceBoundaryExceeded)
+        return "; a cache needs the verbs list and watch" if needs_both else ""
 
     def _healthy(self) -> None:
         if self.problem is not None and self.synced.is_set():

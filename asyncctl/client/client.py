@@ -17,7 +17,18 @@ from asyncctl.client.listing import read_page
 from asyncctl.client.overlay import object_overlay, same
 from asyncctl.client.patch import Patch, pins_version, repeatable
 from asyncctl.client.reads import Reads
-from asyncctl.client.requests import AnyKind, Propagation, R, Selection, WriteOptions, know, read, selected, type_of
+from asyncctl.client.requests import (
+    AnyKind,
+    Propagation,
+    R,
+    Selection,
+    WriteOptions,
+    accepted,
+    know,
+    read,
+    selected,
+    type_of,
+)
 from asyncctl.client.selectors import narrow
 from asyncctl.client.subresources import Subresources
 from asyncctl.objects.codec import decode, dump, to_dict
@@ -66,7 +77,24 @@ class Client(Reads, Subresources):
     async def create(
         self, obj: Resource | JsonObject, kind: Unstructured | None = None, /, **options: Unpack[WriteOptions]
     ) -> Resource | JsonObject:
-        """Create `obj`, and return it as the server has it. Raises `AlreadyExists`, `Invalid`."""
+        """Create an object.
+
+        Args:
+            obj: What is wanted; without a name, the server makes one of `metadata.generateName`.
+            kind: Of a dict.
+            options: See `WriteOptions`.
+
+        Returns:
+            The object as the server has it.
+
+        Raises:
+            AlreadyExists: There is one of that name.
+            Invalid: It breaks a rule of its schema.
+            TransportError: There was no answer; with `sent`, it may have been created.
+            DecodeError: It was created, and is not what its class says.
+            TypeError: Of a dict the kind is not said, or it has what JSON can't say.
+            ValueError: It is namespaced, and says no namespace.
+        """
         resource, body = _whole(obj, kind)
         metadata = body.get("metadata") or {}
         namespace = metadata.get("namespace")
@@ -98,13 +126,21 @@ class Client(Reads, Subresources):
         A dict is put as it is. What a class knows is laid over what the server has, which is read first for that, so
         that fields which the class does not know stay as they are.
 
+        Args:
+            obj: What is wanted, complete; with the resourceVersion that it was read at.
+            kind: Of a dict.
+            subresource: Such as `status`.
+            options: See `WriteOptions`.
+
         Returns:
             The object as the server has it.
 
         Raises:
             Conflict: The object has changed since it was read.
             NotFound: It is gone.
-            ValueError: An object of a class has no resourceVersion; or items of a list can't be told apart.
+            TransportError: There was no answer; with `sent`, it may have been put.
+            TypeError: Of a dict the kind is not said.
+            ValueError: It has no name; or, of a class, no resourceVersion; or items of a list can't be told apart.
         """
         resource, body = _whole(obj, kind)
         name, namespace = _place(resource, body)
@@ -186,7 +222,8 @@ class Client(Reads, Subresources):
                 if attempt == UPDATE_TRIES:
                     raise
             else:
-                return read(kind, answer)
+                with accepted():
+                    return read(kind, answer)
             await self._clock.sleep(_UPDATE.delay(attempt - 1, self._random))
             attempt += 1
 
@@ -237,7 +274,9 @@ class Client(Reads, Subresources):
             body=dump(change if isinstance(change, dict) else [*change]), content_type=patch.value,
             subresource=subresource, repeatable=repeatable(patch, change),
         )  # fmt: skip
-        return read(kind, await self._object(request, "Scale" if subresource == "scale" else resource.kind))
+        answer = await self._object(request, "Scale" if subresource == "scale" else resource.kind)
+        with accepted():
+            return read(kind, answer)
 
     @overload
     async def apply(
@@ -366,7 +405,8 @@ class Client(Reads, Subresources):
             body=dump(_delete_options(propagation, grace_period, dry_run=dry_run)),
         )  # fmt: skip
         page = read_page(request.target, (await self._transport.request(request)).body)
-        return [read(kind, bytes(item)) for item in page.items]
+        with accepted():
+            return [read(kind, bytes(item)) for item in page.items]
 
     async def _put(
         self,
@@ -427,7 +467,9 @@ def _wire(obj: Resource | JsonObject) -> JsonObject:
 
 
 def _like(obj: Resource | JsonObject, kind: Unstructured | None, data: bytes) -> Resource | JsonObject:
-    return decode(type(obj), data) if isinstance(obj, Resource) else decode(kind or Unstructured("", ""), data)
+    """The answer to a write of `obj`, as what that is."""
+    with accepted():
+        return decode(type(obj), data) if isinstance(obj, Resource) else decode(kind or Unstructured("", ""), data)
 
 
 def _delete_options(

@@ -12,8 +12,57 @@ from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from asyncctl.client.reply import START, TEXT, retry_after, start_of, status_of, visible
-from asyncctl.client.target import Target as Target  # noqa: PLC0414 - an error names its target
+from asyncctl.client.target import Target
 from asyncctl.objects.json import JsonObject
+
+__all__ = [
+    "AlreadyExists",
+    "ApplyConflict",
+    "BadCertificateFile",
+    "BadRequest",
+    "BadServerCertificate",
+    "Cause",
+    "CertificateExpired",
+    "CertificateNotYetValid",
+    "ClientCertificateRefused",
+    "ClientKeyEncrypted",
+    "ClientKeyMismatch",
+    "ClientKeyMissing",
+    "ConfigError",
+    "Conflict",
+    "CredentialsError",
+    "DisruptionBudgetExceeded",
+    "Expired",
+    "Fenced",
+    "Forbidden",
+    "Gone",
+    "HandshakeInterrupted",
+    "HandshakeTimeout",
+    "HostnameMismatch",
+    "Invalid",
+    "KubernetesError",
+    "MethodNotAllowed",
+    "NamespaceBoundaryExceeded",
+    "NotAcceptable",
+    "NotFound",
+    "PlainHTTP",
+    "ProtocolMismatch",
+    "RequestEntityTooLarge",
+    "SelfSignedCertificate",
+    "ServerError",
+    "ServerTimeout",
+    "ServiceUnavailable",
+    "StatusError",
+    "StreamError",
+    "TLSError",
+    "TLSRequired",
+    "Target",
+    "TooManyRequests",
+    "TransportError",
+    "Unauthorized",
+    "UnknownAuthority",
+    "UnsupportedMediaType",
+]
 
 _NO_SUCH_PATH = b"404 page not found"  # Go's own words
 
@@ -191,6 +240,12 @@ class Unauthorized(StatusError):
     """401: the credentials are not accepted."""
 
     reason = "Unauthorized"
+
+    def _advice(self) -> str:
+        return (
+            "; the credential is not accepted: has it expired, or is it of another cluster? `asyncctl check` shows "
+            "which is used"
+        )
 
 
 class Forbidden(StatusError):
@@ -418,16 +473,25 @@ def not_an_object(target: Target, body: bytes, error: Exception | None = None) -
 
 
 def boundary_error(
-    target: Target, namespaces: tuple[str, ...], *, namespaced: bool = True
+    target: Target, namespaces: tuple[str, ...], *, namespaced: bool | None = True
 ) -> NamespaceBoundaryExceeded:
-    """The refusal of a request outside of the namespaces this process may touch."""
-    allowed = ", ".join(namespaces)
-    if namespaced:
-        where = f"namespace {target.namespace!r}" if target.namespace else "all namespaces"
-        message = f"{where} is outside of ASYNCCTL_NAMESPACES ({allowed}); add it there, and its Role and RoleBinding"
-    else:
+    """The refusal of a request outside of the namespaces this process may touch.
+
+    Args:
+        target: What was asked for.
+        namespaces: Those that may be touched.
+        namespaced: Whether its kind is in namespaces; None when nobody knows.
+    """
+    boundary = f"outside of ASYNCCTL_NAMESPACES ({', '.join(namespaces)})"
+    if target.namespace:
+        message = f"namespace {target.namespace!r} is {boundary}; add it there, and its Role and RoleBinding"
+    elif namespaced is False:
         message = (
-            f"{target.resource} are in no namespace, and so outside of ASYNCCTL_NAMESPACES ({allowed}) unless a "
-            "controller declares them; declare it in reads="
+            f"{target.resource} are in no namespace, and so {boundary} unless a controller declares them; "
+            "declare it in reads="
         )
+    else:
+        message = f"all namespaces is {boundary}; name one of these in the request, or unset ASYNCCTL_NAMESPACES"
+        if namespaced is None:
+            message += f"; or, if {target.resource} are in no namespace, let a controller declare them in reads="
     return NamespaceBoundaryExceeded(target, 403, {"reason": "NamespaceBoundaryExceeded", "message": message})

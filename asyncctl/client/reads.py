@@ -32,7 +32,21 @@ class Reads(Requests):
     async def get(
         self, kind: AnyKind, name: str, *, namespace: str | None = None, subresource: str | None = None
     ) -> Resource | JsonObject | bytes:
-        """Read one object, or such as its `status`. Raises `NotFound` when there is none."""
+        """Read one object, as the server has it now.
+
+        Args:
+            kind: What it is.
+            name: Its name.
+            namespace: Where it is; None for what is in no namespace.
+            subresource: Such as `status`: read that way, which is another right.
+
+        Returns:
+            An object of the class; a dict for an `Unstructured`, the server's bytes for a `ResourceType`.
+
+        Raises:
+            NotFound: There is no such object, or no such kind.
+            DecodeError: The object is not what its class says.
+        """
         resource = type_of(kind)
         request = self._request("get", "GET", resource, namespace, name, subresource=subresource, repeatable=True)
         return read(kind, await self._object(request, resource.kind))
@@ -46,7 +60,21 @@ class Reads(Requests):
         resource_version: str | None = None,
         **which: Unpack[Selection],
     ) -> Page:
-        """Read one page of a list; see `Page`. `limit` 0 asks for all at once."""
+        """Read one page of a list.
+
+        Args:
+            kind: What they are.
+            limit: Objects at most; 0: all.
+            continue_token: Of the page before; empty for the first.
+            resource_version: How fresh the first page is: default, as fresh as can be; `0`: whatever is at hand.
+            which: See `Selection`.
+
+        Returns:
+            The objects as bytes, and where the list stands.
+
+        Raises:
+            Gone: The server has forgotten the moment of the page before: begin anew.
+        """
         query = {
             "limit": str(limit) if limit else None,
             "continue": continue_token or None,

@@ -6,7 +6,8 @@ kind asked for, whatever a proxy made of it, is an error. What is in an object i
 
 import random as system_random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from typing import Literal, Self, TypeAlias, TypedDict, TypeVar, overload
 from urllib.parse import quote, unquote, urlencode
@@ -17,7 +18,7 @@ from asyncctl.client.errors import Target, boundary_error, error_from_reply, not
 from asyncctl.client.selectors import Selector, fields, labels
 from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.clock import Clock, SystemClock
-from asyncctl.objects.codec import decode
+from asyncctl.objects.codec import DecodeError, decode
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.queue.backoff import Random
@@ -134,13 +135,16 @@ class Requests:
         other._caller = caller  # noqa: SLF001 - of its own kind
         return other
 
-    def check_boundary(self, target: Target, kind: ResourceType) -> None:
-        """Raise `NamespaceBoundaryExceeded` where this process may not touch what `target` names."""
+    def check_boundary(self, target: Target, kind: ResourceType, *, certain: bool = True) -> None:
+        """Raise `NamespaceBoundaryExceeded` where this process may not touch what `target` names.
+
+        Not `certain`: whether the kind is in namespaces was guessed.
+        """
         if not self._namespaces or self._is_exempt(target, kind):
             return
         inside = target.namespace in self._namespaces if kind.namespaced else kind in self._cluster_kinds
         if not inside:
-            raise boundary_error(target, self._namespaces, namespaced=kind.namespaced)
+            raise boundary_error(target, self._namespaces, namespaced=kind.namespaced if certain else None)
 
     def _is_exempt(self, target: Target, kind: ResourceType) -> bool:
         if kind.group in _REVIEWS and not kind.namespaced:
@@ -164,7 +168,7 @@ class Requests:
         """
         target, kind = _read_path(path)
         if kind is not None and (target.namespace or kind not in self._cluster_kinds):
-            self.check_boundary(target, kind)
+            self.check_boundary(target, kind, certain=bool(target.namespace or target.name))
         request = Request(
             target=target, method="GET", path=path + _encoded(query), lane=Lane.READ, repeatable=True,
             audit_id=self._audit_id, caller=self._caller,
@@ -256,6 +260,16 @@ def read(kind: AnyKind, data: bytes) -> Resource | JsonObject | bytes:
         resource = kind.resource_type
         return {"apiVersion": resource.api_version, "kind": resource.kind, **decode(kind, data)}
     return decode(kind, data)
+
+
+@contextmanager
+def accepted() -> Iterator[None]:
+    """Around the decoding of an answer to a write: a `DecodeError` says that the write is not what has failed."""
+    try:
+        yield
+    except DecodeError as error:
+        reason = f"{error.reason}; the server has accepted the write, and this is its answer: correct the class"
+        raise DecodeError(error.kind, error.namespace, error.name, error.path, reason) from error
 
 
 def _encoded(query: Query | None) -> str:

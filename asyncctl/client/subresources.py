@@ -66,7 +66,16 @@ class Subresources(Requests):
     """Requests about what hangs below an object."""
 
     async def get_scale(self, kind: AnyKind, name: str, *, namespace: str | None = None) -> Scale:
-        """Read how an object is scaled. Raises `NotFound` also when its kind can't be."""
+        """Read how an object is scaled (autoscaling/v1 Scale).
+
+        Args:
+            kind: What it is.
+            name: Its name.
+            namespace: Where it is.
+
+        Raises:
+            NotFound: There is no such object, or its kind can't be scaled.
+        """
         request = self._request(
             "get", "GET", type_of(kind), namespace, name, subresource="scale", repeatable=True
         )  # fmt: skip

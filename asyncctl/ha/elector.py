@@ -253,8 +253,8 @@ class Elector:
 
     def _advice(self, error: KubernetesError) -> str:
         namespace = self._settings.namespace
-        if isinstance(error, NotFound):
-            return f"{error}; create namespace {namespace!r}, or set ASYNCCTL_LEASE_NAMESPACE"
+        if isinstance(error, NotFound) and error.details.get("kind") == "namespaces":  # it says to create it
+            return f"{error}, or set ASYNCCTL_LEASE_NAMESPACE to one that is there"
         if isinstance(error, Forbidden):
             return (
                 f"{error}; the operator needs a Role in namespace {namespace!r} with get, create and update on "

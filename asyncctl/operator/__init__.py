@@ -1,7 +1,7 @@
 """A program made of controllers: what it declares, and the supervised life of it."""
 
-from asyncctl.operator.checking import Checking
+from asyncctl.operator.checking import Checking, State
 from asyncctl.operator.operator import Operator
 from asyncctl.operator.running import LeaseLost, Running
 
-__all__ = ["Checking", "LeaseLost", "Operator", "Running"]
+__all__ = ["Checking", "LeaseLost", "Operator", "Running", "State"]

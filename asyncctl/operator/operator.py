@@ -224,6 +224,9 @@ class Operator:
 
         Raises:
             ConfigError: No cluster was found.
+            BadCertificateFile: A CA, certificate or key of the configuration can't be used.
+            CredentialsError: A startup hook needs a credential, and there is none. So is each other error of a hook.
+            ListenError: The side server can't listen on its address.
             LeaseLost: In an exception group: somebody else leads now.
         """
         return Running(

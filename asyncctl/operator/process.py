@@ -1,8 +1,10 @@
 """An operator as a program: the environment, signals and exit codes, in one place.
 
-Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost or something unforeseen happens; 2
-when the settings are wrong, or there is no cluster, or no credential for it at the start; 128 + the signal's number on
-a second signal, at once.
+Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost, a startup hook gets no answer from
+the API server, or something unforeseen happens; 2 when the settings are wrong, there is no cluster or no exec plugin
+of that name, the CA or our certificate or key can't be used, or a startup hook needs a credential and there is none;
+128 + the signal's number on a second signal, at once. Only its hooks wait for an answer at the start: else a server
+that can't be reached, or a plugin that fails, is tried again and is no exit.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncctl.client.errors import ConfigError, CredentialsError, TLSError
+from asyncctl.client.errors import BadCertificateFile, ConfigError, CredentialsError, TransportError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
@@ -62,10 +64,14 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
             async with operator.running(settings=settings, logger=logger) as running:
                 await stop.wait()
                 logger.info("stopping")
-    except* (ConfigError, CredentialsError, TLSError, SettingsError, ListenError) as group:
+    except* (ConfigError, CredentialsError, BadCertificateFile, SettingsError, ListenError) as group:
         for error in _leaves(group):
             logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
         return_code = 2
+    except* TransportError as group:
+        for error in _leaves(group):
+            logger.error("ends, because a startup hook got no answer", cause=str(error))  # noqa: TRY400 - as above
+        return_code = 1
     except* LeaseLost as group:
         for error in _leaves(group):
             logger.error("ends, because the Lease is lost", cause=str(error))  # noqa: TRY400 - as above

@@ -1,10 +1,14 @@
-"""What the pages say is there: their links lead somewhere, and the errors that they name can be caught."""
+"""What the pages say is there: links lead somewhere, errors can be caught; and public names can be imported."""
 
+import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import asyncctl
 from asyncctl.client import errors
 
 ROOT = Path(__file__).parents[2]
@@ -35,4 +39,33 @@ def test_each_error_that_the_page_explains_can_be_caught(section):
     names = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert names
     for name in names:
+        assert name in errors.__all__
         assert issubclass(getattr(errors, name), errors.KubernetesError)
+
+
+def test_each_error_is_a_public_name():
+    made = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Exception)}
+    assert made == set(errors.__all__) - {"Cause", "Target"}
+
+
+@pytest.mark.parametrize("package", ["asyncctl", "asyncctl.client", "asyncctl.objects", "asyncctl.operator"])
+def test_each_public_name_is_there(package):
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert hasattr(module, name)
+
+
+def test_what_the_client_takes_and_gives_can_be_named():
+    assert {"Client", "ClusterConfig", "Patch", "State", "Checking", "Context"} <= set(asyncctl.__all__)
+    assert {"Bookmark", "Change", "Client", "Patch", "Scale", "Token"} <= set(asyncctl.client.__all__)
+
+
+@pytest.mark.parametrize(
+    "module", ["asyncctl", "asyncctl.client", "asyncctl.client.errors", "asyncctl.client.config.oidc"]
+)
+def test_importing_has_no_effect_and_brings_nothing_heavy(module):
+    program = f"import sys, threading, {module}; print(threading.active_count(), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    threads, *modules = done.stdout.split()
+    assert (threads, done.stderr) == ("1", "")
+    assert not {"kubernetes_asyncio", "cryptography", "yaml", "psycopg"} & set(modules)

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from asyncctl.client.config.exec_plugin import ExecPlugin
 from asyncctl.client.config.oidc import Oidc
-from asyncctl.client.config.proxy_choice import choose_proxy, redacted
+from asyncctl.client.config.proxy_choice import BadProxyVariable, choose_proxy, redacted
 from asyncctl.client.errors import ConfigError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -169,7 +169,7 @@ def _in_cluster(host: str, environ: Mapping[str, str], service_account: Path) ->
             raise ConfigError(f"in-cluster: {file} is empty; is the node out of disk, or the kubelet still starting?")
     port = environ.get("KUBERNETES_SERVICE_PORT") or "443"
     server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    if not is_address(server):
+    if not is_address(server) or set(host + port) & set("/?#@"):
         raise ConfigError(
             f"in-cluster: {server!r} is no address of a server; check KUBERNETES_SERVICE_HOST and _PORT, which the "
             "kubelet sets"
@@ -197,6 +197,8 @@ def _from_kubeconfig(listed: str, source: str, context: str | None, environ: Map
     try:
         merged = kubeconfig.read([_expanded(part) for part in listed.split(os.pathsep) if part])
         return None if merged is None else resolve(merged, context, source, environ)
+    except BadProxyVariable:
+        raise
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
 
@@ -212,7 +214,8 @@ def is_address(server: str) -> bool:
     """Whether `server` is the URL of one: http or https, and a host."""
     try:
         parts = urlsplit(server)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and server.isprintable()
+        plain = server.isprintable() and " " not in server
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and plain
     except ValueError:
         return False
 

@@ -2,7 +2,8 @@
 
 It runs in a session of its own, without a terminal and with nothing to read, and is killed with its children when it
 takes too long or is no longer wanted. What it prints is bounded, and never shown: it is a secret; what it says on
-stderr is told when it fails. After client-go's `plugin/pkg/client/auth/exec`, which has no deadline.
+stderr is told when it fails, without what looks like a credential. After client-go's `plugin/pkg/client/auth/exec`,
+which has no deadline.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ import anyio.to_thread
 import msgspec
 import orjson
 
+from asyncctl.client.config.redaction import without_credentials
 from asyncctl.client.errors import CredentialsError
 from asyncctl.clock import Clock
 
@@ -254,5 +256,9 @@ def cleaned(text: str) -> str:
 
 
 def _said(stderr: bytes) -> str:
+    """The last lines of what it said; one whose beginning was not kept may be the end of a credential."""
     lines = [line for line in map(cleaned, stderr.decode(errors="replace").splitlines()) if line]
-    return f"; it said: {' / '.join(lines[-_LINES:])}" if lines else ""
+    if len(stderr) == _TAIL and lines:
+        lines[:1] = lines[0].split(" ", 1)[1:] if len(lines) == 1 else []
+    told = without_credentials("\n".join(lines)).splitlines()[-_LINES:]
+    return f"; it said: {' / '.join(told)}" if told else ""

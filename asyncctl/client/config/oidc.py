@@ -24,6 +24,7 @@ import orjson
 
 from asyncctl.client.config.jwt import expires_at, issued_at
 from asyncctl.client.config.proxy_choice import ProxyEnvironment
+from asyncctl.client.config.trust import verifying_context
 from asyncctl.client.errors import ConfigError, CredentialsError
 from asyncctl.observe.logs import Logger
 
@@ -31,6 +32,13 @@ EARLY = timedelta(minutes=1)
 DEADLINE = 30.0  # seconds for a refresh, all its requests together
 _TURN = 0.05  # seconds between two looks whether another event loop has done it
 _LARGEST = 2**20  # bytes of an answer
+_OTHER_CA = "set idp-certificate-authority to the CA that signed it"
+_FIXES = {  # by OpenSSL's X509_V_ERR_ number
+    9: "is this machine's clock right?",
+    10: "have it renewed, or set this machine's clock",
+    62: "use a name that is in it in idp-issuer-url",
+    64: "use an address that is in it in idp-issuer-url",
+}
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
 
 
@@ -99,7 +107,7 @@ async def refresh(oidc: Oidc, now: datetime, logger: Logger, *, stale: str | Non
     except TimeoutError:
         raise CredentialsError(f"{oidc.issuer}: no new id-token within {DEADLINE:g} s; is it reachable?") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise CredentialsError(f"{oidc.issuer}: no new id-token: {error}") from error
+        raise CredentialsError(f"{oidc.issuer}: no new id-token: {_words(error)}") from error
 
 
 @asynccontextmanager
@@ -219,9 +227,22 @@ async def _send(
 
 def _context(oidc: Oidc) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(
-            cafile=oidc.ca_file, cadata=oidc.ca_data.decode("ascii") if oidc.ca_data is not None else None
-        )
+        return verifying_context(Path(oidc.ca_file).read_bytes() if oidc.ca_file is not None else oidc.ca_data)
     except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
-        where = oidc.ca_file or "idp-certificate-authority-data"
-        raise CredentialsError(f"{oidc.issuer}: the CA in {where} can't be used: {error}") from error
+        where = f"idp-certificate-authority {oidc.ca_file}" if oidc.ca_file else "idp-certificate-authority-data"
+        raise CredentialsError(f"{oidc.issuer}: the CA of {where} can't be used: {error}") from error
+
+
+def _words(error: Exception) -> str:
+    """What went wrong with TLS or a file, and what to do."""
+    cause: BaseException | None = error
+    while cause is not None and (isinstance(cause, aiohttp.ClientError) or not isinstance(cause, ssl.SSLError)):
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        said = cause.verify_message.rstrip(".")
+        return f"its certificate is not trusted ({said}); {_FIXES.get(cause.verify_code, _OTHER_CA)}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS has failed ({(cause.reason or str(cause)).replace('_', ' ').lower()}); is idp-issuer-url right?"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host}:{error.port} can't be connected to: {error.strerror}"
+    return str(error)

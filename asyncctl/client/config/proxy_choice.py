@@ -16,6 +16,11 @@ from asyncctl.client.errors import ConfigError
 _SCHEMES = ("http", "https", "socks5")
 _PORTS = {"http": 80, "https": 443}
 
+
+class BadProxyVariable(ConfigError):
+    """A variable of the environment names a proxy that can't be used: of whichever file the server is."""
+
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -42,14 +47,17 @@ class ProxyEnvironment:
         """The URL of the proxy for `server`, or None to go straight.
 
         Raises:
-            ConfigError: There is one, and its address can't be used.
+            BadProxyVariable: There is one, and its address can't be used.
         """
         parts = urlsplit(server)
         proxy = {"http": self.http, "https": self.https}.get(parts.scheme, "")
         host = _ascii(parts.hostname or "")
         if not proxy or self._exempts(host, parts.port or _PORTS[parts.scheme]):
             return None
-        return checked(proxy if "://" in proxy else f"http://{proxy}", f"{parts.scheme.upper()}_PROXY")
+        try:
+            return checked(proxy if "://" in proxy else f"http://{proxy}", f"{parts.scheme.upper()}_PROXY")
+        except ConfigError as error:
+            raise BadProxyVariable(str(error)) from error
 
     def _exempts(self, host: str, port: int) -> bool:
         address = _address(host)

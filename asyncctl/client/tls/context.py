@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.config.credentials import ClientCertificate
+from asyncctl.client.config.trust import plain_context, verifying_context
 from asyncctl.client.errors import BadCertificateFile, ClientKeyEncrypted, ClientKeyMismatch, ClientKeyMissing, TLSError
 from asyncctl.client.tls.certificates import Certificate, read_pem
 from asyncctl.client.tls.failure import explain, explain_reply, utc
@@ -154,19 +155,13 @@ def _make_unless(
 
 
 def _make(config: ClusterConfig, certificate: ClientCertificate | None) -> tuple[ssl.SSLContext, Certificate | None]:
-    # Not create_default_context: from Python 3.13 on it is strict beyond what kubectl is, and refuses the CAs of many
-    # clusters, which have no key identifiers; and it logs sessions' keys where SSLKEYLOGFILE says so.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as for Go, whatever is in the CA file is trusted
-    context.set_alpn_protocols(["http/1.1"])
-    if not config.verify:
+    if config.verify:
+        context = _verifying(authority(config))
+    else:
+        context = plain_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif (ca := authority(config)) is not None:
-        _trust(context, ca)
-    else:
-        context.load_default_certs()  # honours SSL_CERT_FILE and SSL_CERT_DIR
+    context.set_alpn_protocols(["http/1.1"])
     chain, key = client_pair(config, certificate)
     if chain is None and key is None:
         return context, None
@@ -177,10 +172,12 @@ def _make(config: ClusterConfig, certificate: ClientCertificate | None) -> tuple
     return context, _identify(context, chain, key)
 
 
-def _trust(context: ssl.SSLContext, ca: Pem) -> None:
-    content = ca.read().decode("utf-8", "replace").encode("ascii", "replace")  # there may be comments between
+def _verifying(ca: Pem | None) -> ssl.SSLContext:
+    if ca is None:
+        return verifying_context()
+    content = ca.read()
     try:
-        context.load_verify_locations(cadata=content.decode("ascii"))
+        return verifying_context(content)
     except ssl.SSLError as error:
         raise _broken(ca, error) from error
 

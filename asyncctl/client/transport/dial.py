@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import aiohappyeyeballs
 import anyio.to_thread
 
+from asyncctl.client.config.proxy_choice import redacted
+from asyncctl.client.config.trust import verifying_context
 from asyncctl.client.transport.connection import Connection
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -85,12 +87,12 @@ class Dialer:
                 str(self._server.hostname), _port(self._server), timeout=CONNECT_TIMEOUT
             )
         except SocksError as error:
-            raise ProxyError(f"the proxy {redacted(proxy)} refuses: {error}") from error
+            raise ProxyError(f"the proxy {redacted(proxy.geturl())} refuses: {error}") from error
         return _tuned(sock)
 
     async def _through(self, proxy: SplitResult, context: ssl.SSLContext | None) -> Connection:
         """A proxy of HTTP, itself spoken to in TLS where its URL says so."""
-        outer = await anyio.to_thread.run_sync(ssl.create_default_context) if proxy.scheme == "https" else None
+        outer = await anyio.to_thread.run_sync(verifying_context) if proxy.scheme == "https" else None
         authorization = _authorization(proxy)
         async with asyncio.timeout(CONNECT_TIMEOUT):
             sock = await _connect(proxy)
@@ -105,7 +107,7 @@ class Dialer:
             try:
                 transport = await _secure(await _open(sock, asyncio.Protocol()), outer, proxy.hostname, made)
             except HandshakeFailed as error:
-                raise HandshakeFailed(redacted(proxy)) from error.__cause__
+                raise HandshakeFailed(_without_user(proxy)) from error.__cause__
         if context is None:
             assert isinstance(made, Connection)
             return made
@@ -173,22 +175,23 @@ class _Tunnel(asyncio.Protocol):
 
 
 def _judge(proxy: SplitResult, head: bytes) -> None:
+    shown = redacted(proxy.geturl())
     if b"\r\n\r\n" not in head:
         how = "has no end" if head else "never came: it has closed the connection without an answer"
-        raise ProxyError(f"the answer of the proxy {redacted(proxy)} {how}")
+        raise ProxyError(f"the answer of the proxy {shown} {how}")
     line = head.partition(b"\r\n")[0].decode("latin-1")
     version, _, rest = line.partition(" ")
     if not version.startswith("HTTP/1."):
-        raise ProxyError(f"the proxy {redacted(proxy)} speaks no HTTP: {line[:80]!r}")
+        raise ProxyError(f"the proxy {shown} speaks no HTTP: {line[:80]!r}")
     if rest.startswith("407"):
         advice = "those in its URL are not accepted" if proxy.username else "put them into its URL"
-        raise ProxyError(f"the proxy {redacted(proxy)} wants a user and password ({rest}); {advice}")
+        raise ProxyError(f"the proxy {shown} wants a user and password ({rest}); {advice}")
     if not rest.startswith("2"):
-        raise ProxyError(f"the proxy {redacted(proxy)} refuses to connect: {rest}")
+        raise ProxyError(f"the proxy {shown} refuses to connect: {rest}")
 
 
-def redacted(url: SplitResult) -> str:
-    """A URL without its password."""
+def _without_user(url: SplitResult) -> str:
+    """`url` as one would write it of a server."""
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
 
 

@@ -24,6 +24,7 @@ import anyio.to_thread
 
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.config.credentials import Credentials, Identity
+from asyncctl.client.config.proxy_choice import redacted
 from asyncctl.client.errors import (
     ConfigError,
     Fenced,
@@ -41,7 +42,7 @@ from asyncctl.client.errors import (
 )
 from asyncctl.client.tls.context import ClientTLS, explain, explain_reply, make_context
 from asyncctl.client.transport.connection import Connection, Headers, ProtocolError
-from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError, redacted
+from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
 from asyncctl.client.transport.pool import Pool, PoolClosed
 from asyncctl.client.transport.warnings import Warnings
 from asyncctl.clock import Clock
@@ -440,7 +441,7 @@ class Transport:
         return TransportError(f"{request.target}: {text}", sent=sent)
 
     def _through(self) -> str:
-        return f" through the proxy {redacted(urlsplit(self.config.proxy))}" if self.config.proxy else ""
+        return f" through the proxy {redacted(self.config.proxy)}" if self.config.proxy else ""
 
     async def _tls_failure(self, error: Exception, *, sent: bool) -> TransportError | None:
         """What TLS has to do with a failure."""

@@ -344,6 +344,9 @@ async def test_a_kind_that_goes_away_keeps_what_was_known_until_it_is_back():
         await running.names("b")
         assert running.heard == [("add", "a", 1), ("delete", "a", 1), ("add", "b", 15)]
         assert running.log.said("the cache is current again")
+        told = running.log.said("the server could not find the requested resource")
+        assert told
+        assert "kubectl" not in str(told), "the error says what to do, and whose kind it is nobody knows"
 
 
 async def test_each_namespace_has_a_watch_of_its_own_and_no_other_is_asked_for():

@@ -198,6 +198,12 @@ async def test_a_request_outside_of_the_namespaces_is_never_sent(bounded, what):
     assert sent == []
 
 
+async def test_a_path_of_what_may_be_in_no_namespace_is_refused_with_both_ways_out(bounded):
+    client, _ = bounded
+    with pytest.raises(NamespaceBoundaryExceeded, match=r"name one of these .*; or, if nodes are in no namespace, let"):
+        await client.get_raw("/api/v1/nodes")
+
+
 @pytest.mark.parametrize("what", INSIDE)
 async def test_a_request_inside_of_the_namespaces_or_exempt_is_sent(bounded, what):
     client, sent = bounded

@@ -426,7 +426,31 @@ async def test_a_file_of_a_pod_that_can_not_be_used_is_named(places, name, chang
     assert str(caught.value).startswith(f"in-cluster: {places.service_account / name} {said}")
 
 
-async def test_a_service_host_that_makes_no_address_is_told(places):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"KUBERNETES_SERVICE_PORT": "tcp://10.0.0.1:443"},
+        {"KUBERNETES_SERVICE_PORT": "443/x"},
+        {"KUBERNETES_SERVICE_HOST": "bad host"},
+        {"KUBERNETES_SERVICE_HOST": "me@host"},
+    ],
+)
+async def test_a_service_host_that_makes_no_address_is_told(places, change):
     places.mount()
     with pytest.raises(ConfigError, match=r"is no address of a server; check KUBERNETES_SERVICE_HOST"):
-        await places.find(places.in_pod | {"KUBERNETES_SERVICE_PORT": "tcp://10.0.0.1:443"})
+        await places.find(places.in_pod | change)
+
+
+@pytest.mark.parametrize("place", ["KUBECONFIG", "ASYNCCTL_KUBECONFIG", "home", "in-cluster"])
+async def test_a_proxy_of_the_environment_that_is_none_is_told_by_its_variable_alone(places, tmp_path, place):
+    proxy = {"HTTPS_PROXY": "ftp://me:hush@proxy"}
+    given = str(write(tmp_path / "config", kubeconfig()))
+    if place == "home":
+        places.at_home()
+    elif place == "in-cluster":
+        places.mount()
+        proxy |= places.in_pod
+    elif place == "KUBECONFIG":
+        proxy["KUBECONFIG"] = given
+    with pytest.raises(ConfigError, match=r"^HTTPS_PROXY 'ftp://me:\*\*\*@proxy' is no address of a proxy"):
+        await places.find(proxy, kubeconfig=given if place == "ASYNCCTL_KUBECONFIG" else None)

@@ -144,11 +144,21 @@ def test_retry_after(headers, details, expected):
     assert reply(429, status("TooManyRequests", **details), headers).retry_after == expected
 
 
+def test_a_401_says_what_to_do():
+    error = reply(401, status("Unauthorized", message="Unauthorized"))
+    assert str(error).endswith("has it expired, or is it of another cluster? `asyncctl check` shows which is used")
+
+
 def test_the_boundary_is_a_forbidden_and_no_not_found():
     error = boundary_error(TARGET, ("a", "b"))
     assert isinstance(error, errors.Forbidden)
     assert not isinstance(error, errors.NotFound)
     assert (error.code, "namespace 'team' is outside of ASYNCCTL_NAMESPACES (a, b)" in str(error)) == (403, True)
+
+
+def test_the_boundary_says_what_to_do_about_a_request_for_all_namespaces():
+    error = str(boundary_error(Target("list", "pods"), ("a", "b")))
+    assert error.endswith("(a, b); name one of these in the request, or unset ASYNCCTL_NAMESPACES")
 
 
 def test_the_boundary_says_what_to_do_about_a_kind_that_is_in_no_namespace():

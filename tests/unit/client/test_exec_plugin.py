@@ -169,6 +169,30 @@ async def test_what_it_does_wrong_is_told_with_its_command_and_without_what_it_p
     assert caught.value.__cause__ is None or "secret" not in str(caught.value.__cause__)
 
 
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        ("login failed, token=s3cr3t-value, try again", "login failed, token=***, try again"),
+        ("Authorization: Bearer s3cr3t to idp", "Authorization: *** to idp"),
+        ('{"access_token": "s3cr3t value", "expires": 1}', '{"access_token": ***, "expires": 1}'),
+        ("Password:\\ns3cr3t is wrong", "Password: / *** is wrong"),
+        ("usage: --client-secret s3cr3t --region eu", "usage: --client-secret *** --region eu"),
+        ("got eyJzM2NyM3QiOjF9.eyJzM2NyM3QiOjF9.c2ln!", "got ***!"),
+        ("https://me:s3cr3t@idp/x is down", "https://***@idp/x is down"),
+        ("k8s-aws-v1.czNjcjN0czNjcjN0czNjcjN0 is refused", "k8s-aws-v1.*** is refused"),
+        ("key id 0123456789abcdef0123456789abcdef", "key id ***"),
+        ("s3cr3t" * 500 + " at the end", "at the end"),  # begins before what is kept
+        ("the token has expired; run `aws sso login`", "the token has expired; run `aws sso login`"),
+        ("no /Users/anna/Library/Caches/gke-plugin2", "no /Users/anna/Library/Caches/gke-plugin2"),
+        ("request 550e8400-e29b-41d4-a716-446655440000", "request 550e8400-e29b-41d4-a716-446655440000"),
+    ],
+)
+async def test_what_looks_like_a_credential_is_taken_out_of_what_it_says(said, told):
+    with pytest.raises(CredentialsError) as caught:
+        await run(plugin(f"import sys; sys.stderr.write('{said}'); sys.exit(1)"), CLOCK)
+    assert str(caught.value).endswith(f"; it said: {told}")
+
+
 async def test_a_command_that_is_gone_is_told_with_how_to_get_it(tmp_path):
     made = ExecPlugin(command="no-such", search_path=str(tmp_path), install_hint="brew install it")
     with pytest.raises(CredentialsError, match=r"^the exec plugin no-such is not found in PATH; brew install it$"):

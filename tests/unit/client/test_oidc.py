@@ -420,7 +420,7 @@ async def test_an_answer_that_does_not_help_is_told_without_its_secrets(start, a
     [
         ({"token_endpoint": None}, "answered 200 without a token_endpoint; check idp-issuer-url"),
         ({"token_endpoint": "http://127.0.0.1:1/token"}, "its token_endpoint is not https; nothing was sent to it"),
-        ({"token_endpoint": "https://127.0.0.1:1/token"}, "no new id-token: Cannot connect to host 127.0.0.1:1"),
+        ({"token_endpoint": "https://127.0.0.1:1/token"}, "no new id-token: 127.0.0.1:1 can't be connected to"),
     ],
 )
 async def test_a_discovery_that_leads_nowhere_is_told(start, discovery, said):
@@ -454,7 +454,7 @@ async def test_a_provider_is_verified_by_the_systems_cas_where_none_is_given(sta
         lines = [line for line in setting.file.read_text().splitlines() if "idp-certificate-authority" not in line]
         setting.file.write_text("\n".join(lines).replace(setting.url, url))
         _, credentials = await setting.open()
-        with pytest.raises(CredentialsError, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(CredentialsError, match=r"is not trusted .*; set idp-certificate-authority"):
             await shown(credentials)
 
 
@@ -471,6 +471,24 @@ async def test_a_provider_is_verified_by_a_ca_in_a_file_beside_the_kubeconfig(st
     assert await shown(credentials) == f"Bearer {second}"
 
 
+async def test_a_provider_with_another_name_in_its_certificate_is_told_apart(start):
+    setting = start(lasts=-1)
+    with threaded() as url:
+        setting.file.write_text(setting.file.read_text().replace(setting.url, url.replace("127.0.0.1", "localhost")))
+        _, credentials = await setting.open()
+        with pytest.raises(CredentialsError, match=r"is not trusted \(Hostname mismatch.*; use a name that is in it"):
+            await shown(credentials)
+
+
+async def test_no_key_of_a_session_with_a_provider_is_logged(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    setting = start(lasts=-1)
+    setting.gives({"id_token": token(setting.clock, 600)})
+    _, credentials = await setting.open()
+    await shown(credentials)
+    assert not (tmp_path / "keys").exists()
+
+
 async def test_a_ca_that_is_none_is_told_with_its_place(start, tmp_path):
     setting = start(lasts=-1)
     (tmp_path / "ca.crt").write_text("no certificate")
@@ -479,7 +497,7 @@ async def test_a_ca_that_is_none_is_told_with_its_place(start, tmp_path):
         "\n".join(lines).replace("client-id:", "idp-certificate-authority: ca.crt\n        client-id:")
     )
     _, credentials = await setting.open()
-    with pytest.raises(CredentialsError, match=r"the CA in .*/ca\.crt can't be used"):
+    with pytest.raises(CredentialsError, match=r"the CA of idp-certificate-authority .*/ca\.crt can't be used"):
         await shown(credentials)
 
 
@@ -509,7 +527,7 @@ async def test_the_proxy_of_the_environment_is_used(start):
     setting = start(lasts=-1, environ={"HTTPS_PROXY": "http://127.0.0.1:1"})
     setting.file.write_text(setting.file.read_text().replace("https://127.0.0.1", "https://idp.example.com"))
     _, credentials = await setting.open()
-    with pytest.raises(CredentialsError, match=r"Cannot connect to host 127.0.0.1:1"):
+    with pytest.raises(CredentialsError, match=r"127.0.0.1:1 can't be connected to"):
         await shown(credentials)
 
 

@@ -88,6 +88,7 @@ async def test_a_proxy_that_is_spoken_to_in_tls(authority, tls, monkeypatch, tmp
     """Its certificate is verified with the system's CAs, by its own name."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))  # of what the way is trusted with, nothing is logged
     async with (
         http_server(answer, tls) as server,
         http_proxy(names={NAME: "127.0.0.1"}, ssl_context=tls) as (proxy, _),
@@ -99,6 +100,7 @@ async def test_a_proxy_that_is_spoken_to_in_tls(authority, tls, monkeypatch, tmp
         async with through(proxy, server, authority) as stranger:
             with pytest.raises(TransportError, match=f"{proxy}: the server's certificate is signed by"):
                 await stranger.request(GET)
+    assert not (tmp_path / "keys").exists()
 
 
 async def test_a_watch_goes_through_a_tunnel(authority, tls):
@@ -138,7 +140,7 @@ async def test_a_proxy_that_wants_a_password_says_so_and_none_is_told(authority,
     ):
         with pytest.raises(TransportError, match=r"wants a user and password .* are not accepted") as caught:
             await transport.request(GET)
-    assert proxy[7:] in str(caught.value)
+    assert f"http://ann:***@{proxy[7:]}" in str(caught.value)
     assert "geheim" not in str(caught.value)
     assert not caught.value.sent
 

@@ -302,10 +302,11 @@ async def test_renewals_go_on_while_the_heartbeat_is_late(server):
 
 async def test_a_missing_namespace_is_told_with_advice_once(server):
     async with campaign(server, namespace="nowhere") as one:
-        await until(lambda: one.log.said("create namespace 'nowhere', or set ASYNCCTL_LEASE_NAMESPACE", "warning"))
-        assert "create namespace 'nowhere'" in one.elector.problem
+        advice = "not found; create the namespace first, or set ASYNCCTL_LEASE_NAMESPACE to one that is there"
+        await until(lambda: one.log.said(advice, "warning"))
+        assert one.elector.problem.endswith(f'namespaces "nowhere" {advice}')
         await until(lambda: len(server.asked) > 8)
-        assert len(one.log.said("nowhere'")) == 1
+        assert len(one.log.said(advice)) == 1
         assert not one.elector.leading
 
 

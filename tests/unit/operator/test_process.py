@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -120,18 +121,43 @@ def test_a_plugin_that_is_not_there_ends_with_2_and_how_to_get_it(tmp_path):
     assert "the exec plugin no-such-plugin is not found in PATH; brew install it" in text
 
 
-def test_a_plugin_that_fails_when_a_startup_hook_needs_it_ends_with_2(tmp_path):
-    hook = """
+ASKS = PROGRAM.replace(
+    "operator.run()",
+    """
 @operator.on_startup
 async def ask(running):
     await running.client.get(ConfigMap, "x", namespace="default")
 
 operator.run()
-"""
-    program = PROGRAM.replace("operator.run()", hook)
-    code, text = ended(start(tmp_path, program, KUBECONFIG=failing_plugin(tmp_path)))
+""",
+)
+
+
+def test_a_plugin_that_fails_when_a_startup_hook_needs_it_ends_with_2(tmp_path):
+    code, text = ended(start(tmp_path, ASKS, KUBECONFIG=failing_plugin(tmp_path)))
     assert code == 2
     assert "failed with exit code 1; it said: no network" in text
+
+
+def test_a_connection_that_is_cut_while_a_startup_hook_asks_is_no_wrong_configuration(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def cut():
+            while True:
+                try:
+                    server.accept()[0].close()
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=cut, name="cuts handshakes")
+        thread.start()
+        address = f"https://127.0.0.1:{server.getsockname()[1]}"
+        code, text = ended(start(tmp_path, ASKS, KUBECONFIG=kubeconfig(tmp_path, address)))
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert code == 1
+    assert "ends, because a startup hook got no answer" in text
+    assert address in text
 
 
 def test_a_plugin_that_fails_later_is_no_exit(tmp_path):

@@ -183,7 +183,7 @@ async def test_who_does_not_lead_says_why(cluster):
         code, text = await probe(running, "/readyz?verbose")
         assert code == 200
         assert "[ ]leader: not leading: " in text
-        assert "create namespace 'nowhere', or set ASYNCCTL_LEASE_NAMESPACE" in text
+        assert 'namespaces "nowhere" not found; create the namespace first, or set ASYNCCTL_LEASE_NAMESPACE' in text
 
 
 async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
