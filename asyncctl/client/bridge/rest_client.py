@@ -21,8 +21,8 @@ import anyio.to_thread
 import msgspec
 import orjson
 
+from asyncctl.client.api_path import ApiPath, parse_api_path
 from asyncctl.client.bridge.answer import Answer, Streams, TimedOut, as_timeout, whole
-from asyncctl.client.bridge.api_path import ApiPath, parse_api_path
 from asyncctl.client.bridge.errors import api_exception, refuse
 from asyncctl.client.errors import (
     NamespaceBoundaryExceeded,
@@ -222,7 +222,8 @@ class RestClient:
             refuse("HEAD can't be asked: the API server has no use for it but to hand it on; use GET")
         reads = method in {"GET", "OPTIONS"}
         given = dict(asked)
-        watches = reads and given.get("watch", "").lower() in _TRUE
+        old_watch = place is not None and place.watch
+        watches = reads and (old_watch or given.get("watch", "").lower() in _TRUE)
         follows = reads and given.get("follow", "").lower() in _TRUE
         connects = place is not None and place.subresource in {*_WEBSOCKETS, "proxy"}
         if place is not None and place.subresource in _WEBSOCKETS:
