@@ -181,6 +181,16 @@ async def test_bodies(serve, body, content_type, sent):
             True,
         ),
         (
+            lambda core: core.replace_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "0"}}),
+            Lane.WRITE,
+            False,
+        ),
+        (
+            lambda core: core.patch_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "0"}}),
+            Lane.WRITE,
+            False,
+        ),
+        (
             lambda core: core.patch_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "1"}}),
             Lane.WRITE,
             True,
@@ -756,6 +766,15 @@ async def test_a_cancelled_read_loses_nothing(serve):
     assert await answer.content.readline() == b"t"
     assert await answer.content.readline() == b""
     answer.release()
+
+
+async def test_an_unexpected_error_of_a_stream_is_for_who_opens_it(serve):
+    """Such as a header that can't be sent."""
+    server, _ = await serve()
+    client = server.client.with_audit_id("a\r\nb")
+    async with asyncio.timeout(5), client.kubernetes_asyncio() as api:
+        with pytest.raises(ValueError, match="can't be sent"):
+            await CoreV1Api(api).list_namespaced_config_map("team", watch=True, _preload_content=False)
 
 
 async def test_a_cancelled_opening_frees_its_connection(serve):
