@@ -104,8 +104,10 @@ class Client(Reads, Subresources):
         Raises:
             Conflict: The object has changed since it was read.
             NotFound: It is gone.
-            ValueError: An object of a class has no resourceVersion; or items of a list can't be told apart.
+            ValueError: An object of a class has no resourceVersion; items of a list can't be told apart; or the
+                subresource is `scale`.
         """
+        self._no_scale(subresource)
         resource, body = _whole(obj, kind)
         name, namespace = _place(resource, body)
         version = body["metadata"].get("resourceVersion")
@@ -162,8 +164,9 @@ class Client(Reads, Subresources):
             Conflict: Others were faster each time, five times.
             TransportError: There was no answer; with `sent`, the change may have been made.
             NotFound: There is no such object.
-            ValueError: Items of a list can't be told apart, and something would be lost.
+            ValueError: Items of a list can't be told apart, and something would be lost; or the subresource is `scale`.
         """
+        self._no_scale(subresource)
         resource = type_of(kind)
         attempt = 1
         while True:

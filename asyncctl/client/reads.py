@@ -32,7 +32,13 @@ class Reads(Requests):
     async def get(
         self, kind: AnyKind, name: str, *, namespace: str | None = None, subresource: str | None = None
     ) -> Resource | JsonObject | bytes:
-        """Read one object, or such as its `status`. Raises `NotFound` when there is none."""
+        """Read one object, or such as its `status`; `get_scale` reads its scale.
+
+        Raises:
+            NotFound: There is none.
+            ValueError: The subresource is `scale`.
+        """
+        self._no_scale(subresource)
         resource = type_of(kind)
         request = self._request("get", "GET", resource, namespace, name, subresource=subresource, repeatable=True)
         return read(kind, await self._object(request, resource.kind))
@@ -76,8 +82,9 @@ class Reads(Requests):
 
         Args:
             kind: What they are.
-            limit: Objects in one request; 0: all.
-            resource_version: How fresh: default, as fresh as can be; `0`: whatever is at hand; other: exactly that.
+            limit: Objects in one request; 0: all, which are then held at once.
+            resource_version: How fresh: default, as fresh as can be; `0`: whatever is at hand; other: exactly that,
+                or with `limit` 0 not older than that.
             which: See `Selection`.
         """
         resource = type_of(kind)

@@ -172,6 +172,12 @@ class Requests:
         )  # fmt: skip
         return (await self._transport.request(request)).body
 
+    @staticmethod
+    def _no_scale(subresource: str | None) -> None:
+        """Raise `ValueError` for `scale`: what is read and put there is a `Scale`, and no object of the kind."""
+        if subresource == "scale":
+            raise ValueError("an object's scale is a Scale, and no object of its kind: use get_scale and set_scale")
+
     def _write_query(self, options: WriteOptions) -> dict[str, str | None]:
         return {
             "fieldManager": options.get("field_manager") or self._field_manager,
