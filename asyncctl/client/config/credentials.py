@@ -10,7 +10,7 @@ API server has its own `Credentials` of the shared, immutable `ClusterConfig`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,6 @@ __all__ = ["REREAD", "ClientCertificate", "Credentials", "Identity"]
 
 REREAD = 60.0  # seconds: as client-go's; the kubelet rotates a bound token at 80 % of its life
 _PAUSE = 10.0  # seconds between two attempts of what is dear, or not urgent, while the last was of no use
-_EARLY = timedelta(minutes=1)  # before its end a credential is renewed; of a short one, a fifth of its life before
 
 
 class Identity(NamedTuple):
@@ -234,9 +233,7 @@ class Credentials:
         return None if expires is None else _Held(f"Bearer {token}", None, oidc.renew_at(token), expires)
 
     def _early(self, expires: datetime | None) -> datetime | None:
-        if expires is None:
-            return None
-        return expires - min(_EARLY, (expires - self._clock.now()) / 5)
+        return None if expires is None else oidc.early(expires, expires - self._clock.now())
 
 
 def _fits_a_header(held: _Held) -> bool:
