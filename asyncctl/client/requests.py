@@ -8,6 +8,7 @@ import random as system_random
 import re
 from collections.abc import Mapping
 from copy import copy
+from functools import lru_cache
 from typing import Literal, Self, TypeAlias, TypedDict, TypeVar, overload
 from urllib.parse import quote, urlencode
 
@@ -266,7 +267,12 @@ def read(kind: AnyKind, data: bytes) -> Resource | JsonObject | bytes:
 
 
 def _encoded(query: Query | None) -> str:
-    given = {key: value for key, value in (query or {}).items() if value is not None}
+    return _encode(tuple(query.items())) if query else ""
+
+
+@lru_cache(256)  # those of writes are the same again and again, and encoding one takes longer than its path
+def _encode(query: tuple[tuple[str, str | None], ...]) -> str:
+    given = [(key, value) for key, value in query if value is not None]
     return "?" + urlencode(given, quote_via=quote) if given else ""
 
 
