@@ -140,8 +140,10 @@ class Client(Reads, Subresources):
             NotFound: It is gone.
             TransportError: There was no answer; with `sent`, it may have been put.
             TypeError: Of a dict the kind is not said.
-            ValueError: It has no name; or, of a class, no resourceVersion; or items of a list can't be told apart.
+            ValueError: It has no name; or, of a class, no resourceVersion; or items of a list can't be told
+                apart; or the subresource is `scale`.
         """
+        self._no_scale(subresource)
         resource, body = _whole(obj, kind)
         name, namespace = _place(resource, body)
         version = body["metadata"].get("resourceVersion")
@@ -198,8 +200,9 @@ class Client(Reads, Subresources):
             Conflict: Others were faster each time, five times.
             TransportError: There was no answer; with `sent`, the change may have been made.
             NotFound: There is no such object.
-            ValueError: Items of a list can't be told apart, and something would be lost.
+            ValueError: Items of a list can't be told apart, and something would be lost; or the subresource is `scale`.
         """
+        self._no_scale(subresource)
         resource = type_of(kind)
         attempt = 1
         while True:

@@ -1,7 +1,8 @@
 """A list that comes page by page, and outlives the moment it is of.
 
 A continue token is good for some minutes; when the server has forgotten its moment (410), the whole list is asked for
-anew, unpaged, as client-go's `tools/pager` does. Iterating never holds more than a page.
+anew, unpaged, as client-go's `tools/pager` does. Iterating holds one page (after a 410 the whole list), and of each
+object that it has given the uid and version, about 235 bytes, where there is more than one page.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -46,7 +46,9 @@ class Reads(Requests):
         Raises:
             NotFound: There is no such object, or no such kind.
             DecodeError: The object is not what its class says.
+            ValueError: The subresource is `scale`: that is for `get_scale`.
         """
+        self._no_scale(subresource)
         resource = type_of(kind)
         request = self._request("get", "GET", resource, namespace, name, subresource=subresource, repeatable=True)
         return read(kind, await self._object(request, resource.kind))
@@ -104,8 +106,9 @@ class Reads(Requests):
 
         Args:
             kind: What they are.
-            limit: Objects in one request; 0: all.
-            resource_version: How fresh: default, as fresh as can be; `0`: whatever is at hand; other: exactly that.
+            limit: Objects in one request; 0: all, which are then held at once.
+            resource_version: How fresh: default, as fresh as can be; `0`: whatever is at hand; other: exactly that,
+                or with `limit` 0 not older than that.
             which: See `Selection`.
         """
         resource = type_of(kind)

@@ -17,6 +17,8 @@ TEXT = 4096  # characters of a message that are shown; `server_message` has it w
 def visible(text: str, limit: int, *, keep: str = "") -> str:
     """`text`, no longer than `limit`, in which no character moves a terminal's cursor or hides others."""
     cut = text if len(text) <= limit else text[:limit] + "…"
+    if cut.isprintable():
+        return cut
     return "".join(
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in cut
     )

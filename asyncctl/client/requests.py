@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from functools import lru_cache
 from typing import Literal, Self, TypeAlias, TypedDict, TypeVar, overload
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
+from asyncctl.client.api_path import parse_api_path
 from asyncctl.client.errors import Target, boundary_error, error_from_reply, not_an_object
 from asyncctl.client.selectors import Selector, fields, labels
 from asyncctl.client.transport.transport import Lane, Request, Transport
@@ -175,6 +177,12 @@ class Requests:
         )  # fmt: skip
         return (await self._transport.request(request)).body
 
+    @staticmethod
+    def _no_scale(subresource: str | None) -> None:
+        """Raise `ValueError` for `scale`: what is read and put there is a `Scale`, and no object of the kind."""
+        if subresource == "scale":
+            raise ValueError("an object's scale is a Scale, and no object of its kind: use get_scale and set_scale")
+
     def _write_query(self, options: WriteOptions) -> dict[str, str | None]:
         return {
             "fieldManager": options.get("field_manager") or self._field_manager,
@@ -273,31 +281,26 @@ def accepted() -> Iterator[None]:
 
 
 def _encoded(query: Query | None) -> str:
-    given = {key: value for key, value in (query or {}).items() if value is not None}
+    return _encode(tuple(query.items())) if query else ""
+
+
+@lru_cache(256)  # those of writes are the same again and again, and encoding one takes longer than its path
+def _encode(query: tuple[tuple[str, str | None], ...]) -> str:
+    given = [(key, value) for key, value in query if value is not None]
     return "?" + urlencode(given, quote_via=quote) if given else ""
 
 
 def _read_path(path: str) -> tuple[Target, ResourceType | None]:
-    """What a path is about, as the API server reads it (apiserver's `request.RequestInfoFactory`)."""
-    parts = unquote(path).split("/")[1:]
-    if not _PATH.fullmatch(path) or ".." in parts or {"", "."} & set(parts[:-1]):
+    """What a path is about. Raises `ValueError` for what is none."""
+    if not _PATH.fullmatch(path):
         raise ValueError(f"{path!r} is no path such as /apis/apps/v1; parameters go into query=")
-    if not parts[-1]:
-        parts.pop()
-    group_parts = {"api": 2, "apis": 3}.get(parts[0] if parts else "", len(parts))
-    group, rest = (parts[1] if group_parts == 3 and len(parts) > 1 else ""), parts[group_parts:]
-    verb = "watch" if rest[:1] == ["watch"] else ""
-    if verb:
-        rest = rest[1:]
-    if not rest:
+    place = parse_api_path(path)
+    if place is None:
         return Target("get", path), None
-    namespace = rest[1] if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in {"status", "finalize"} else None
-    if namespace is not None:
-        rest = rest[2:]
-    plural, name, *below = [*rest, ""] if len(rest) == 1 else rest
+    plural = place.plural
     kind = ResourceType(
-        group=group, version=parts[group_parts - 1], kind=plural, plural=plural, singular=plural, list_kind=plural,
-        namespaced=namespace is not None or not name,  # a list without a namespace may be of all of them
+        group=place.group, version=place.version, kind=plural, plural=plural, singular=plural, list_kind=plural,
+        namespaced=place.namespace is not None or place.name is None,  # such a list may be of all namespaces
     )  # fmt: skip
-    resource = "/".join((kind.resource, *below))
-    return Target(verb or ("get" if name else "list"), resource, namespace, name or None), kind
+    verb = "watch" if place.watch else "list" if place.name is None else "get"
+    return Target(verb, place.resource, place.namespace, place.name), kind

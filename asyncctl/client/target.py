@@ -4,11 +4,11 @@ Everything is told from the request itself. Nothing is read out of what a server
 """
 
 import json
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, gc=False):  # each request makes one: a dataclass takes 8 times as long
     """One request: what is done to what.
 
     Attributes:

@@ -5,6 +5,7 @@ A class declares its names in the `class` line; its fields are its wire format a
 
 import re
 from dataclasses import dataclass, field as dataclass_field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -79,17 +80,29 @@ class ResourceType:
             raise ValueError(f"{self} {name!r} is namespaced: say in which namespace")
         if subresource is not None and name is None:
             raise ValueError(f"{self}: subresource {subresource!r} needs a name")
-        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
-        if namespace:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        if name is not None:
-            parts.append(name)
-        if subresource is not None:
-            parts += subresource.split("/")
-        if any(part in {"", ".", ".."} for part in parts):
-            raise ValueError(f"{self}: an empty part, '.' or '..' can't stand in a path: {parts}")
-        return "/" + "/".join([part if _PLAIN.fullmatch(part) else quote(part, safe=":") for part in parts])
+        try:
+            path = _collection(self.group, self.version, namespace or None, self.plural)
+            if name is not None:
+                path = f"{path}/{_part(name)}"
+            if subresource is not None:
+                path = "/".join((path, *map(_part, subresource.split("/"))))
+        except ValueError as error:
+            raise ValueError(f"{self}: {error}") from None
+        return path
+
+
+@lru_cache(1024)  # a process has few kinds and namespaces, and makes one of these paths for each request
+def _collection(group: str, version: str, namespace: str | None, plural: str) -> str:
+    parts = ["apis", group, version] if group else ["api", version]
+    if namespace is not None:
+        parts += ["namespaces", namespace]
+    return "/" + "/".join(map(_part, (*parts, plural)))
+
+
+def _part(part: str) -> str:
+    if part in {"", ".", ".."}:
+        raise ValueError(f"an empty part, '.' or '..' can't stand in a path: {part!r}")
+    return part if _PLAIN.fullmatch(part) else quote(part, safe=":")
 
 
 @dataclass(frozen=True, slots=True)

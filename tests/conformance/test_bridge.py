@@ -9,6 +9,7 @@ import pytest
 from kubernetes_asyncio import watch
 from kubernetes_asyncio.client import (
     ApiException,
+    ApiValueError,
     CoreV1Api,
     CustomObjectsApi,
     V1ConfigMap,
@@ -24,7 +25,8 @@ from kubernetes_asyncio.dynamic.exceptions import NotFoundError
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import AlreadyExists, ApplyConflict, Conflict, Fenced, NamespaceBoundaryExceeded
+from asyncctl.client.errors import AlreadyExists, ApplyConflict, Conflict, Fenced, NamespaceBoundaryExceeded, Target
+from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.support import connected
 
 _numbers = itertools.count(1)
@@ -223,3 +225,40 @@ async def test_a_namespace_outside_of_the_boundary_is_neither_read_nor_written(c
             assert isinstance(as_ours(caught.value), NamespaceBoundaryExceeded)
     with pytest.raises(ApiException):
         await core.read_namespaced_config_map("a", core.own)
+
+
+def spelled(namespace):
+    """One object's path as a server reads it, and as it should be told by none: decoded once, twice, or cleaned."""
+    plain = f"/api/v1/namespaces/{namespace}/configmaps/a"
+    below = f"namespaces/{namespace}/configmaps/a"
+    return (
+        plain,
+        plain.replace("namespaces", "%6eamespaces"),
+        *(f"/api/v1/{below}".replace("v1/", f"v1{slash}") for slash in ("%2F", "%2f", "%252F", "//", "/./", "/x/../")),
+        *(f"/api/v1{slash}{below.replace('/', slash)}" for slash in ("%2F", "%2f", "%252f")),
+        f"/api%2Fv1%2F{below.replace('/', '%2F')}",
+        f"/{plain}",
+    )
+
+
+async def test_no_way_to_write_a_path_leads_out_of_the_boundary(config, core):
+    await core.create_namespaced_config_map(core.own, config_map("a", k="v"))
+    async with connected(config, namespaces=("elsewhere",)) as client, client.kubernetes_asyncio() as bounded:
+        for path in spelled(core.own):
+            for method in ("GET", "DELETE"):
+                with pytest.raises((ApiException, ApiValueError)) as caught:
+                    await bounded.call_api(path, method)
+                assert not isinstance(caught.value, ApiException) or caught.value.status == 403, path
+            with pytest.raises((NamespaceBoundaryExceeded, ValueError)):
+                await client.get_raw(path)
+    assert (await core.read_namespaced_config_map("a", core.own)).data == {"k": "v"}
+
+
+async def test_a_server_reads_an_encoded_slash_as_a_slash(config, core):
+    """Why a path is decoded before it is split."""
+    await core.create_namespaced_config_map(core.own, config_map("a", k="v"))
+    path = f"/api/v1%2Fnamespaces%2f{core.own}%2Fconfigmaps%2Fa"
+    request = Request(target=Target("get", "configmaps", core.own, "a"), method="GET", path=path, lane=Lane.READ)
+    async with connected(config) as client:
+        reply = await client._transport.request(request)
+    assert json.loads(reply.body)["data"] == {"k": "v"}

@@ -13,7 +13,7 @@ from typing import Any, Self
 import orjson
 from multidict import CIMultiDict
 
-from asyncctl.client.errors import KubernetesError, StreamError, TransportError
+from asyncctl.client.errors import StreamError, TransportError
 from asyncctl.client.transport.transport import Request, Transport
 from asyncctl.client.watch import MAX_LINE
 
@@ -227,11 +227,11 @@ class Streams:
                     await items.put(chunk)
         except TransportError as error:
             end = as_timeout(error)
-        except KubernetesError as error:
-            end = error
         except TimeoutError as error:
             end = TimedOut(f"{request.target}: the answer did not end within {total:g} s (_request_timeout)", sent=True)
             end.__cause__ = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for who opened the stream or reads it
+            end = error
         except asyncio.CancelledError:
             if not opened.done():
                 opened.set_exception(_closed())

@@ -21,8 +21,8 @@ import anyio.to_thread
 import msgspec
 import orjson
 
+from asyncctl.client.api_path import ApiPath, parse_api_path
 from asyncctl.client.bridge.answer import Answer, Streams, TimedOut, as_timeout, whole
-from asyncctl.client.bridge.api_path import ApiPath, parse_api_path
 from asyncctl.client.bridge.errors import api_exception, refuse
 from asyncctl.client.errors import (
     NamespaceBoundaryExceeded,
@@ -32,7 +32,7 @@ from asyncctl.client.errors import (
     Unauthorized,
     not_an_object,
 )
-from asyncctl.client.patch import Patch
+from asyncctl.client.patch import Patch, pins_version, repeatable
 from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.objects.resource import ResourceType
 from asyncctl.version import __version__
@@ -222,7 +222,8 @@ class RestClient:
             refuse("HEAD can't be asked: the API server has no use for it but to hand it on; use GET")
         reads = method in {"GET", "OPTIONS"}
         given = dict(asked)
-        watches = reads and given.get("watch", "").lower() in _TRUE
+        old_watch = place is not None and place.watch
+        watches = reads and (old_watch or given.get("watch", "").lower() in _TRUE)
         follows = reads and given.get("follow", "").lower() in _TRUE
         connects = place is not None and place.subresource in {*_WEBSOCKETS, "proxy"}
         if place is not None and place.subresource in _WEBSOCKETS:
@@ -282,20 +283,18 @@ def _target(method: str, path: str, place: ApiPath | None, *, watches: bool) -> 
 
 def _repeatable(method: str, body: object, content_type: str) -> bool:
     """Whether sending it twice has the effect of sending it once: it says of which version or which object it is."""
-    if content_type == Patch.APPLY.value:
-        return method == "PATCH"
     if method == "DELETE":
         preconditions = body.get("preconditions") if isinstance(body, dict) else None
         return isinstance(preconditions, dict) and bool(preconditions.get("uid"))
-    if method not in {"PUT", "PATCH"}:
+    if method == "PUT":
+        return isinstance(body, dict) and pins_version(body)
+    if method != "PATCH":
         return False
+    if content_type == Patch.APPLY.value:
+        return True
     if isinstance(body, list):
-        return any(
-            isinstance(step, dict) and (step.get("op"), step.get("path")) == ("test", "/metadata/resourceVersion")
-            for step in body
-        )
-    metadata = body.get("metadata") if isinstance(body, dict) else None
-    return isinstance(metadata, dict) and bool(metadata.get("resourceVersion"))
+        return all(isinstance(step, dict) for step in body) and repeatable(Patch.JSON, body)
+    return isinstance(body, dict) and repeatable(Patch.MERGE, body)
 
 
 def _encode(body: object, content_type: str) -> bytes | None:

@@ -3,13 +3,14 @@
 A token file (a pod's bound token) is read again once a minute; an exec plugin is run and an OIDC token refreshed a
 little before the last credential ends; and each at once after a 401. Nobody waits for it while the last credential is
 valid, and all who have to wait share one attempt, which outlives those who are cancelled. Where it fails, the last
-credential goes on being used as long as it is valid, and the trouble is told once. Each event loop that talks to the
+credential goes on being used as long as it is valid, and the trouble is told once. What no header can have in it is
+no credential, wherever it comes from. Each event loop that talks to the
 API server has its own `Credentials` of the shared, immutable `ClusterConfig`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,7 @@ from asyncctl.observe.logs import Logger
 __all__ = ["REREAD", "ClientCertificate", "Credentials", "Identity"]
 
 REREAD = 60.0  # seconds: as client-go's; the kubelet rotates a bound token at 80 % of its life
-_PAUSE = 10.0  # seconds between two attempts of what is dear, while the last has failed or has helped nothing
-_EARLY = timedelta(minutes=1)  # before its end a credential is renewed; of a short one, a fifth of its life before
+_PAUSE = 10.0  # seconds between two attempts of what is dear, or not urgent, while the last was of no use
 
 
 class Identity(NamedTuple):
@@ -51,6 +51,9 @@ class _Held(NamedTuple):
     read_again_at: float | None = None
     """By the monotonic clock; when it is due, one waits for it."""
 
+    def __repr__(self) -> str:
+        return f"_Held(expires={self.expires})"
+
 
 _Fetch = Callable[[str | None], Awaitable[_Held]]
 """Gets a credential; the argument is an `Authorization` that was refused, or None."""
@@ -68,20 +71,28 @@ class Credentials:
         self._also = config.impersonate.headers() if config.impersonate is not None else ()
         self._held: _Held | None = None
         self._dear = True
+        self._source = f"the Authorization of {config.source}"
         self._fetch: _Fetch | None = None
         if config.token_file is not None:
             self._fetch, self._dear = self._file(config.token_file), False
+            self._source = f"the token file {config.token_file}"
             if config.authorization is not None:
                 self._held = _Held(config.authorization, read_again_at=float("-inf"))
         elif config.authorization is not None:
             self._held = _Held(config.authorization)
         elif config.exec_plugin is not None:
             self._fetch = self._plugin(config.exec_plugin)
+            self._source = f"the exec plugin {config.exec_plugin.command}"
         elif config.oidc is not None:
             self._fetch = self._oidc(config.oidc)
+            self._source = f"the id-token of {config.oidc.issuer} for user {config.oidc.user!r} ({config.oidc.file})"
             self._held = self._id_token(config.oidc.tokens.id_token)
         else:
             self._held = _Held(None)
+        given = self._held
+        if given is not None and not _fits_a_header(given):
+            self._held = None
+            self._fetch = self._fetch or _same(given)
         self._identity = self._shown()
         self._task: asyncio.Task[None] | None = None
         self._error: CredentialsError | None = None
@@ -121,7 +132,7 @@ class Credentials:
             return False
         if used is not None and used != self._identity:
             return True
-        if self._task is None and self._clock.monotonic() < self._not_before:
+        if self._dear and self._task is None and self._clock.monotonic() < self._not_before:
             return used is None and self._helped
         before = self._identity
         await _end(self._attempt(refused=True))
@@ -143,7 +154,13 @@ class Credentials:
     async def _renew(self, *, refused: bool) -> None:
         assert self._fetch is not None
         try:
-            self._held = await self._fetch(self._held.authorization if refused and self._held is not None else None)
+            held = await self._fetch(self._held.authorization if refused and self._held is not None else None)
+            if not _fits_a_header(held):
+                raise CredentialsError(  # noqa: TRY301 - one way out for all that is wrong with it
+                    f"{self._source} can't be used: it has a line end, a control character or one that is not ASCII "
+                    "within; write it anew"
+                )
+            self._held = held
         except CredentialsError as error:
             self._error = error
             self._tell(error)
@@ -153,7 +170,8 @@ class Credentials:
             self._helped = self._identity != before
         finally:
             self._task = None
-            if self._dear and (refused or self._error is not None):
+            useless = self._error is not None and (self._dear or self._held is not None)
+            if useless or (self._dear and refused):
                 self._not_before = self._clock.monotonic() + _PAUSE
 
     def _tell(self, error: CredentialsError) -> None:
@@ -215,9 +233,19 @@ class Credentials:
         return None if expires is None else _Held(f"Bearer {token}", None, oidc.renew_at(token), expires)
 
     def _early(self, expires: datetime | None) -> datetime | None:
-        if expires is None:
-            return None
-        return expires - min(_EARLY, (expires - self._clock.now()) / 5)
+        return None if expires is None else oidc.early(expires, expires - self._clock.now())
+
+
+def _fits_a_header(held: _Held) -> bool:
+    authorization = held.authorization or ""
+    return authorization.isascii() and authorization.isprintable()
+
+
+def _same(held: _Held) -> _Fetch:
+    async def fetch(_: str | None) -> _Held:
+        return held
+
+    return fetch
 
 
 async def _end(attempt: asyncio.Task[None]) -> None:

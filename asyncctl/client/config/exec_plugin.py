@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import anyio.to_thread
@@ -54,6 +55,9 @@ class PluginCredential(NamedTuple):
     certificate: ClientCertificate | None
     expires: datetime | None
 
+    def __repr__(self) -> str:
+        return f"PluginCredential(expires={self.expires})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExecPlugin:
@@ -65,7 +69,7 @@ class ExecPlugin:
     environ: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """All of its environment but `KUBERNETES_EXEC_INFO`."""
     search_path: str | None = None
-    """`PATH`, as the process has it and not as the plugin will."""
+    """`PATH`, as the process has it and not as the plugin will; what is found by a relative part of it is not run."""
     api_version: str = API_VERSIONS[0]
     install_hint: str = ""
     cluster: bytes | None = field(default=None, repr=False)
@@ -85,6 +89,9 @@ class _Ended(NamedTuple):
     trouble: str | None = None
     """Why it was killed."""
 
+    def __repr__(self) -> str:
+        return f"_Ended(code={self.code}, trouble={self.trouble!r})"
+
 
 _UNWANTED = _Ended(-signal.SIGKILL, b"", b"", "is no longer wanted")
 
@@ -94,6 +101,12 @@ class _Status(msgspec.Struct):
     client_certificate_data: str | None = msgspec.field(default=None, name="clientCertificateData")
     client_key_data: str | None = msgspec.field(default=None, name="clientKeyData")
     expiration_timestamp: datetime | None = msgspec.field(default=None, name="expirationTimestamp")
+
+    def __repr__(self) -> str:
+        return f"_Status(expires={self.expiration_timestamp})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:  # what rich's tracebacks print
+        return [("expires", self.expiration_timestamp)]
 
 
 async def run(plugin: ExecPlugin, clock: Clock, *, deadline: float = DEADLINE) -> PluginCredential:
@@ -156,6 +169,11 @@ def _run(plugin: ExecPlugin, clock: Clock, deadline: float, heard: socket.socket
     command = shutil.which(plugin.command, path=plugin.search_path)
     if command is None:
         raise CredentialsError(plugin.not_found())
+    if not Path(command).is_absolute():  # Go's exec.ErrDot: whoever can write to a folder could become the plugin
+        raise CredentialsError(
+            f"the exec plugin {plugin.command} is found below the current folder ({command}), which PATH should not "
+            "lead to; take what is relative out of PATH, or give the command's whole path"
+        )
     spec: dict[str, object] = {"interactive": False}
     if plugin.cluster is not None:
         spec["cluster"] = orjson.Fragment(plugin.cluster)

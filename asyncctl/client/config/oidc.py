@@ -75,12 +75,17 @@ class Oidc:
     tokens: OidcTokens
 
 
+def early(end: datetime, life: timedelta) -> datetime:
+    """When to renew what ends at `end`: a minute before, or of a short life the last fifth."""
+    return end - min(EARLY, life / 5)
+
+
 def renew_at(token: str) -> datetime | None:
-    """When to refresh an id-token: a minute before its end, or a fifth of a short life; None when it tells no end."""
+    """When to refresh an id-token; None when it tells no end."""
     end, issued = expires_at(token), issued_at(token)
     if end is None:
         return None
-    return end - (EARLY if issued is None or issued >= end else min(EARLY, (end - issued) / 5))
+    return end - EARLY if issued is None or issued >= end else early(end, end - issued)
 
 
 def usable(token: str, now: datetime) -> bool:

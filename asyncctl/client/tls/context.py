@@ -32,6 +32,8 @@ class _Made(NamedTuple):
     context: ssl.SSLContext
     ours: Certificate | None
     stamps: tuple[Stamp | None, ...]
+    plugins: ClientCertificate | None
+    """The plugin's, which it was made with."""
 
 
 class ClientTLS:
@@ -43,7 +45,7 @@ class ClientTLS:
         self._logger = logger
         self._plain = not config.server.startswith("https:")
         self._made: _Made | None = None
-        self._certificate: ClientCertificate | None = None  # the plugin's, at the last look
+        self._certificate: ClientCertificate | None = None  # the plugin's, at the last look; it may not have done
         self._looked_at = float("-inf")
         self._look_lock = asyncio.Lock()
         self._problem = ""  # what the last look found, as it was warned of
@@ -83,7 +85,7 @@ class ClientTLS:
 
     async def _look(self, certificate: ClientCertificate | None) -> None:
         before = self._made
-        seen = before.stamps if before is not None and certificate == self._certificate else None
+        seen = before.stamps if before is not None and certificate == before.plugins else None
         try:
             made = await anyio.to_thread.run_sync(
                 _make_unless, self._config, certificate, seen, abandon_on_cancel=True
@@ -120,9 +122,9 @@ class ClientTLS:
 
         Near is a week, or a fifth of a life that is shorter. A plugin's are short-lived, and renewed by the plugin.
         """
-        ours = self._made.ours if self._made is not None else None
-        if ours is None or self._certificate is not None:
+        if self._made is None or self._made.ours is None or self._made.plugins is not None:
             return
+        ours = self._made.ours
         left = ours.not_after - self._clock.now()
         over = left <= timedelta()
         if left < min(SOON, (ours.not_after - ours.not_before) / 5) and self._told_of != (ours, over):
@@ -151,7 +153,7 @@ def _make_unless(
     """A new context; None while the files are as `seen`."""
     pieces = (authority(config) if config.verify else None, *client_pair(config, certificate))
     stamps = tuple(None if piece is None else piece.stamp() for piece in pieces)  # before they are read
-    return None if stamps == seen else _Made(*_make(config, certificate), stamps)
+    return None if stamps == seen else _Made(*_make(config, certificate), stamps, certificate)
 
 
 def _make(config: ClusterConfig, certificate: ClientCertificate | None) -> tuple[ssl.SSLContext, Certificate | None]:

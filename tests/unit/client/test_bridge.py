@@ -25,7 +25,7 @@ from kubernetes_asyncio.client import (
     VersionApi,
 )
 
-from asyncctl.client.bridge.api_path import ApiPath, parse_api_path
+from asyncctl.client.api_path import ApiPath, parse_api_path
 from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
@@ -179,6 +179,16 @@ async def test_bodies(serve, body, content_type, sent):
             lambda core: core.replace_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "1"}}),
             Lane.WRITE,
             True,
+        ),
+        (
+            lambda core: core.replace_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "0"}}),
+            Lane.WRITE,
+            False,
+        ),
+        (
+            lambda core: core.patch_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "0"}}),
+            Lane.WRITE,
+            False,
         ),
         (
             lambda core: core.patch_namespaced_config_map("a", "team", {"metadata": {"resourceVersion": "1"}}),
@@ -480,7 +490,8 @@ OUTSIDE = [
     ("PUT", "/api/v1/namespaces/team/finalize"),
     ("PATCH", "/api/v1/namespaces/team/status"),
     ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/a"),
-    ("GET", "/api/v1/watch/namespaces/team/pods"),
+    ("GET", "/api/v1/watch/namespaces/other/pods"),
+    ("GET", "/api/v1/watch/pods"),
     ("GET", "/api/v1/namespaces/%6fther/pods"),
     ("GET", "/api/v1/namespaces/TEAM/pods"),
 ]
@@ -528,7 +539,21 @@ async def test_a_list_of_all_namespaces_is_told_as_that(bounded):
         "/api/v1/namespaces/team/configmaps/a%2Fb",
         "/api/v1/namespaces//configmaps",
         "/api/v1//pods",
+        "//api/v1/namespaces/team/pods",
         "/apis/./v1/pods",
+        "/api/v1%2Fnamespaces%2Fother%2Fsecrets%2Fa",
+        "/api/v1%2fnamespaces%2fother%2fsecrets%2fa",
+        "/api%2Fv1%2Fnamespaces%2Fother%2Fsecrets%2Fa",
+        "/%2Fapi/v1/namespaces/other/secrets/a",
+        "/api/v1/namespaces%2Fother/secrets/a",
+        "/api/v1%252Fnamespaces%252Fother%252Fsecrets%252Fa",
+        "/apis/apps/v1%2Fnamespaces%2Fother%2Fdeployments",
+        "/api/v1/namespaces/team%2Fpods/a",
+        "/api/v1/namespaces/team/pods/a%2Flog",
+        "/api/v1/namespaces/team/pods/a%252Flog",
+        "/api/v1/namespaces/team/pods%2F",
+        "/api/v1/namespaces/team/pods/a%zz",
+        "/api/v1/namespaces/team/services/a/proxy/%2e%2E/other",
     ],
 )
 async def test_a_path_that_a_server_could_read_otherwise_is_refused(bounded, path):
@@ -536,6 +561,23 @@ async def test_a_path_that_a_server_could_read_otherwise_is_refused(bounded, pat
     with pytest.raises(ApiValueError):
         await api.call_api(path, "GET")
     assert server.asked == []
+
+
+async def test_a_version_that_is_a_path_reaches_no_other_namespace(bounded):
+    server, api = bounded
+    with pytest.raises(ApiValueError):
+        await CustomObjectsApi(api).get_api_resources("apps", "v1/namespaces/other/deployments")
+    assert server.asked == []
+
+
+async def test_the_old_watch_in_the_path_is_a_watch(serve):
+    server, api = await serve(lambda _: web.Response(body=b'{"type":"BOOKMARK"}\n'))
+    requests, stream = [], server.client._transport.stream
+    server.client._transport.stream = lambda request: requests.append(request) or stream(request)
+    path = "/api/v1/watch/namespaces/team/pods"
+    answer = await api.rest_client.GET(f"{server.client._transport.config.server}{path}", _preload_content=False)
+    assert await answer.read() == b'{"type":"BOOKMARK"}\n'
+    assert [(str(request.target), request.lane) for request in requests] == [("watch pods team", Lane.WATCH)]
 
 
 async def test_a_name_with_dots_in_it_goes_nowhere_else(bounded):
@@ -552,6 +594,10 @@ async def test_a_name_with_dots_in_it_goes_nowhere_else(bounded):
     [
         ("/api/v1/namespaces/n/pods/p/log", ApiPath("", "v1", "pods", "n", "p", "log")),
         ("/api/v1/namespaces/n/services/s:80/proxy/a/b//", ApiPath("", "v1", "services", "n", "s:80", "proxy")),
+        ("/api/v1/namespaces/n/services/s/proxy/a%2Fb%25/c", ApiPath("", "v1", "services", "n", "s", "proxy")),
+        ("/api/v1/watch/namespaces/n/pods/p", ApiPath("", "v1", "pods", "n", "p", watch=True)),
+        ("/api/v1/watch", None),
+        ("/api/%761/namespaces/%6E/pods/%70", ApiPath("", "v1", "pods", "n", "p")),
         ("/api/v1/namespaces/n", ApiPath("", "v1", "namespaces", None, "n")),
         ("/api/v1/namespaces/n/status", ApiPath("", "v1", "namespaces", None, "n", "status")),
         ("/apis/g.io/v2/widgets/", ApiPath("g.io", "v2", "widgets")),
@@ -720,6 +766,15 @@ async def test_a_cancelled_read_loses_nothing(serve):
     assert await answer.content.readline() == b"t"
     assert await answer.content.readline() == b""
     answer.release()
+
+
+async def test_an_unexpected_error_of_a_stream_is_for_who_opens_it(serve):
+    """Such as a header that can't be sent."""
+    server, _ = await serve()
+    client = server.client.with_audit_id("a\r\nb")
+    async with asyncio.timeout(5), client.kubernetes_asyncio() as api:
+        with pytest.raises(ValueError, match="can't be sent"):
+            await CoreV1Api(api).list_namespaced_config_map("team", watch=True, _preload_content=False)
 
 
 async def test_a_cancelled_opening_frees_its_connection(serve):

@@ -140,7 +140,7 @@ OUTSIDE = {
     for path in (
         "/api/v1/namespaces/other/secrets", "/api/v1/namespaces/other/secrets/a", "/apis/apps/v1/deployments/",
         "/api/v1/namespaces/%6fther/secrets/a",
-        "/api/v1/namespaces%2Fother/secrets/a", "/api/v1/watch/namespaces/other/secrets", "/api/v1/secrets",
+        "/api/v1/watch/namespaces/other/secrets", "/api/v1/secrets",
         "/api/v1/namespaces", "/api/v1/namespaces/team", "/apis/apps/v1/namespaces/other/deployments/a/scale",
     )
 }  # fmt: skip

@@ -209,8 +209,12 @@ class Nobody:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "version", "/a?b=c", "/a#b", "/a b", "/a\r\nHost: b", "/ä", "//a", "/a/../b", "/a/%2e%2e/b", "/a/.."]
-)
+    "path",
+    [
+        "", "version", "/a?b=c", "/a#b", "/a b", "/a\r\nHost: b", "/ä", "//a", "/a/../b", "/a/%2e%2e/b", "/a/..",
+        "/a/.", "/api/v1/namespaces%2Fother/secrets/a", "/api/v1%2fnamespaces%2fother%2fsecrets", "/api%252Fv1/pods",
+    ],
+)  # fmt: skip
 async def test_what_is_no_path_is_never_sent(path):
     with pytest.raises(ValueError, match="is no path such as"):
         await Client(Nobody(), field_manager="x").get_raw(path)

@@ -126,6 +126,12 @@ async def test_a_deletion_says_all_that_was_asked_for(client, sent):
             "v1 ConfigMap: it has no metadata.name",
         ),
         (lambda client: client.replace({}, CONFIG), "v1 ConfigMap: it has no metadata.name"),
+        (lambda client: client.get(KIND, "a", namespace="team", subresource="scale"), "use get_scale and set_scale"),
+        (lambda client: client.replace({"metadata": HERE}, CONFIG, subresource="scale"), "use get_scale and set_scale"),
+        (
+            lambda client: client.update_with_retry(CONFIG, "a", dict.clear, namespace="team", subresource="scale"),
+            "use get_scale and set_scale",
+        ),
         (lambda client: client.delete_all(ConfigMap), "say in which namespace all are to be deleted"),
         (lambda client: client.delete_all(ConfigMap, namespace="team", labels={}), "selects everything"),
         (lambda client: client.delete_all(ConfigMap, namespace="team", fields=" "), "selects everything"),

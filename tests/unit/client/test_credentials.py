@@ -5,6 +5,7 @@ import json
 import os
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -94,6 +95,7 @@ async def test_nobody_and_a_fixed_header_stay_as_they_are():
         assert await fixed.shown() == "Basic x"
         assert not await fixed.credentials.refresh()
         assert "x" not in repr(await fixed.credentials.current()).replace("Authorization", "")
+        assert "Basic" not in repr(fixed.credentials._held)
 
 
 async def test_whom_to_act_as_is_said_beside_who_we_are():
@@ -152,7 +154,62 @@ async def test_a_token_beside_a_token_file_is_for_as_long_as_the_file_has_none(t
     async with Setting(config, clock) as setting:
         assert await setting.shown() == "Bearer fixed"
         file.write_text("read")
+        clock.advance(10)
         assert await setting.shown() == "Bearer read"
+
+
+async def test_a_token_file_that_is_gone_is_not_looked_for_with_each_request(tmp_path, clock, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("good")
+    looked = []
+    real = Path.read_text
+
+    def noting(path, *args):
+        looked.append(path)
+        return real(path, *args)
+
+    async with Setting(ClusterConfig(server="https://c", token_file=file), clock) as setting:
+        used = await setting.credentials.current()
+        file.unlink()
+        monkeypatch.setattr(Path, "read_text", noting)
+        clock.advance(60)
+        assert {await setting.shown() for _ in range(100)} == {"Bearer good"}
+        assert looked == [file]
+        clock.advance(9)
+        await setting.shown()
+        assert looked == [file]
+        file.write_text("better")
+        assert await setting.credentials.refresh(used)  # a 401 does not wait
+        assert await setting.shown() == "Bearer better"
+
+
+BROKEN = ["SECRET\nSECRET", "SECRET\r\nX: y", "SECRET\x00", "SECRET\x7f"]
+
+
+@pytest.mark.parametrize("token", BROKEN)
+async def test_a_token_file_with_a_line_end_within_is_told_without_the_token(tmp_path, clock, token):
+    file = tmp_path / "token"
+    file.write_text(token, newline="")
+    async with Setting(ClusterConfig(server="https://c", token_file=file), clock) as setting:
+        with pytest.raises(CredentialsError, match=f"the token file {file} can't be used: it has a line end") as caught:
+            await setting.shown()
+        assert "SECRET" not in f"{caught.value!r} {caught.value.__cause__!r} {setting.log.lines}"
+        file.write_text("good")
+        assert await setting.shown() == "Bearer good"
+        file.write_text(token, newline="")
+        clock.advance(60)
+        assert await setting.shown() == "Bearer good"
+        assert "SECRET" not in str(setting.log.said("the last one is used", "warning"))
+
+
+@pytest.mark.parametrize("token", BROKEN)
+async def test_a_fixed_header_with_a_line_end_within_is_told_at_its_first_use(clock, token):
+    config = ClusterConfig(server="https://c", source="the file x", authorization=f"Bearer {token}")
+    async with Setting(config, clock) as setting:
+        for _ in range(2):
+            with pytest.raises(CredentialsError, match="the Authorization of the file x can't be used") as caught:
+                await setting.shown()
+            assert "SECRET" not in f"{caught.value!r}"
 
 
 # Plugins.

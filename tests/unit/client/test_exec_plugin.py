@@ -13,7 +13,7 @@ import psutil
 import pytest
 import trustme
 
-from asyncctl.client.config.exec_plugin import ClientCertificate, ExecPlugin, PluginCredential, run
+from asyncctl.client.config.exec_plugin import ClientCertificate, ExecPlugin, PluginCredential, _Ended, _Status, run
 from asyncctl.client.errors import CredentialsError
 from asyncctl.clock import SystemClock
 from asyncctl.testing.clock import FakeClock
@@ -61,6 +61,30 @@ def hanging(tmp_path):
 
 
 # What it gives.
+
+
+async def test_a_plugin_that_path_finds_below_the_current_folder_is_not_run(tmp_path, monkeypatch):
+    """As client-go, which takes `exec.ErrDot` for an error."""
+    program, ran = tmp_path / "login", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+    program.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "", f".:{tmp_path}"):
+        with pytest.raises(CredentialsError, match="login is found below the current folder"):
+            await run(ExecPlugin(command="login", search_path=f"{path}:{os.defpath}"), CLOCK)
+    assert not ran.exists()
+    with pytest.raises(CredentialsError, match="printed nothing"):
+        await run(ExecPlugin(command="login", search_path=f"{tmp_path}:."), CLOCK)
+    assert ran.exists()
+
+
+def test_no_secret_is_in_a_repr():
+    shown = (
+        PluginCredential("SECRET", ClientCertificate(b"SECRET", b"SECRET"), None),
+        _Ended(0, b"SECRET", b"SECRET"),
+        _Status(token="SECRET", client_key_data="SECRET"),
+    )
+    assert "SECRET" not in repr(shown)
 
 
 async def test_a_token_and_its_end_are_taken():

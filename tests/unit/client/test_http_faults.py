@@ -18,7 +18,7 @@ import trustme
 
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import ConfigError, ServerError, Target, TransportError
+from asyncctl.client.errors import ConfigError, CredentialsError, ServerError, Target, TransportError
 from asyncctl.client.transport import connection as connection_module, dial
 from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.objects import ConfigMap
@@ -523,7 +523,7 @@ async def test_a_path_that_would_break_the_request_line_is_refused(path):
 async def test_a_token_that_would_break_the_headers_is_refused_and_not_told():
     config = ClusterConfig(server="http://127.0.0.1:1", authorization="Bearer geheim\r\nX: y")
     async with make_transport(config) as transport:
-        with pytest.raises(ValueError, match="the header 'Authorization'") as caught:
+        with pytest.raises(CredentialsError, match="the Authorization of given can't be used") as caught:
             await transport.request(GET)
     assert "geheim" not in str(caught.value)
 

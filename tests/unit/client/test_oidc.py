@@ -180,6 +180,16 @@ async def test_all_who_ask_share_one_refresh(start):
     assert len(setting.idp.asked) == 1
 
 
+async def test_an_id_token_with_a_line_end_within_is_told_without_the_token(start):
+    setting = start(lasts=-1)
+    _, credentials = await setting.open()
+    second = token(setting.clock, 600) + "\nx"
+    setting.gives({"id_token": second})
+    with pytest.raises(CredentialsError, match=r"the id-token of .* for user 'u' .* can't be used: it has") as told:
+        await shown(credentials)
+    assert second[:20] not in str(told.value)
+
+
 async def test_a_401_refreshes_a_token_that_says_it_is_valid(start):
     setting = start()
     _, credentials = await setting.open()

@@ -221,6 +221,20 @@ async def test_a_plugins_certificate_is_used_as_soon_as_it_changes(ca, clock, lo
     assert line["client_certificate_expires"] == date(NOW + DAY)
 
 
+async def test_a_plugins_certificate_is_not_lost_when_it_comes_while_a_file_is_away(ca, clock, log, tmp_path):
+    one, two = (ClientCertificate(each.pem, each.key_pem()) for each in (Issued("one", ca), Issued("two", ca)))
+    file = tmp_path / "ca"
+    file.write_bytes(ca.pem)
+    tls = trusting(file, clock, log)
+    first = await tls.context(one)
+    away = file.rename(tmp_path / "away")
+    assert await tls.context(two) is first
+    away.rename(file)  # the same file again
+    assert await tls.context(two) is first
+    clock.advance(LOOK)
+    assert await self_named(tls, ca, tmp_path, two) == "two"
+
+
 async def test_a_plugins_broken_certificate_keeps_the_old_one(ca, clock, log):
     tls = ClientTLS(ClusterConfig(server="https://host", ca_data=ca.pem), clock, log.logger)
     one, other = Issued("one", ca), Issued("other", ca)
