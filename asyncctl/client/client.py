@@ -6,7 +6,6 @@ changed is laid over what the server has. Reading is in `reads`, what hangs belo
 """
 
 import builtins
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
@@ -430,11 +429,11 @@ class Client(Reads, Subresources):
 
 
 def _laid_over(
-    resource: ResourceType, name: str, live: JsonObject, before: JsonObject, after: JsonObject
+    resource: ResourceType, name: str, live: JsonObject, before: JsonObject, after: Resource | JsonObject
 ) -> JsonObject:
     """`live` with the changes from `before` to `after`; `live` itself where there are none."""
     try:
-        body = object_overlay(live, before, after)
+        body = object_overlay(live, before, to_dict(after) if isinstance(after, Resource) else after)
         return live if same(live, body) else body
     except RecursionError:
         why = "it is nested too deeply"
@@ -462,11 +461,6 @@ def _place(kind: ResourceType, body: JsonObject) -> tuple[str, str | None]:
 
 def _dict(kind: ResourceType, data: bytes) -> JsonObject:
     return decode(Unstructured(kind.api_version, kind.kind), data)
-
-
-def _wire(obj: Resource | JsonObject) -> JsonObject:
-    """`obj` as it is now: what it is changed into later does not touch it."""
-    return to_dict(obj) if isinstance(obj, Resource) else copy.deepcopy(obj)
 
 
 def _like(obj: Resource | JsonObject, kind: Unstructured | None, data: bytes) -> Resource | JsonObject:
