@@ -208,7 +208,7 @@ class Client(Reads, Subresources):
             raw = await self.get(resource, name, namespace=namespace)
             live = _dict(resource, raw)
             obj: Any = read(kind, raw)
-            before = to_dict(obj) if isinstance(obj, Resource) else live
+            before = to_dict(obj) if isinstance(kind, type) else live
             done = mutate(obj)
             if inspect.isawaitable(done):
                 await done

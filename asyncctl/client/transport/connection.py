@@ -16,6 +16,7 @@ import httptools
 
 MAX_HEAD = 2**18  # bytes of an answer's status line and headers
 MAX_BODY = 2**30  # bytes of an answer, after decompression; a list of 300,000 objects in one page
+LARGE = 2**16  # bytes of a request that the kernel takes at once, whatever the peer does
 HIGH_WATER = 2**20  # bytes of a stream that wait for their reader, before the socket is left to fill
 
 
@@ -71,7 +72,6 @@ class Connection(asyncio.Protocol):
         context: The TLS context it was made with; None for plain HTTP.
         prefix: What stands before the path in a request line: `http://host:port` towards a proxy, else nothing.
         extra: Header lines for each request, for a proxy too; each ends with CRLF.
-        lower: What TLS runs over: its own transport does not count what waits there.
         idle_since: When the last answer was complete (loop time).
         fresh: Nothing was asked on it yet.
 
@@ -79,7 +79,6 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, *, context: ssl.SSLContext | None = None, prefix: str = "", extra: str = "") -> None:
-        self.lower: asyncio.Transport | None = None
         self.context = context
         self.prefix = prefix
         self.extra = extra
@@ -111,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._until_eof = False
         self._broken: BaseException | None = None
         self._streaming = False
+        self._sent = 0
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
         self._heard = 0.0
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
                 self._fail(exc or ProtocolError(self._how_it_ended()))
         if self.on_close is not None:
             self.on_close(self)
-        self.on_close = self.lower = None
+        self.on_close = None
         self._parser = None  # it knows us: what refers to itself is freed late
 
     def eof_received(self) -> None:
@@ -184,6 +184,7 @@ class Connection(asyncio.Protocol):
         self.fresh = False
         self._streaming = streaming
         self._answer = self._loop.create_future()
+        self._sent = len(data)
         self._transport.write(data)
 
     @property
@@ -265,10 +266,10 @@ class Connection(asyncio.Protocol):
         self.idle_since = self._loop.time()
         return clean
 
-    def _unsent(self) -> int:
+    def _unsent(self) -> bool:
+        """Whether some of the request may still wait here. What waits below TLS is not known: a large one may."""
         assert self._transport is not None
-        below = self.lower.get_write_buffer_size() if self.lower is not None else 0
-        return self._transport.get_write_buffer_size() + below
+        return self._transport.get_write_buffer_size() > 0 or (self.context is not None and self._sent > LARGE)
 
     # What the parser says. Its names are httptools'.
 

@@ -63,10 +63,7 @@ class Dialer:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             sock = await (_connect(self._server) if self._proxy is None else self._socks(self._proxy))
         connection = Connection(context=context)
-        if context is None:
-            await _open(sock, connection)
-        else:
-            await _secure(await _open(sock, asyncio.Protocol()), context, self._server_name, connection)
+        await _speak(sock, context, self._server_name, connection)
         return connection
 
     async def peer_certificate(self, context: ssl.SSLContext) -> bytes:
@@ -96,68 +93,63 @@ class Dialer:
         authorization = _authorization(proxy)
         async with asyncio.timeout(CONNECT_TIMEOUT):
             sock = await _connect(proxy)
-        made: Connection | _Tunnel
         if context is None:
-            made = Connection(prefix=f"http://{self._server.netloc.rpartition('@')[2]}", extra=authorization)
-        else:
-            made = tunnel = _Tunnel()
-        if outer is None:
-            transport = await _open(sock, made)
-        else:
-            try:
-                transport = await _secure(await _open(sock, asyncio.Protocol()), outer, proxy.hostname, made)
-            except HandshakeFailed as error:
-                raise HandshakeFailed(_without_user(proxy)) from error.__cause__
-        if context is None:
-            assert isinstance(made, Connection)
-            return made
+            connection = Connection(prefix=f"http://{self._server.netloc.rpartition('@')[2]}", extra=authorization)
+            await self._to_proxy(sock, proxy, outer, connection)
+            return connection
+        tunnel = _Tunnel()
+        transport = await self._to_proxy(sock, proxy, outer, tunnel)
         try:
             target = _netloc(str(self._server.hostname), _port(self._server))
             transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _judge(proxy, await tunnel.head)
+            connection = Connection(context=context)
+            try:
+                inner = await asyncio.get_running_loop().start_tls(
+                    transport, connection, context, server_hostname=self._server_name,
+                    ssl_handshake_timeout=CONNECT_TIMEOUT,
+                )  # fmt: skip
+            except OSError as error:
+                raise HandshakeFailed from error
+            assert inner is not None
+            connection.connection_made(inner)
         except BaseException:
             transport.abort()
             raise
-        connection = Connection(context=context)
-        await _secure(transport, context, self._server_name, connection)
         return connection
 
+    @staticmethod
+    async def _to_proxy(
+        sock: socket.socket, proxy: SplitResult, outer: ssl.SSLContext | None, protocol: asyncio.Protocol
+    ) -> asyncio.Transport:
+        try:
+            return await _speak(sock, outer, proxy.hostname, protocol)
+        except HandshakeFailed as error:
+            raise HandshakeFailed(_without_user(proxy)) from error.__cause__
 
-async def _open(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
-    """Let `protocol` speak over a socket."""
-    try:
-        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    return transport
 
-
-async def _secure(
-    transport: asyncio.Transport, context: ssl.SSLContext, name: str | None, protocol: "Connection | _Tunnel"
+async def _speak(
+    sock: socket.socket, context: ssl.SSLContext | None, name: str | None, protocol: asyncio.Protocol
 ) -> asyncio.Transport:
-    """Let `protocol` speak over a transport in TLS, with the host `name`."""
+    """Let `protocol` speak over a socket; with `context`, in TLS with the host `name`."""
+    loop = asyncio.get_running_loop()
+    tls = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": CONNECT_TIMEOUT} if context else {}
     try:
-        inner = await asyncio.get_running_loop().start_tls(
-            transport, protocol, context, server_hostname=name, ssl_handshake_timeout=CONNECT_TIMEOUT
-        )
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **tls)  # type: ignore[call-overload]
     except BaseException as error:
-        transport.abort()
-        if isinstance(error, OSError):
+        sock.close()
+        if context is not None and isinstance(error, OSError):
             raise HandshakeFailed from error
         raise
-    assert inner is not None
-    protocol.lower = transport
-    protocol.connection_made(inner)
-    return inner
+    made: asyncio.Transport = transport
+    return made
 
 
 class _Tunnel(asyncio.Protocol):
     """Waits for the head of a proxy's answer to CONNECT, or for as much of it as there will be."""
 
     def __init__(self) -> None:
-        self.lower: asyncio.Transport | None = None
         self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._data = b""
 

@@ -278,7 +278,9 @@ def closing_server(context):
         with suppress(OSError), client if context is None else context.wrap_socket(client, server_side=True) as peer:
             got = b""
             while not got.endswith(b"{}"):
-                got += peer.recv(10_000) or b"{}"
+                if not (piece := peer.recv(10_000)):
+                    return
+                got += piece
             served.append(got)
             peer.sendall(GOOD)
             peer.shutdown(socket.SHUT_WR)

@@ -499,7 +499,7 @@ def test_a_mutated_answer_gives_bytes_or_an_error_of_ours_and_harms_no_other(sen
     async def main():
         case = Case(sent, then=then)
         async with raw_server(case.serve) as url, make_transport(url, timeout=PATIENCE, tries=1) as transport:
-            await outcome(transport, replace(GET, timeout=0.05))  # it may wait for more, in vain
+            await outcome(transport, replace(GET, timeout=0.3))  # it may wait for more, in vain
             await case.over()
             assert await outcome(transport, replace(GET, path="/good")) == GOOD
 
