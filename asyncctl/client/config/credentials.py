@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import anyio
 import anyio.to_thread
 
 from asyncctl.client.config import exec_plugin, oidc
@@ -28,6 +29,7 @@ from asyncctl.observe.logs import Logger
 __all__ = ["REREAD", "ClientCertificate", "Credentials", "Identity"]
 
 REREAD = 60.0  # seconds: as client-go's; the kubelet rotates a bound token at 80 % of its life
+_FILE = 10.0  # seconds in which a file has to be read: its volume may hang
 _PAUSE = 10.0  # seconds between two attempts of what is dear, or not urgent, while the last was of no use
 
 
@@ -196,11 +198,15 @@ class Credentials:
     def _file(self, file: Path) -> _Fetch:
         async def fetch(_: str | None) -> _Held:
             try:
-                token = (await anyio.to_thread.run_sync(file.read_text, "ascii")).strip()
+                with anyio.fail_after(_FILE):
+                    token = await anyio.to_thread.run_sync(file.read_text, "ascii", abandon_on_cancel=True)
+                token = token.strip()
                 if not token:
                     raise ValueError("it is empty")  # noqa: TRY301 - one way out for all that is wrong with it
             except (OSError, ValueError) as error:
                 what = error.strerror if isinstance(error, OSError) else error
+                if isinstance(error, TimeoutError):
+                    what = f"it could not be read within {_FILE:g} s; does its volume answer?"
                 raise CredentialsError(f"the token file {file} can't be used: {what}") from error
             return _Held(f"Bearer {token}", read_again_at=self._clock.monotonic() + REREAD)
 

@@ -433,3 +433,15 @@ async def test_two_event_loops_have_each_their_own_of_one_configuration(plugin, 
     await asyncio.to_thread(thread.join)
     assert found == ["Bearer one", "Bearer one"]
     assert plugin.count == 2
+
+
+async def test_a_token_file_whose_volume_hangs_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("asyncctl.client.config.credentials._FILE", 0.1)
+    file = tmp_path / "token"
+    os.mkfifo(file)  # that nobody writes to
+    credentials = Credentials(ClusterConfig(server="https://a", token_file=file), FakeClock(), Log().logger)
+    with pytest.raises(CredentialsError, match=r"the token file .* could not be read within 0\.1 s"):
+        await credentials.current()
+    await credentials.aclose()
+    with file.open("w"):  # lets the thread go that waits for it
+        pass
