@@ -453,7 +453,7 @@ async def test_a_watch_without_a_version_begins_with_what_is_there_and_ends_with
     ):
         told = [event async for event in events]
     assert (told[0].type, told[0].object["data"], told[0].object["kind"]) == ("ADDED", {"a": "1"}, "ConfigMap")
-    assert [type(event) for event in told[1:]] in ([Bookmark], [])
+    assert {type(event) for event in told[1:]} <= {Bookmark}  # none, or more than one: that is the server's affair
 
 
 async def test_a_watch_from_a_forgotten_version_is_gone(cluster, client, team, forget):
