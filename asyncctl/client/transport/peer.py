@@ -11,15 +11,20 @@ from asyncctl.client.tls.context import make_context
 from asyncctl.client.transport.dial import Dialer
 
 
-async def server_certificate(config: ClusterConfig) -> Certificate | None:
-    """Return the server's certificate; None where it speaks no TLS, or shows none that can be read."""
+async def shown_certificate(config: ClusterConfig) -> bytes:
+    """The server's certificate as DER; empty where it speaks no TLS. Raises `OSError` where it can't be reached."""
     unverified = ClusterConfig(server=config.server, verify=False)
     context = await anyio.to_thread.run_sync(make_context, unverified)
     if context is None:
-        return None
+        return b""
     dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
+    return await dialer.peer_certificate(context)
+
+
+async def server_certificate(config: ClusterConfig) -> Certificate | None:
+    """Return the server's certificate; None where it speaks no TLS, or shows none that can be read."""
     try:
-        der = await dialer.peer_certificate(context)
-        return await anyio.to_thread.run_sync(read_der, der)
+        der = await shown_certificate(config)
+        return await anyio.to_thread.run_sync(read_der, der) if der else None
     except (OSError, ValueError):
         return None

@@ -20,7 +20,6 @@ from typing import NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
-import anyio.to_thread
 
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.config.credentials import Credentials, Identity
@@ -40,9 +39,10 @@ from asyncctl.client.errors import (
     Unauthorized,
     error_from_reply,
 )
-from asyncctl.client.tls.context import ClientTLS, explain, explain_reply, make_context
+from asyncctl.client.tls.context import ClientTLS, explain, explain_reply
 from asyncctl.client.transport.connection import Connection, Headers, ProtocolError
 from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
+from asyncctl.client.transport.peer import shown_certificate
 from asyncctl.client.transport.pool import Pool, PoolClosed
 from asyncctl.client.transport.warnings import Warnings
 from asyncctl.clock import Clock
@@ -447,23 +447,17 @@ class Transport:
         """What TLS has to do with a failure."""
         if isinstance(error, ProtocolError):
             return explain_reply(self.config, error.start)
-        config, dialer = self.config, self._dialer
+        config = self.config
         handshake = isinstance(error, HandshakeFailed)
         if isinstance(error, HandshakeFailed) and error.proxy is not None:
             config = ClusterConfig(server=error.proxy, source=f"the proxy of {config.source}")
-            dialer = Dialer(error.proxy)
         elif handshake:
             self._tls.look_again()
-
-        async def peer_certificate() -> bytes:
-            context = await anyio.to_thread.run_sync(make_context, ClusterConfig(server=config.server, verify=False))
-            assert context is not None
-            return await dialer.peer_certificate(context)
-
         certificate = self._identity.certificate if self._identity is not None else None
         return await explain(
-            config, error, peer_certificate, handshake=handshake, certificate=certificate, sent=sent, clock=self._clock
-        )
+            config, error, lambda: shown_certificate(config), handshake=handshake, certificate=certificate, sent=sent,
+            clock=self._clock,
+        )  # fmt: skip
 
     def _limit(self, request: Request) -> float:
         """Seconds until the answer has to be there, or to have begun where it is a stream."""

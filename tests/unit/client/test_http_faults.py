@@ -558,6 +558,20 @@ async def test_a_large_stream_waits_for_its_reader(monkeypatch):
         assert size == 1000 * 2**16
 
 
+async def test_what_is_sent_leaves_before_the_loop_turns():
+    """The fence is asked in that step: bytes that waited for the loop could leave after the Lease has ended."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = connection_module.Connection()
+        address = listening.getsockname()
+        await asyncio.get_running_loop().create_connection(lambda: connection, *address)
+        with listening.accept()[0] as peer:
+            peer.settimeout(1.0)  # in which the loop does nothing
+            connection.send(b"x")
+            assert peer.recv(10) == b"x"
+            connection.done()
+            await until(lambda: connection._transport is None)
+
+
 async def test_connections_are_used_again_the_last_one_first():
     async with answering() as (url, served), make_transport(url) as transport:
         for _ in range(5):
