@@ -12,7 +12,8 @@ from asyncctl.client.errors import StreamError
 ENDS = "k8s.io/initial-events-end"
 """The annotation of the bookmark after which a stream has told all there was (KEP-3157)."""
 
-_ADDED, _MODIFIED, _DELETED = (f'{{"type":"{kind}","object":{{'.encode() for kind in ("ADDED", "MODIFIED", "DELETED"))
+_ADDED, _MODIFIED, _DELETED = (f'{{"type":"{kind}","object":'.encode() for kind in ("ADDED", "MODIFIED", "DELETED"))
+_ADDED_AT, _MODIFIED_AT, _DELETED_AT = map(len, (_ADDED, _MODIFIED, _DELETED))
 
 
 class NoEvent(StreamError):
@@ -52,11 +53,11 @@ def read_event(line: bytes) -> tuple[str, bytes | msgspec.Raw]:
     """
     if line.endswith(b"}}"):
         if line.startswith(_MODIFIED):
-            return "MODIFIED", line[27:-1]
+            return "MODIFIED", line[_MODIFIED_AT:-1]
         if line.startswith(_ADDED):
-            return "ADDED", line[24:-1]
+            return "ADDED", line[_ADDED_AT:-1]
         if line.startswith(_DELETED):
-            return "DELETED", line[26:-1]
+            return "DELETED", line[_DELETED_AT:-1]
     return read_any_event(line)
 
 
