@@ -156,8 +156,13 @@ class Rest:
         wanted = listing.options(incoming.query, kind, target.name, watch=target.watch)
         collection = self._registry.collection(kind)
         if wanted.watch:
+            refused = None
+            try:
+                await self._reach(wanted.version if wanted.initial else None)
+            except errors.ApiError as error:  # told in the stream, as by the real server
+                refused = error
             timeout = float(wanted.timeout or random.uniform(1800, 3600))
-            watch = Watch(self._store, collection, prefix, wanted, writer, self._bookmark_interval, timeout)
+            watch = Watch(self._store, collection, prefix, wanted, writer, self._bookmark_interval, timeout, refused)
             return Stream(watch)
         await self._reach(wanted.version)
         return self._written(200, writer.page(listing.page(collection, prefix, wanted, self._store.version)), writer)

@@ -31,6 +31,7 @@ class Watch:
         writer: gives the lines.
         bookmark_interval: seconds between two bookmarks.
         timeout: seconds until the watch ends.
+        refused: what it tells instead of anything else.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Watch:
         writer: Writer,
         bookmark_interval: float,
         timeout: float,
+        refused: ApiError | None = None,
     ) -> None:
         self._store = store
         self._collection = collection
@@ -50,6 +52,7 @@ class Watch:
         self._writer = writer
         self._interval = bookmark_interval
         self._timeout = timeout
+        self._refused = refused
         self._stopped = False
         self._cursor: Cursor | None = None
 
@@ -62,6 +65,9 @@ class Watch:
     async def run(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Write events until the watch ends; `write` waits while the client is slow."""
         wanted, store = self._wanted, self._store
+        if self._refused is not None:
+            await write(error_line(self._refused.status()))
+            return
         initial = wanted.initial if wanted.initial is not None else not wanted.version
         since = store.version if not wanted.version or initial else wanted.version
         try:

@@ -52,15 +52,15 @@ class ImpatientClock(SystemClock):
 
 
 @asynccontextmanager
-async def http_server(handler, ssl_context=None) -> AsyncIterator[str]:
-    """Serve `handler(request)` on a free loopback port; yields the URL."""
+async def http_server(handler, ssl_context=None, host="127.0.0.1", port=0) -> AsyncIterator[str]:
+    """Serve `handler(request)` on a free loopback port, or this one; yields the URL."""
     runner = web.ServerRunner(web.Server(handler, access_log=None, handler_cancellation=True), shutdown_timeout=0.05)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context)
+    site = web.TCPSite(runner, host, port, ssl_context=ssl_context)
     try:
         await site.start()
         scheme = "http" if ssl_context is None else "https"
-        yield f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"{scheme}://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 

@@ -101,11 +101,18 @@ class Heard(list):
 
 
 class Running:
-    def __init__(self, informer, log, clock, heard):
-        self.informer, self.log, self.clock, self.heard = informer, log, clock, heard
+    def __init__(self, informer, log, clock, heard, metrics):
+        self.informer, self.log, self.clock, self.heard, self.metrics = informer, log, clock, heard, metrics
 
     async def names(self, *names):
         await until(lambda: {entry.header.name for entry in self.informer.entries()} == set(names))
+
+    def restarts(self):
+        """How often, by cause."""
+        family = self.metrics.families.watch_restarts.collect()
+        return {
+            sample.labels["cause"]: int(sample.value) for sample in family.samples if sample.name.endswith("_total")
+        }
 
     def version(self, name, namespace="team"):
         found = self.informer.get((namespace, name))
@@ -115,15 +122,16 @@ class Running:
 @asynccontextmanager
 async def informing(url, kind=KIND, tries=1, namespaces=(), labels=None, clock=None):
     log, clock, heard = Log(), clock or ImpatientClock(), Heard()
+    metrics = Metrics(process=False, clock=clock)
     async with connected(url, tries=tries, log=log) as client:
         informer = Informer(
-            client, kind, clock=clock, random=lambda: 0.5, logger=log.logger, metrics=Metrics(process=False),
+            client, kind, clock=clock, random=lambda: 0.5, logger=log.logger, metrics=metrics,
             namespaces=namespaces, labels=labels,
         )  # fmt: skip
         informer.subscribe(heard)
         task = asyncio.create_task(informer.run(), name="informer")
         try:
-            yield Running(informer, log, clock, heard)
+            yield Running(informer, log, clock, heard, metrics)
             assert not task.done(), task
         finally:
             task.cancel()

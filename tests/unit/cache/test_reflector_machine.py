@@ -1,0 +1,241 @@
+"""Reflector and store against a model server that drops, repeats, delays, compacts, refuses and forgets.
+
+Whatever it does: no version goes back but by a list's decision, every change is heard once and in order, what vanished
+is announced once with its last known state; and when it has calmed down, the store has what the server has.
+"""
+
+import asyncio
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from asyncctl.cache.reflector import Reflector
+from asyncctl.cache.store import Store
+from asyncctl.objects.builtin import ConfigMap
+from asyncctl.observe.metrics import Metrics
+from asyncctl.testing.clock import FakeClock
+from tests.unit.cache.model_server import ANSWERS, ENDS, ModelServer
+from tests.unit.support import Log
+
+NAMES = st.sampled_from("abcde")
+
+
+class Listener:
+    """Hears of changes, and knows what it has heard."""
+
+    def __init__(self):
+        self.known = {}
+        self.last = 0
+        self.synced = lambda: False
+
+    def __call__(self, old, new, initial):
+        name = (new or old).name
+        assert initial or self.synced(), "a first list comes as a whole"
+        assert self.known.get(name) == (old and (old.uid, old.version)), "the state before is the one last heard of"
+        if old is not None and new is not None:
+            assert old.uid == new.uid, "another object of that name is a deletion and an addition"
+            assert new.version != old.version, "nothing is heard twice"
+        if new is None:
+            del self.known[name]
+            return
+        if initial:  # a list decides, and what follows begins anew
+            self.last = 0
+        else:
+            assert new.version > self.last, "changes come in order"
+            self.last = new.version
+        self.known[name] = (new.uid, new.version)
+
+
+LOGGER = Log().logger
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["write", "delete", "replace"]), NAMES), max_size=4)
+
+
+class ReflectorMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_debug(False)  # it would take most of the time
+        self.clock = FakeClock()
+        self.server = ModelServer(self.clock)
+        self.store, self.listener = Store(), Listener()
+        self.store.subscribe(self.listener)
+        self.saved = self.server.backup()
+        self.task = None
+
+    @initialize(
+        names=st.lists(NAMES, unique=True, min_size=2),
+        streaming=st.sampled_from(["yes", "refuses", "ignores"]),
+        delayed=st.booleans(),
+        latency=st.sampled_from([0.0, 5.0]),
+    )
+    def begin(self, names, streaming, delayed, latency):
+        for name in names:
+            self.server.write(name)
+        self.server.streaming, self.server.delayed, self.server.latency = streaming, delayed, latency
+        self.loop.run_until_complete(self.start())
+        self.settle()
+
+    async def start(self):
+        metrics = Metrics(process=False, clock=self.clock)
+        self.reflector = Reflector(
+            self.server, ConfigMap.resource_type, self.store, clock=self.clock, random=lambda: 0.5,
+            logger=LOGGER, metrics=metrics.informer("w", objects=lambda: 0, size=lambda: 0),
+        )  # fmt: skip
+        self.listener.synced = self.reflector.synced.is_set
+        self.task = asyncio.create_task(self.reflector.run(), name="reflector")
+
+    def work(self, operations):
+        """What others do; after a restore nobody does until it was noticed: what is written under versions that were
+        used before can't be told from what was there."""
+        for what, name in () if self.server.went_back else operations:
+            if what != "write" and name in self.server.objects:
+                self.server.delete(name)
+            if what != "delete":
+                self.server.write(name)
+
+    def settle(self):
+        self.loop.run_until_complete(self.clock.settle())
+
+    def elapse(self, seconds):
+        self.loop.run_until_complete(self.clock.elapse(seconds))
+
+    # What others do.
+
+    @rule(operations=OPERATIONS)
+    def change(self, operations):
+        self.work(operations)
+        self.settle()
+
+    @precondition(lambda self: not self.server.went_back)
+    @rule()
+    def other_kinds_change(self):
+        self.server.advance()
+
+    # What goes wrong.
+
+    @rule(
+        how=st.sampled_from(sorted(ENDS)),
+        operations=OPERATIONS,
+        compact=st.booleans(),
+        answers=st.lists(st.sampled_from(sorted(ANSWERS)), max_size=3),
+    )
+    def gap(self, how, operations, compact, answers):
+        """The watches end; something happens that nobody sees; and who asks again is refused."""
+        self.server.end_all(how)
+        self.work(operations)
+        if compact:
+            self.server.compact()
+        self.server.answers += answers
+        self.settle()
+
+    @rule(operations=OPERATIONS)
+    def forget_the_next_list_half_way(self, operations):
+        """What it has told of may be gone by then."""
+
+        def between():
+            self.work([("delete", min(self.server.objects, default="a")), *operations])
+            self.server.compact()
+
+        self.server.between.append(between)
+
+    @rule()
+    def lose_watches(self):
+        """A network that swallows everything."""
+        for watch in self.server.watches:
+            watch.silent = True
+
+    @rule()
+    def bookmarks(self):
+        for watch in self.server.watches:
+            watch.bookmark()
+        self.settle()
+
+    @rule(count=st.integers(1, 4))
+    def repeat(self, count):
+        for watch in self.server.watches:
+            watch.repeat(count)
+        self.settle()
+
+    @rule(delayed=st.booleans())
+    def delay(self, delayed):
+        self.server.delayed = delayed
+        self.server.send()
+        self.settle()
+
+    @precondition(lambda self: self.server.delayed)
+    @rule(count=st.integers(1, 3))
+    def send_some(self, count):
+        for watch in self.server.watches:
+            watch.send(count)
+        self.settle()
+
+    @rule(latency=st.sampled_from([0.0, 0.0, 0.5, 5.0]))
+    def slow(self, latency):
+        self.server.latency = latency
+
+    @rule()
+    def back_up(self):
+        self.saved = self.server.backup()
+
+    @rule(how=st.sampled_from(sorted(ENDS)), answers=st.lists(st.sampled_from(sorted(ANSWERS)), max_size=2))
+    def restore(self, how, answers):
+        self.server.restore(self.saved, how)
+        self.server.answers += answers
+        self.settle()
+
+    @rule(streaming=st.sampled_from(["yes", "refuses", "ignores"]))
+    def stream_or_not(self, streaming):
+        self.server.streaming = streaming
+
+    @rule(address=st.sampled_from(["10.0.0.1:6443", "10.0.0.2:6443"]))
+    def move(self, address):
+        self.server.address = address
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 100.0, 4000.0]))
+    def time_passes(self, seconds):
+        self.elapse(seconds)
+
+    # What always holds.
+
+    @invariant()
+    def it_runs(self):
+        assert self.task is None or not self.task.done(), self.task.exception()
+
+    @invariant()
+    def the_store_has_what_was_told(self):
+        entries = {name: (entry.header.uid, entry.header.version) for (_, name), entry in self.store._entries.items()}
+        assert entries == self.listener.known
+        assert self.store.progress >= max((version for _, version in entries.values()), default=0)
+
+    @rule()
+    def calm_down(self):
+        """Nothing goes wrong any more: after the longest waits that there are, all is as the server has it."""
+        self.server.answers.clear()
+        self.server.between.clear()
+        self.server.latency, self.server.delayed = 0.0, False
+        self.server.send()
+        for _ in range(6):  # of silence, of a list that never ends, of the longest backoff
+            self.elapse(31.0)
+            for watch in self.server.watches:
+                watch.bookmark()
+            self.settle()
+        assert self.listener.known == self.server.objects
+        assert self.store.progress <= self.server.version
+        assert self.reflector.problem is None
+        assert self.reflector.state.label == "watching"
+
+    def teardown(self):
+        if self.task is None:
+            self.loop.close()
+            return
+        try:
+            self.it_runs()
+            self.calm_down()
+        finally:
+            self.task.cancel()
+            self.loop.run_until_complete(asyncio.gather(self.task, return_exceptions=True))
+            self.loop.close()
+
+
+ReflectorMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestReflector = ReflectorMachine.TestCase
