@@ -38,12 +38,21 @@ class Listener:
         if new is None:
             del self.known[name]
             return
-        if initial:  # a list decides, and what follows begins anew
-            self.last = 0
-        else:
+        if not initial:
             assert new.version > self.last, "changes come in order"
             self.last = new.version
         self.known[name] = (new.uid, new.version)
+
+
+class ListenedStore(Store):
+    def __init__(self, listener):
+        super().__init__()
+        self._listener = listener
+        self.subscribe(listener)
+
+    def replace(self, entries, version):
+        self._listener.last = 0  # a list decides, and what follows begins anew
+        super().replace(entries, version)
 
 
 LOGGER = Log().logger
@@ -57,8 +66,8 @@ class ReflectorMachine(RuleBasedStateMachine):
         self.loop.set_debug(False)  # it would take most of the time
         self.clock = FakeClock()
         self.server = ModelServer(self.clock)
-        self.store, self.listener = Store(), Listener()
-        self.store.subscribe(self.listener)
+        self.listener = Listener()
+        self.store = ListenedStore(self.listener)
         self.saved = self.server.backup()
         self.task = None
 
@@ -66,7 +75,7 @@ class ReflectorMachine(RuleBasedStateMachine):
         names=st.lists(NAMES, unique=True, min_size=2),
         streaming=st.sampled_from(["yes", "refuses", "ignores"]),
         delayed=st.booleans(),
-        latency=st.sampled_from([0.0, 5.0]),
+        latency=st.sampled_from([0.0, 0.0, 5.0]),
     )
     def begin(self, names, streaming, delayed, latency):
         for name in names:
@@ -126,6 +135,16 @@ class ReflectorMachine(RuleBasedStateMachine):
         if compact:
             self.server.compact()
         self.server.answers += answers
+        self.settle()
+
+    @rule(operations=OPERATIONS)
+    def change_while_a_list_is_on_its_way(self, operations):
+        self.server.delayed = True
+        self.server.end_all("ERROR 410")
+        self.elapse(5.0)
+        self.work(operations)
+        self.server.delayed = False
+        self.server.send()
         self.settle()
 
     @rule(operations=OPERATIONS)
@@ -211,9 +230,9 @@ class ReflectorMachine(RuleBasedStateMachine):
     def calm_down(self):
         """Nothing goes wrong any more: after the longest waits that there are, all is as the server has it."""
         self.server.answers.clear()
-        self.server.between.clear()
         self.server.latency, self.server.delayed = 0.0, False
         self.server.send()
+        self.settle()
         for _ in range(6):  # of silence, of a list that never ends, of the longest backoff
             self.elapse(31.0)
             for watch in self.server.watches:
@@ -237,5 +256,5 @@ class ReflectorMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-ReflectorMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+ReflectorMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestReflector = ReflectorMachine.TestCase
