@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from asyncctl.apiserver.wire import JsonObject
 
+TOO_OLD_WATCH = "The resourceVersion for the provided watch is too old."
 TOO_OLD_LIST = "The resourceVersion for the provided list is too old."
 TOO_OLD_CONTINUE = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "

@@ -20,6 +20,20 @@ _LAST_BOOKMARK = 2.0
 """Seconds before the end of a watch at which it gets a last bookmark."""
 
 
+class Refused:
+    """A watch that is told why it can't be, in its only event: once it is a watch, it has been answered with 200."""
+
+    def __init__(self, error: ApiError) -> None:
+        self._error = error
+
+    def stop(self) -> None:
+        """Do nothing: it ends by itself."""
+
+    async def run(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Write the event."""
+        await write(error_line(self._error.status()))
+
+
 class Watch:
     """One watch.
 
@@ -67,7 +81,7 @@ class Watch:
         try:
             cursor = self._cursor = Cursor(store, self._collection, since)
         except ApiError as error:
-            await write(error_line(error.status()))
+            await Refused(error).run(write)
             return
         # The objects are taken in the same step as the place in the history, so no change falls between the two.
         present = list(self._collection.scan(self._prefix)) if initial else []
