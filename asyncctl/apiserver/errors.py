@@ -179,6 +179,12 @@ def not_acceptable(media_types: Sequence[str], *, custom: bool) -> ApiError:
     return ApiError(406, "NotAcceptable", message, details={})
 
 
+def wrong_form(form: str, go_type: str, *, is_list: bool) -> ApiError:
+    """406: the metadata of an object was asked for and it is a list, or the other way round."""
+    shown = "a list" if is_list else "not a list"
+    return ApiError(406, "NotAcceptable", f"you requested {form}, but the requested object is {shown} ({go_type})")
+
+
 def unsupported_media_type(media_types: Sequence[str]) -> ApiError:
     """415: the server cannot read the body."""
     names = ", ".join(media_types)

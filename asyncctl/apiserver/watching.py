@@ -6,9 +6,10 @@ resource is no longer served, or when the server stops; a client then goes on fr
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from asyncctl.apiserver.errors import ApiError
-from asyncctl.apiserver.forms import Writer, error_line
+from asyncctl.apiserver.forms import Unwritable, Writer, error_line
 from asyncctl.apiserver.listing import ListOptions
 from asyncctl.apiserver.store import Change, Collection, Cursor, Record, Store
 from asyncctl.apiserver.wire import JsonObject
@@ -85,7 +86,7 @@ class Watch:
             return
         # The objects are taken in the same step as the place in the history, so no change falls between the two.
         present = list(self._collection.scan(self._prefix)) if initial else []
-        with cursor:
+        with cursor, suppress(Unwritable):
             await self._write_present(present, write)
             if wanted.initial and wanted.bookmarks:
                 await write(self._writer.bookmark(since, initial=True))

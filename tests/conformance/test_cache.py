@@ -9,8 +9,7 @@ import aiohttp
 import orjson
 import pytest
 
-from asyncctl.client.errors import AlreadyExists, Gone, StatusError
-from asyncctl.client.patch import Patch
+from asyncctl.client.errors import AlreadyExists, Gone, NotFound, StatusError, TooManyRequests
 from asyncctl.generate import crd
 from asyncctl.objects import (
     ConfigMap,
@@ -20,17 +19,22 @@ from asyncctl.objects import (
     Resource,
     Secret,
     Spec,
+    decode,
     field,
     micro_time,
 )
+from asyncctl.operator import Operator
 from tests.conformance.between import between
 from tests.conformance.cached import caching
-from tests.unit.harness import Cluster
+from tests.unit.harness import Cluster, working
 from tests.unit.support import connected, raw_server, until
 
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+WANTED = "you requested PartialObjectMetadata"
 STREAM = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+LARGEST = 3 * 2**19 - 200  # bytes as JSON: etcd takes requests of 1.5 MiB, in which there is a little more
 _numbers = itertools.count(1)
 
 
@@ -40,9 +44,6 @@ class BlobSpec(Spec):
 
 class Blob(Resource, group="cache.example.com", version="v1"):
     spec: BlobSpec = field(default_factory=BlobSpec)
-
-
-BLOBS = crd(Blob)
 
 
 @pytest.fixture
@@ -183,7 +184,9 @@ async def test_a_cut_stream_gives_the_same_events(backend, cluster):
 async def test_a_line_cut_in_two_at_any_byte_is_the_same_line(backend, cluster):
     """What the server sent, its framing included, comes in two pieces, for each place where they can part."""
     await cluster.create(ConfigMap, "c", data={"text": "ü\n\\"})
-    made = await cluster.patch(ConfigMap, "c", {"metadata": {"managedFields": [{}]}})  # they are long, and no other case
+    made = await cluster.patch(
+        ConfigMap, "c", {"metadata": {"managedFields": [{}]}}
+    )  # they are long, and no other case
     await cluster.delete(ConfigMap, "c")
     path = f"/api/v1/namespaces/{cluster.namespace}/configmaps?fieldSelector=metadata.name%3Dc&watch=1"
     version = orjson.loads(made)["metadata"]["resourceVersion"]
@@ -218,7 +221,9 @@ async def test_a_streamed_list_is_told_alike(client):
     path = "/apis/conformance.example.com/v1/namespaces/$ns/widgets"
     kind = {"apiVersion": "conformance.example.com/v1", "kind": "Widget"}
     for name in "ba":
-        await client.send(f"POST {path}", kind | {"metadata": {"name": name, "labels": {"l": name}}, "spec": {"size": 1}})
+        await client.send(
+            f"POST {path}", kind | {"metadata": {"name": name, "labels": {"l": name}}, "spec": {"size": 1}}
+        )
     version = int(orjson.loads((await client.send(f"GET {path}")).body)["metadata"]["resourceVersion"])
     asked = {
         "all": "",
@@ -262,7 +267,11 @@ async def test_a_streamed_list_is_told_alike(client):
     assert later == []
     (refused,) = future
     assert refused["type"] == "ERROR"
-    assert refused["object"].pop("message").startswith(f"Timeout: Too large resource version: {version + 10**9}, current: ")
+    assert (
+        refused["object"]
+        .pop("message")
+        .startswith(f"Timeout: Too large resource version: {version + 10**9}, current: ")
+    )
     assert refused["object"] == {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Timeout", "code": 504,
         "details": {
@@ -271,3 +280,82 @@ async def test_a_streamed_list_is_told_alike(client):
         },
     }  # fmt: skip
 
+
+async def served(cluster, kind):
+    """Define `kind`, if it is not there; return when it can be listed and watched."""
+    with contextlib.suppress(AlreadyExists):
+        await cluster.send("POST", CRDS, await asyncio.to_thread(crd, kind))
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await cluster.client.list_page(kind.resource_type, limit=1)
+            except (NotFound, TooManyRequests):
+                await asyncio.sleep(0.01)
+
+
+async def test_an_object_as_large_as_etcd_takes_passes_unchanged(backend, cluster):
+    """By watch, by list and by streamed list the cache has what was written; what is a little larger is refused."""
+    await served(cluster, Blob)
+    text = "0123456789\u00fc\\\n" * 110_000  # each 16 bytes as JSON
+
+    async def write(size):
+        return decode(Blob, await cluster.patch(Blob, "large", {"spec": {"text": text[:size]}}))
+
+    await cluster.client.apply(Blob(name="large", namespace=cluster.namespace))  # a POST would wait: the kind is new
+    empty = len(await cluster.get(Blob.resource_type, "large"))
+    size = (LARGEST - empty) // 16 * 13
+    seen = asyncio.Queue()
+    operator = Operator("test")
+
+    @operator.controller(Blob)
+    async def reconcile(ctx, given):
+        seen.put_nowait((given.spec.text, ctx.get(Blob, given.name).spec.text))
+
+    async with working(operator, cluster), asyncio.timeout(10):
+        assert await seen.get() == ("", "")
+        written = await write(size)
+        assert await seen.get() == (text[:size], text[:size])
+        with pytest.raises(StatusError, match="etcdserver: request is too large"):
+            await write(size + 400)
+    async with caching(backend.config(), Blob, namespaces=(cluster.namespace,)) as cache:
+        await cache.agrees(cluster.client, cluster.namespace)
+        assert decode(Blob, cache.informer.get((cluster.namespace, "large")).data).spec == written.spec
+        await cluster.delete(Blob, "large")
+        await cache.has()
+        assert [header.version for header in cache.listener.gone] == [int(written.metadata.resource_version)]
+
+
+async def test_metadata_alone_is_told_alike(client):
+    """Of one object, of a list and of a watch; a client that takes whole objects too gets what it named first."""
+    path = "/apis/conformance.example.com/v1/namespaces/$ns/widgets"
+    kind = {"apiVersion": "conformance.example.com/v1", "kind": "Widget"}
+    partial = {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata"}
+    await client.send(f"POST {path}", kind | {"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"size": 1}})
+    whole = client.normal(await client.send(f"GET {path}/a"))
+    metadata = whole["metadata"]
+    for accept in (PARTIAL, f"{PARTIAL},application/json", f"application/json;as=Foo;v=v1;g=meta.k8s.io,{PARTIAL}"):
+        reply = await client.send(f"GET {path}/a", accept=accept)
+        assert client.normal(reply) == partial | {"metadata": metadata}, accept
+        assert reply.headers["Content-Type"] == "application/json"
+    assert client.normal(await client.send(f"GET {path}/a", accept=f"application/json,{PARTIAL}")) == whole
+    listed = client.normal(await client.send(f"GET {path}?limit=1", accept=f"{PARTIAL_LIST},application/json"))
+    assert listed == {
+        "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "now"},
+        "items": [partial | {"metadata": metadata}],
+    }  # fmt: skip
+    watched = await client.send(f"GET {path}?watch=1&timeoutSeconds=1", accept=f"{PARTIAL},application/json")
+    assert client.normal(watched) == {"type": "ADDED", "object": partial | {"metadata": metadata}}
+    assert client.normal(await client.send(f"GET {path}?watch=1&timeoutSeconds=1", accept=PARTIAL_LIST)) == []
+    maps = "/api/v1/namespaces/$ns/configmaps"
+    await client.send(f"POST {maps}", {"metadata": {"name": "c"}})
+    for line, accept, code, message in (
+        (path, PARTIAL, 406, f"{WANTED}, but the requested object is a list (*unstructured.UnstructuredList)"),
+        (maps, PARTIAL, 406, f"{WANTED}, but the requested object is a list (*core.ConfigMapList)"),
+        (f"{path}/a", PARTIAL_LIST, 500, "content is not a list"),
+        (f"{maps}/c", PARTIAL_LIST, 406, f"{WANTED}List, but the requested object is not a list (*core.ConfigMap)"),
+        (f"{path}/b", PARTIAL, 404, 'widgets.conformance.example.com "b" not found'),
+    ):
+        reply = await client.send(f"GET {line}", accept=accept)
+        assert (reply.code, client.normal(reply)["message"]) == (code, message)
+    (told,) = (await client.send(f"GET {path}?watch=1&resourceVersion=1", accept=PARTIAL)).body.split("\n")[:-1]
+    assert (orjson.loads(told)["type"], orjson.loads(told)["object"]["kind"]) == ("ERROR", "Status")
