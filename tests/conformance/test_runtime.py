@@ -1,98 +1,18 @@
 """The runtime against an API server, embedded and real: apply, status, finalizers, deletion, what wakes."""
 
-import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-
 import orjson
 import pytest
 
-from asyncctl.apiserver import ApiServer
 from asyncctl.client.client import Client
-from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import AlreadyExists, Conflict, NotFound
+from asyncctl.client.errors import Conflict, NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import NotOwned, Requeue
 from asyncctl.controller.sources import Watch, generation_changed
 from asyncctl.objects import ConfigMap, Namespace, Secret
 from asyncctl.operator import Operator
-from tests.unit.harness import Widget, cluster_at, working
+from tests.conformance.hands import hands, poke, settle
+from tests.unit.harness import Widget, working
 from tests.unit.support import connected, until
-
-
-@pytest.fixture
-async def cluster(backend):
-    """The real server is shared; an embedded one is the test's own, so that its watches end with it."""
-    async with AsyncExitStack() as stack:
-        url = (await stack.enter_async_context(ApiServer())).url if backend.name == "embedded" else backend.url
-        token = f"Bearer {backend.token}" if backend.token else None
-        config = ClusterConfig(server=url, ca_file=backend.ca or None, authorization=token)
-        yield await stack.enter_async_context(cluster_at(config))
-
-
-class Sent(list):
-    """What an operator's transport has sent: (method, path)."""
-
-    def __init__(self, running):
-        transport = running.client._transport
-        request = transport.request
-
-        async def noting(asked):
-            if asked.method != "GET" and "/events" not in asked.path:
-                self.append((asked.method, asked.path.partition("?")[0].rpartition("/")[2]))
-            return await request(asked)
-
-        transport.request = noting
-
-
-class Hands:
-    """A reconcile that hands its context to the test and does what the test says, pass by pass."""
-
-    def __init__(self):
-        self.asked = asyncio.Queue()
-
-    async def reconcile(self, ctx, widget):
-        done = asyncio.get_running_loop().create_future()
-        self.asked.put_nowait((ctx, widget, done))
-        return await done
-
-    @asynccontextmanager
-    async def taking(self):
-        """One pass, with the test in it."""
-        async with asyncio.timeout(10):
-            ctx, widget, done = await self.asked.get()
-            try:
-                yield ctx, widget
-            except BaseException as error:
-                done.set_exception(error if isinstance(error, Exception) else RuntimeError("the test has failed"))
-                raise
-            else:
-                done.set_result(None)
-
-
-@asynccontextmanager
-async def hands(cluster, name="w", **options):
-    """A Widget, and the hands that reconcile it; ConfigMaps are owned, Secrets are read."""
-    made = Hands()
-    operator = Operator("test")
-    operator.controller(Widget, owns=[ConfigMap], reads=[Secret], **options)(made)
-    with suppress(AlreadyExists):
-        await cluster.create(Widget, name)
-    async with working(operator, cluster, drain_timeout=0.0) as running:
-        made.sent = Sent(running)
-        made.running = running
-        yield made
-
-
-def poke(cluster, made, name="w"):
-    made.running._controllers[0].queue.add((cluster.namespace, name))
-
-
-async def settle(cluster, made, kind=ConfigMap):
-    """Return when the operator's cache has seen all that was written so far."""
-    await cluster.create(kind, f"marker-{len(made.sent)}-{id(object())}")
-    informer = next(each for key, each in made.running._informers.items() if key[0] == kind.resource_type)
-    names = {each.name async for each in cluster.client.list(kind, namespace=cluster.namespace)}
-    await until(lambda: names <= {entry.header.name for entry in informer.entries()})
 
 
 async def test_apply_creates_with_owner_and_then_sends_nothing(cluster):
