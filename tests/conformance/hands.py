@@ -37,10 +37,13 @@ class Hands:
         return await done
 
     @asynccontextmanager
-    async def taking(self):
-        """One pass, with the test in it."""
+    async def taking(self, name=None):
+        """One pass, over the Widget of that name, with the test in it; those over others before it do nothing."""
         async with asyncio.timeout(10):
             ctx, widget, done = await self.asked.get()
+            while name not in {None, widget.name}:
+                done.set_result(None)
+                ctx, widget, done = await self.asked.get()
             try:
                 yield ctx, widget
             except BaseException as error:
@@ -55,7 +58,7 @@ async def hands(cluster, name="w", **options):
     """A Widget, and the hands that reconcile it; ConfigMaps are owned, Secrets are read."""
     made = Hands()
     operator = Operator("test")
-    operator.controller(Widget, owns=[ConfigMap], reads=[Secret], **options)(made)
+    operator.controller(Widget, **({"owns": [ConfigMap], "reads": [Secret]} | options))(made)
     with suppress(AlreadyExists):
         await cluster.create(Widget, name)
     async with working(operator, cluster, drain_timeout=0.0) as running:
