@@ -106,7 +106,7 @@ def _of_the_work(operator: Operator, settings: Settings) -> Iterator[tuple[Resou
         yield from _of_a_controller(declaration)
     if operator.declarations:
         event = Event.resource_type
-        yield event, _rule(event, "create", optional=True, why="says what happened to an object")
+        yield event, _rule(event, "create", "patch", optional=True, why="says what happened to an object")
     for need in operator.needed:
         if need.when(settings):
             rule = _rule(need.kind, *need.verbs, subresource=need.subresource, optional=need.optional, why=need.why)

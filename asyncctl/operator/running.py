@@ -144,7 +144,7 @@ class Running:
     async def _tasks(self, transport: Transport, probes: Probes) -> AsyncIterator[None]:
         events = EventRecorder(
             self.client, controller=f"asyncctl-{self.name}", instance=self.settings.pod_name,
-            clock=self.clock, logger=self.logger,
+            clock=self.clock, random=self._random, logger=self.logger,
         )  # fmt: skip
         self._make_controllers(events, probes)
         async with anyio.create_task_group() as tasks:
