@@ -22,8 +22,9 @@ from asyncctl.cache.store import Handler
 from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
-from asyncctl.controller.context import Context, Environment
+from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
+from asyncctl.controller.environment import Environment
 from asyncctl.controller.outcome import (
     Failure,
     NotOwned,
@@ -151,7 +152,7 @@ class Controller:
             header = new or old
             assert header is not None
             if new is None:
-                applied.pop((kind, header.key), None)
+                applied.forget(kind, header.key)
             if to is None:
                 return
             try:

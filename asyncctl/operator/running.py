@@ -20,9 +20,9 @@ from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
-from asyncctl.controller.context import Environment
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
+from asyncctl.controller.environment import Environment
 from asyncctl.controller.events import EventRecorder
 from asyncctl.ha.elector import HEARTBEAT, Elector, LeaseSettings
 from asyncctl.ha.fence import Fence
@@ -248,7 +248,7 @@ class Running:
                 informers[resource] = self._informer(resource, watch.labels, probes, client)
             environment = Environment(
                 controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
-                events=events, clock=self.clock, logger=self.logger, fence=self.fence,
+                owns=declaration.owns, events=events, clock=self.clock, logger=self.logger, fence=self.fence,
             )  # fmt: skip
             retry = Backoff(base=settings.retry_base, maximum=settings.retry_max)
             queue: WorkQueue[Key] = WorkQueue(
