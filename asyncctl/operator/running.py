@@ -250,15 +250,17 @@ class Running:
                 controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
                 owns=declaration.owns, events=events, clock=self.clock, logger=self.logger, fence=self.fence,
             )  # fmt: skip
+            workers = declaration.workers or settings.workers
             retry = Backoff(base=settings.retry_base, maximum=settings.retry_max)
             queue: WorkQueue[Key] = WorkQueue(
-                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name)
-            )
-            workers = declaration.workers or settings.workers
+                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name),
+                interval=declaration.interval.total_seconds() if declaration.interval else 0.0,
+                rate=declaration.rate or 0.0, burst=workers,
+            )  # fmt: skip
             controller = Controller(
                 declaration, environment, queue, workers=workers, timeout=settings.reconcile_timeout,
-                resync=settings.resync, retry_limit=settings.retry_limit, random=self._random,
-                metrics=self.metrics.controller(declaration.name, workers=workers),
+                resync=settings.resync, retry_base=settings.retry_base, retry_limit=settings.retry_limit,
+                random=self._random, metrics=self.metrics.controller(declaration.name, workers=workers),
             )  # fmt: skip
             controller.wire()
             self._controllers.append(controller)
