@@ -8,10 +8,15 @@ import builtins
 import copy
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from uuid import uuid4
+
+import msgspec
+import orjson
 
 from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.cache.informer import Informer
 from asyncctl.client.bridge.rest_client import Opening
+from asyncctl.client.client import Client
 from asyncctl.client.errors import Target
 from asyncctl.controller.applier import Applier
 from asyncctl.controller.deleter import Deleter
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
 R = TypeVar("R", bound=Resource)
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Context:
@@ -37,27 +43,43 @@ class Context:
 
     Attributes:
         attempt: 1, and one more for each retry since the last success.
-        reconcile_id: On each log line of the pass, and as `Audit-ID` on each of its requests.
         deadline: `Clock.monotonic` seconds by which the pass has to be over.
-        client: The live client, for what is not cached. What it writes is not laid over the cache: `get` and `list`
-            know of it only when the watch has told.
     """
 
     def __init__(
         self, environment: Environment, entry: Entry, obj: Resource | JsonObject, *,
-        attempt: int, reconcile_id: str, deadline: float,
+        attempt: int, deadline: float,
     ) -> None:  # fmt: skip
         self._environment = environment
         self._entry = entry
         self._object = obj
-        self._status = _status_of(obj)
+        self._read = entry.data
+        self._sent: JsonObject | None = None  # the status as it was sent last; None: it is as it was read
+        self._looked = _look_of(obj)
         self._generation = entry.header.generation or None
         self._log: Logger | None = None
         self.attempt = attempt
-        self.reconcile_id = reconcile_id
         self.deadline = deadline
-        self.client = environment.client.with_audit_id(reconcile_id)
+        self._reconcile_id = ""
+        self._client: Client | None = None
         self._bridges: builtins.list[ApiClient] = []
+
+    @property
+    def reconcile_id(self) -> str:
+        """On each log line of the pass, and as `Audit-ID` on each of its requests. Made when it is first asked for."""
+        if not self._reconcile_id:
+            self._reconcile_id = str(uuid4())
+        return self._reconcile_id
+
+    @property
+    def client(self) -> Client:
+        """The live client, for what is not cached.
+
+        What it writes is not laid over the cache: `get` and `list` know of it only when the watch has told.
+        """
+        if self._client is None:
+            self._client = self._environment.client.with_audit_id(self.reconcile_id)
+        return self._client
 
     @property
     def log(self) -> Logger:
@@ -260,9 +282,13 @@ class Context:
         status = getattr(self._object, "status", None)
         if isinstance(status, Status):
             status.conditions.stamp(self._environment.clock.now(), self._generation)
+        look = _look_of(self._object)
+        if look is not None and look == self._looked:  # the usual end of a pass
+            return
+        before = _status_of(self._as_read()) if self._sent is None else self._sent
         after = _status_of(self._object)
-        answer = await write_status(self.client, self._environment.resource, self._entry.data, self._status, after)
-        self._status = after
+        answer = await write_status(self.client, self._environment.resource, self._entry.data, before, after)
+        self._sent, self._looked = after, look
         if answer is not None:
             self.took(answer)
 
@@ -290,6 +316,13 @@ class Context:
         """Close what the pass has opened and left open. For the runtime."""
         while self._bridges:
             await self._bridges.pop().close()
+
+    def _as_read(self) -> Resource | JsonObject:
+        """The object as it was when the pass began."""
+        if isinstance(self._object, Resource):
+            return decode(type(self._object), self._read)
+        found: JsonObject = orjson.loads(self._read)
+        return found
 
     def _reference(self) -> ObjectReference:
         kind, header = self._environment.resource, self._entry.header
@@ -329,6 +362,16 @@ class Context:
         for entry in informer.entries(namespace):
             if uid is None or any(owner.uid == uid for owner in entry.header.owners):
                 yield entry
+
+
+def _look_of(obj: Resource | JsonObject) -> bytes | None:
+    """Bytes that are the same as long as the status is; not what is sent. None where there is no telling."""
+    try:
+        if isinstance(obj, Resource):
+            return _encode(getattr(obj, "status", None))
+        return orjson.dumps(obj.get("status"))
+    except (TypeError, ValueError, RecursionError):  # it is written, or refused, by those who can say why
+        return None
 
 
 def _status_of(obj: Resource | JsonObject) -> JsonObject:

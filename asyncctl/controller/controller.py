@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
+from contextlib import closing
 from datetime import timedelta
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import anyio
 
@@ -21,6 +21,7 @@ from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.aftermath import Aftermath, stalled_reason
+from asyncctl.controller.alarm import Alarm
 from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
@@ -112,7 +113,7 @@ class Controller:
     async def _run_workers(self) -> None:
         # Plain tasks: an anyio scope would cancel a pass again at each await of its clean-up.
         names = [f"{self.declaration.name} worker {number}" for number in range(self.workers)]
-        workers = [asyncio.create_task(self._worker(name), name=name) for name in names]
+        workers = [asyncio.create_task(self._worker(), name=name) for name in names]
         try:
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
             for worker in done:
@@ -140,7 +141,15 @@ class Controller:
         """The keys that have a pass now; may be asked from another thread."""
         return list(self._passes)
 
-    async def _worker(self, name: str) -> None:
+    async def _worker(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with closing(Alarm(task)) as alarm:
+            await self._take(alarm)
+
+    async def _take(self, alarm: Alarm) -> None:
+        """Take keys from the queue until it is closed."""
+        name = alarm.task.get_name()
         passes = 0
         while True:
             try:
@@ -148,13 +157,13 @@ class Controller:
             except QueueClosed:
                 return
             except asyncio.CancelledError:
-                await self._own_cancellation_taken_back()
+                await self._own_cancellation_taken_back(alarm.task)
                 continue
             self._working[name] = key
             try:
-                await self._process(key)
+                await self._process(key, alarm)
             except asyncio.CancelledError:
-                await self._own_cancellation_taken_back()
+                await self._own_cancellation_taken_back(alarm.task)
                 self.queue.add(key)  # it came while the runtime wrote what the pass had said
             finally:
                 del self._working[name]
@@ -163,17 +172,16 @@ class Controller:
             if passes % _TURN == 0:
                 await asyncio.sleep(0)
 
-    async def _own_cancellation_taken_back(self) -> None:
+    async def _own_cancellation_taken_back(self, task: "asyncio.Task[None]") -> None:
         """A pass may have cancelled the task that it ran in, now or by a timer; only `work` may end a worker."""
-        task = asyncio.current_task()
-        while task is not None and task.cancelling() and not self._ending:
+        while task.cancelling() and not self._ending:
             task.uncancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # where what was not delivered yet is
         if self._ending:
             raise asyncio.CancelledError
 
-    async def _process(self, key: Key) -> None:
+    async def _process(self, key: Key, alarm: Alarm) -> None:
         entry = self._informer.get(key)
         if entry is None or entry.header.paused or self._is_none_of_ours(entry.header):
             self._aftermath.no_pass(key)
@@ -183,7 +191,7 @@ class Controller:
         self._metrics.active_workers.inc()
         result: Result = "error"
         try:
-            result = await self._pass(key, entry)
+            result = await self._pass(key, entry, alarm)
         except Exception as error:  # noqa: BLE001 - nothing an author does ends a worker
             result = self._aftermath.failure(key, None, error, parks=self._aftermath.parks(key, error))
         finally:
@@ -195,7 +203,7 @@ class Controller:
         """Terminating, and not waiting for us: whatever we did to it would be too late."""
         return header.deleting and self.declaration.finalizers.keys().isdisjoint(header.finalizers)
 
-    async def _pass(self, key: Key, entry: Entry) -> Result:
+    async def _pass(self, key: Key, entry: Entry, alarm: Alarm) -> Result:
         requeue: Requeue | None = None
         error: Exception | None = None
         gone = False
@@ -205,15 +213,15 @@ class Controller:
         except DecodeError as undecodable:
             error, obj = undecodable, decode(_UNTYPED, entry.data)
         ctx = Context(
-            self._environment, entry, obj, attempt=self.queue.attempts(key) + 1, reconcile_id=str(uuid4()),
+            self._environment, entry, obj, attempt=self.queue.attempts(key) + 1,
             deadline=self._passes[key] + self.timeout,
         )  # fmt: skip
         before = stalled(obj)
         try:
             if entry.header.deleting:  # also what can't be decoded: as a dict, or it could never go
-                gone, error = await self._finalize(ctx, obj), None
+                gone, error = await self._finalize(ctx, obj, alarm), None
             elif error is None:
-                requeue = await self._reconcile(ctx, obj)
+                requeue = await self._reconcile(ctx, obj, alarm)
         except Exception as caught:  # noqa: BLE001 - nothing an author raises ends a worker
             if error is None or isinstance(caught, TerminalError):  # else it is that a dict is no object of the class
                 error = as_ours(caught)
@@ -225,7 +233,8 @@ class Controller:
                 raise
             error = RuntimeError(f"the pass has raised {caught!r}, which would have ended its worker")
             error.__cause__ = caught
-        await self._own_cancellation_taken_back()
+        if self._ending or alarm.task.cancelling():
+            await self._own_cancellation_taken_back(alarm.task)
         await ctx.close()
         parks = error is not None and self._aftermath.parks(key, error)
         if not gone:
@@ -240,20 +249,20 @@ class Controller:
             return self._aftermath.failure(key, ctx, error, parks=parks)
         return self._aftermath.success(key, requeue, gone=gone)
 
-    async def _reconcile(self, ctx: Context, obj: Resource | JsonObject) -> Requeue | None:
+    async def _reconcile(self, ctx: Context, obj: Resource | JsonObject, alarm: Alarm) -> Requeue | None:
         missing = tuple(name for name in self.declaration.finalizers if name not in ctx.header.finalizers)
         if missing:
             ctx.took(await finalizer.add(ctx.client, self._kind, ctx.header, missing))
-        requeue = await self._timed(ctx, self.declaration.reconcile(ctx, obj))
+        requeue = await self._timed(ctx, self.declaration.reconcile(ctx, obj), alarm)
         if not isinstance(requeue, Requeue | None):
             raise TypeError(f"reconcile must return None or a Requeue, not {requeue!r}")
         return requeue
 
-    async def _finalize(self, ctx: Context, obj: Resource | JsonObject) -> bool:
+    async def _finalize(self, ctx: Context, obj: Resource | JsonObject, alarm: Alarm) -> bool:
         """Run the clean-ups in the order of their declaration; True when the object is gone after it."""
         for name, clean_up in self.declaration.finalizers.items():
             if name in ctx.header.finalizers:
-                await self._timed(ctx, clean_up(ctx, obj))
+                await self._timed(ctx, clean_up(ctx, obj), alarm)
                 header = ctx.header
                 try:
                     ctx.took(await finalizer.remove(ctx.client, self._kind, header, name))
@@ -264,13 +273,12 @@ class Controller:
                     return True
         return False
 
-    async def _timed(self, ctx: Context, step: Awaitable[T]) -> T:
-        scope = asyncio.timeout(ctx.deadline - self._environment.clock.monotonic())
+    async def _timed(self, ctx: Context, step: Awaitable[T], alarm: Alarm) -> T:
         try:
-            async with scope:
+            with alarm.set(ctx.deadline - self._environment.clock.monotonic()):
                 return await step
         except TimeoutError as error:
-            if not scope.expired():
+            if not alarm.expired:
                 raise
             self._metrics.timeouts.inc()
             raise TimeoutError(

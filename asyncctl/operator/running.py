@@ -85,7 +85,7 @@ class Running:
         self._declarations = declarations
         self._startup = startup
         self._shutdown = shutdown
-        self._random = system_random.SystemRandom().random
+        self._random = system_random.Random().random  # for jitter: seeded by the system, and no call into it each time
         self._informers: dict[tuple[ResourceType, str | None], Informer] = {}
         self._controllers: list[Controller] = []
         self._elector: Elector | None = None
