@@ -50,6 +50,10 @@ class Declaration(Generic[T]):
     when: Predicate | None = None
     resync: timedelta | None = None
     timeout: timedelta | None = None
+    interval: timedelta | None = None
+    """Least time between the starts of two passes over one object."""
+    rate: float | None = None
+    """Passes that may start in a second, in the long run."""
     finalizers: dict[str, CleanUp[Any]] = field(default_factory=dict)
 
     async def __call__(self, ctx: Context, obj: T) -> Requeue | None:

@@ -30,6 +30,7 @@ from asyncctl.http import Probes, SideServer
 from asyncctl.objects.resource import ResourceType, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
+from asyncctl.operator.watchdog import Watchdog
 from asyncctl.queue.backoff import Backoff
 from asyncctl.queue.work_queue import WorkQueue
 from asyncctl.settings import Settings
@@ -38,6 +39,7 @@ Hook = Callable[["Running"], Awaitable[None]]
 WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
 _EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
 _LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
+_SHOWN = 10  # passes that a line about a blocked loop names
 OUTSIDE_A_POD = "controllers"
 
 
@@ -150,6 +152,8 @@ class Running:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heartbeat, name="heartbeat")
             tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
+            watchdog = Watchdog(logger=self.logger, clock=self.clock, passes=self._passes)
+            tasks.start_soon(watchdog.run, name="watchdog")
             tasks.start_soon(events.run, name="events")
             for informer in self._informers.values():
                 tasks.start_soon(informer.run, name=f"informer {informer.kind.resource}")
@@ -250,15 +254,17 @@ class Running:
                 controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
                 owns=declaration.owns, events=events, clock=self.clock, logger=self.logger, fence=self.fence,
             )  # fmt: skip
+            workers = declaration.workers or settings.workers
             retry = Backoff(base=settings.retry_base, maximum=settings.retry_max)
             queue: WorkQueue[Key] = WorkQueue(
-                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name)
-            )
-            workers = declaration.workers or settings.workers
+                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name),
+                interval=declaration.interval.total_seconds() if declaration.interval else 0.0,
+                rate=declaration.rate or 0.0, burst=workers,
+            )  # fmt: skip
             controller = Controller(
                 declaration, environment, queue, workers=workers, timeout=settings.reconcile_timeout,
-                resync=settings.resync, retry_limit=settings.retry_limit, random=self._random,
-                metrics=self.metrics.controller(declaration.name, workers=workers),
+                resync=settings.resync, retry_base=settings.retry_base, retry_limit=settings.retry_limit,
+                random=self._random, metrics=self.metrics.controller(declaration.name, workers=workers),
             )  # fmt: skip
             controller.wire()
             self._controllers.append(controller)
@@ -314,6 +320,12 @@ class Running:
             await self.clock.sleep(HEARTBEAT)
             if self._elector is not None and self._stuck() is None:
                 self._elector.heartbeat()
+
+    def _passes(self, task: str) -> list[str]:
+        """The pass that the task of this name runs; if none does, all there are. Called by the watchdog's thread."""
+        here = [(each, key) for each in self._controllers if (key := each.at_work(task)) is not None]
+        found = here or [(each, key) for each in self._controllers for key in each.held]
+        return [f"{each.declaration.name} {'/'.join(part for part in key if part)}" for each, key in found[:_SHOWN]]
 
     def _stuck(self) -> str | None:
         for controller in self._controllers:
