@@ -24,6 +24,7 @@ from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.context import Context, Environment
 from asyncctl.controller.declaration import Declaration
+from asyncctl.controller.mapping import Mapping, check_keys, mapping
 from asyncctl.controller.outcome import (
     Failure,
     NotOwned,
@@ -33,7 +34,7 @@ from asyncctl.controller.outcome import (
     classify,
     retry_after,
 )
-from asyncctl.controller.sources import Mapper, default_predicate, kind_of
+from asyncctl.controller.sources import Predicate, Watch, default_predicate, kind_of
 from asyncctl.objects.codec import DecodeError, decode
 from asyncctl.objects.conditions import Condition, Status
 from asyncctl.objects.json import JsonObject
@@ -78,7 +79,7 @@ class Controller:
         self._metrics = metrics
         self._kind = environment.resource
         self._informer = environment.informer(self._kind)
-        self._when = declaration.when or default_predicate(self._kind, declaration.finalizers)
+        self._when = declaration.primary.when or default_predicate(self._kind, declaration.finalizers)
         self._parked: set[Key] = set()
         self._passes: dict[Key, float] = {}
         self._ending = False
@@ -95,8 +96,8 @@ class Controller:
         """Have the caches tell what changes."""
         self._informer.subscribe(self._on_primary)
         for watch in self.declaration.watches:
-            kind = kind_of(watch)
-            self._environment.informer(kind).subscribe(self._on_watched(self._environment.informer(kind), watch.to))
+            informer = self._environment.informer(kind_of(watch))
+            informer.subscribe(self._on_watched(watch, informer, mapping(watch, informer, self._informer)))
 
     async def work(self) -> None:
         """Run the workers until the queue is closed and what they hold is done."""
@@ -130,11 +131,7 @@ class Controller:
             self.queue.discard(header.key)
             self._unpark(header.key)
             return
-        try:
-            matters = self._when(old, new)
-        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
-            self._blame("a predicate", error)
-            matters = True
+        matters = self._matters(self._when, old, new)
         if old is not None:
             matters = matters or (old.deleting, old.paused, old.asked) != (new.deleting, new.paused, new.asked)
         if not matters:
@@ -144,18 +141,19 @@ class Controller:
             self._unpark(header.key)
         self.queue.add(header.key, priority=LOW if initial else 0)
 
-    def _on_watched(self, informer: Informer, to: Mapper | None) -> Handler:
-        applied, kind = self._environment.applied, informer.kind
+    def _on_watched(self, watch: Watch[Any], informer: Informer, whom: Mapping | None) -> Handler:
+        applied, kind, when = self._environment.applied, informer.kind, watch.when
 
         def handler(old: Header | None, new: Header | None, initial: bool) -> None:  # noqa: FBT001 - a Handler
             header = new or old
             assert header is not None
             if new is None:
                 applied.pop((kind, header.key), None)
-            if to is None:
+            if whom is None or (when is not None and not self._matters(when, old, new)):
                 return
             try:
-                keys = {key for each in (old, new) if each is not None for key in to(each)}
+                keys = list(whom(old, new))
+                check_keys(keys)
             except Exception as error:  # noqa: BLE001 - an author's mapper must not end the watch
                 self._blame("a mapper", error)
                 return
@@ -163,6 +161,13 @@ class Controller:
                 self.queue.add(key, priority=LOW if initial else 0)
 
         return handler
+
+    def _matters(self, when: Predicate, old: Header | None, new: Header | None) -> bool:
+        try:
+            return when(old, new)
+        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
+            self._blame("a predicate", error)
+            return True
 
     def _blame(self, what: str, error: Exception) -> None:
         self._metrics.panics.inc()

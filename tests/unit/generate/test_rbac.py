@@ -8,7 +8,7 @@ import pytest
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.transport.transport import Transport
-from asyncctl.controller.sources import Watch
+from asyncctl.controller.sources import Watch, to_every
 from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.generate.rbac import Rule, rules
@@ -61,7 +61,7 @@ def test_a_kind_without_a_status_has_none_to_patch():
 
 @pytest.mark.parametrize("owned", [ConfigMap, Watch(ConfigMap, labels="a=b")])
 def test_what_is_owned_is_made_changed_and_deleted(owned):
-    operator, _ = declared(owns=[owned], reads=[Secret], watches=[Watch(Namespace)])
+    operator, _ = declared(owns=[owned], reads=[Secret], watches=[Watch(Namespace, to=to_every)])
     found = needed(operator)
     assert found[None, "configmaps", ()] == (*READ, "create", "patch", "delete")
     assert found[None, "secrets", ()] == READ

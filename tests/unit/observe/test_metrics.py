@@ -46,6 +46,7 @@ def used(metrics, clock):
     metrics.informer("databases.apps.example.com", objects=lambda: 3, size=lambda: 4000).restarted("expired")
     metrics.leader("db-controller-leader").set(1)
     metrics.loop_lag.observe(0.001)
+    metrics.background("poll").inc()
     metrics.http("/livez").observe(0.001)
 
 
@@ -82,6 +83,7 @@ OURS = {
     "asyncctl_watch_restarts_total": ("counter", {"resource", "cause"}),
     "asyncctl_watch_idle_seconds": ("gauge", {"resource"}),
     "asyncctl_api_warnings_total": ("counter", {"host"}),
+    "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
