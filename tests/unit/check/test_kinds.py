@@ -274,7 +274,7 @@ async def test_with_namespaces_a_kind_is_listed_in_one_of_them(check, cluster):
 
 async def test_only_a_kind_that_is_reconciled_has_a_definition_of_ours(check, cluster):
     operator = Operator("test")
-    operator.controller(Unstructured("v1", "ConfigMap", has_status=False), watches=[Watch(Widget)])(nothing)
+    operator.controller(Unstructured("v1", "ConfigMap", has_status=False), reads=[Widget])(nothing)
     rows = await check(cluster.url, operator)
     assert [row.check for row in rows if row.check.startswith("crd")] == []
 

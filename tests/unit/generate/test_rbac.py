@@ -103,6 +103,26 @@ def test_with_namespaces_the_rules_are_those_of_each_and_cluster_kinds_stay_in_t
     assert found["b", "events.events.k8s.io", ()] == ("create",)
 
 
+def test_a_watch_that_names_its_own_namespaces_has_its_rules_there():
+    operator = Operator("test")
+    operator.controller(
+        Watch(Widget, namespaces=["w"]),
+        owns=[Watch(ConfigMap, namespaces=["c", "d"])],
+        reads=[Watch(Secret, metadata_only=True, labels="a=b")],
+    )(nothing)
+    found = needed(operator)
+    assert {place for place, resource, _ in found if resource.startswith("widgets.")} == {"w"}
+    assert {place for place, resource, _ in found if resource == "configmaps"} == {"c", "d"}
+    assert found["c", "configmaps", ()] == (*READ, "create", "patch", "delete")
+    assert found[None, "secrets", ()] == READ  # neither a selector nor the metadata alone is a smaller right
+    assert {place for place, resource, _ in needed(operator, namespaces=["x"]) if resource == "secrets"} == {"x"}
+
+
+def test_its_own_kind_that_is_watched_too_takes_no_other_rule():
+    operator, _ = declared(watches=[Watch(Widget, to=to_every)])
+    assert needed(operator) == needed(declared()[0])
+
+
 def test_the_lease_is_taken_by_name_in_its_own_namespace():
     found = needed(Operator("test"), Settings(lease_name="mine"))
     lease = "leases.coordination.k8s.io"
