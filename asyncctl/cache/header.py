@@ -66,7 +66,7 @@ _NOTHING = msgspec.Raw()  # an optional Raw is not read as such: a union with No
 
 
 class _Metadata(msgspec.Struct, gc=False, rename="camel"):
-    name: str
+    name: str = ""
     uid: str = ""
     resource_version: str = "0"
     namespace: str = ""
@@ -83,6 +83,11 @@ class _Object(msgspec.Struct, gc=False):
     metadata: _Metadata
 
 
+class _Event(msgspec.Struct, gc=False):
+    type: str
+    object: _Object
+
+
 class _Asked(msgspec.Struct, gc=False):
     at: msgspec.Raw = msgspec.field(name=RECONCILE_AT, default=_NOTHING)
 
@@ -95,10 +100,36 @@ class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
 
 
 _decode_object = msgspec.json.Decoder(_Object).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
 _decode_managed = msgspec.json.Decoder(list[_ManagedFields]).decode
 _decode_asked = msgspec.json.Decoder(_Asked).decode
+_OURS = b'"asyncctl/'  # how the name of any annotation of ours begins
 _ASKED = f'"{RECONCILE_AT}":'.encode()
 _PAUSED = f'"{PAUSED}":"true"'.encode()
+_MANAGED = b'"managedFields":'
+_HEADS = {kind: f'{{"type":"{kind}","object":'.encode() for kind in ("ADDED", "MODIFIED", "DELETED")}
+"""How the API server begins a line of a watch. The object is what is between that and the last brace."""
+
+
+def read_change(line: bytes, manager: str | None = None) -> tuple[str, Entry] | None:
+    """Read a line of a watch that says how an object has changed, in one go over its bytes.
+
+    Returns:
+        `ADDED`, `MODIFIED` or `DELETED`, and the object; None for every other line, and for one that no API server
+        writes so: it is to be read piece by piece.
+    """
+    kind = "MODIFIED"
+    head = _HEADS[kind]
+    if not line.startswith(head):
+        for kind, head in _HEADS.items():  # noqa: B007 - the one that it is
+            if line.startswith(head):
+                break
+        else:
+            return None
+    if line[-1:] != b"}" or line[-2:-1] != b"}":  # or spaces, of whoever has rewritten it
+        return None
+    metadata = _decode_event(line).object.metadata
+    return kind, _entry(line[len(head) : -1], metadata, manager)
 
 
 def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
@@ -111,28 +142,36 @@ def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
     Raises:
         msgspec.DecodeError: It is no object with a name.
     """
-    metadata = _decode_object(raw).metadata
+    return _entry(bytes(raw), _decode_object(raw).metadata, manager)
+
+
+def _entry(data: bytes, metadata: _Metadata, manager: str | None) -> Entry:
+    if not metadata.name:
+        raise msgspec.ValidationError("Object has no name - at `$.metadata`")
     annotations = bytes(metadata.annotations)
-    data = bytes(raw)
+    paused, asked = False, 0
+    if _OURS in annotations:
+        paused = _PAUSED in annotations
+        asked = hash(bytes(_decode_asked(annotations).at)) if _ASKED in annotations else 0
     applied = None
     managed = bytes(metadata.managed_fields)
     if managed:
         if manager is not None:
             applied = _own_fields(managed, manager)
-        data = _without(data, b'"managedFields":' + managed)
+        data = _without(data, managed)
     header = Header(
-        name=metadata.name,
-        namespace=metadata.namespace,
-        uid=metadata.uid,
-        version=int(metadata.resource_version),
-        generation=metadata.generation,
-        deleting=metadata.deletion_timestamp is not None,
-        finalizers=metadata.finalizers,
-        labels=metadata.labels,
-        owners=metadata.owner_references,
-        annotations=hash(annotations),
-        paused=_PAUSED in annotations,
-        asked=hash(bytes(_decode_asked(annotations).at)) if _ASKED in annotations else 0,
+        metadata.name,
+        metadata.namespace,
+        metadata.uid,
+        int(metadata.resource_version),
+        metadata.generation,
+        metadata.deletion_timestamp is not None,
+        metadata.finalizers,
+        metadata.labels,
+        metadata.owner_references,
+        hash(annotations),
+        paused,
+        asked,
     )
     return Entry(header, data, applied)
 
@@ -146,12 +185,12 @@ def _own_fields(managed: bytes, manager: str) -> bytes | None:
     return None
 
 
-def _without(data: bytes, member: bytes) -> bytes:
-    """`data` without one member of an object; unchanged when it is not there exactly once, written without spaces."""
-    start = data.find(member)
-    if start < 0 or data.find(member, start + 1) >= 0:
+def _without(data: bytes, managed: bytes) -> bytes:
+    """`data` without its `managedFields`; unchanged when they are not there exactly once, written without spaces."""
+    start = data.find(_MANAGED)
+    end = start + len(_MANAGED) + len(managed)
+    if start < 0 or not data.startswith(managed, start + len(_MANAGED)) or data.find(_MANAGED, end) >= 0:
         return data
-    end = start + len(member)
     if data[end : end + 1] == b",":
         return data[:start] + data[end + 1 :]
     if data[start - 1 : start] == b",":

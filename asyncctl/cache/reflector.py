@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from asyncctl.cache.header import Entry, read_entry
+from asyncctl.cache.header import Entry, read_change, read_entry
 from asyncctl.cache.store import Store
 from asyncctl.client.client import Client
 from asyncctl.client.errors import (
@@ -234,6 +234,14 @@ class Reflector:
 
     def _deliver(self, line: bytes) -> bool:
         """Hand an event to the store; True when it was a change of an object."""
+        change = read_change(line, self._manager)
+        if change is not None:
+            kind, entry = change
+            if kind == "DELETED":
+                self._store.remove(entry)
+            else:
+                self._store.upsert(entry)
+            return True
         event = _decode_event(line)
         match event.type:
             case "ADDED" | "MODIFIED":

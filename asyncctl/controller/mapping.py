@@ -4,7 +4,7 @@ Each mapping is a function of (old header, new header). It is asked for each cha
 wants the object, and then once: whom an object named before is remembered, not decoded again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asyncctl.cache.header import Header, Key
@@ -17,7 +17,7 @@ Mapping = Callable[[Header | None, Header | None], Iterable[Key]]
 
 
 def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping | None:
-    """What finds the keys to wake; None for a watch that wakes nobody.
+    """What finds the keys to wake; None for a watch that wakes nobody, or everybody, who need not be found.
 
     Args:
         watch: As it was declared.
@@ -25,7 +25,7 @@ def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping 
         primary: The cache of the kind that is reconciled.
     """
     match watch.to:
-        case None:
+        case None | EveryMapper():
             return None
         case ChangeMapper(function):
             return function
@@ -33,26 +33,16 @@ def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping 
             return _OfObjects(watch.kind, function, watched)
         case IndexMapper(index, value):
             return _indexed(index, value, primary)
-        case EveryMapper():
-            return lambda _old, _new: [entry.header.key for entry in primary.entries()]
         case mapper:
             return _of_headers(mapper)
 
 
-def check_keys(keys: Iterable[Key]) -> None:
-    """Raise `TypeError` unless these are keys: of a mapper that returns one key, the parts would be taken for some."""
-    for key in keys:
-        if type(key) is not tuple or len(key) != 2:
-            raise TypeError(f"a mapper gives a list of (namespace, name) pairs, and not {key!r}")
-
-
 def _of_headers(mapper: Mapper) -> Mapping:
-    def keys(old: Header | None, new: Header | None) -> Iterable[Key]:
-        if old is None or new is None:
-            header = new or old
-            assert header is not None
-            return mapper(header)
-        return {*mapper(old), *mapper(new)}
+    def keys(old: Header | None, new: Header | None) -> Iterator[Key]:
+        if old is not None:
+            yield from mapper(old)
+        if new is not None:
+            yield from mapper(new)
 
     return keys
 

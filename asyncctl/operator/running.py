@@ -21,9 +21,9 @@ from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
-from asyncctl.controller.context import Environment
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
+from asyncctl.controller.environment import Environment
 from asyncctl.controller.events import EventRecorder
 from asyncctl.controller.sources import Watch, kind_of
 from asyncctl.ha.elector import HEARTBEAT, Elector, LeaseSettings
@@ -92,7 +92,7 @@ class Running:
         self._startup = startup
         self._shutdown: Sequence[Hook] | None = shutdown  # None when they have run
         self._starting: str | None = "the program is starting"
-        self._random = system_random.SystemRandom().random
+        self._random = system_random.Random().random  # for jitter: seeded by the system, and no call into it each time
         self._backgrounds = Backgrounds(
             backgrounds, self, clock=clock, random=self._random, logger=logger, metrics=self.metrics
         )
@@ -277,17 +277,19 @@ class Running:
                     informers[kind_of(watch)] = self._informer(watch, probes, client)
             environment = Environment(
                 controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
-                events=events, clock=self.clock, logger=self.logger, fence=self.fence,
+                owns=declaration.owns, events=events, clock=self.clock, logger=self.logger, fence=self.fence,
             )  # fmt: skip
+            workers = declaration.workers or settings.workers
             retry = Backoff(base=settings.retry_base, maximum=settings.retry_max)
             queue: WorkQueue[Key] = WorkQueue(
-                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name)
-            )
-            workers = declaration.workers or settings.workers
+                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name),
+                interval=declaration.interval.total_seconds() if declaration.interval else 0.0,
+                rate=declaration.rate or 0.0, burst=workers,
+            )  # fmt: skip
             controller = Controller(
                 declaration, environment, queue, workers=workers, timeout=settings.reconcile_timeout,
-                resync=settings.resync, retry_limit=settings.retry_limit, random=self._random,
-                metrics=self.metrics.controller(declaration.name, workers=workers),
+                resync=settings.resync, retry_base=settings.retry_base, retry_limit=settings.retry_limit,
+                random=self._random, metrics=self.metrics.controller(declaration.name, workers=workers),
             )  # fmt: skip
             controller.wire()
             self._controllers.append(controller)

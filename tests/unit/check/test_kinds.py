@@ -7,7 +7,6 @@ import pytest
 from aiohttp import web
 
 from asyncctl.check.definition import differences, schema_differences, schema_of
-from asyncctl.controller.sources import Watch
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from asyncctl.objects import Unstructured

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from asyncctl.cache.header import read_entry
-from asyncctl.controller.mapping import check_keys, mapping
+from asyncctl.controller.mapping import mapping
 from asyncctl.controller.sources import Watch, of_change, of_object, to_every, to_indexed
 from asyncctl.objects import ConfigMap, DecodeError, Secret, Unstructured
 
@@ -112,16 +112,6 @@ def test_an_index_by_another_value_is_looked_up_everywhere():
     assert set(whom(None, entry("s").header)) == {("team", "w"), ("other", "w")}
 
 
-def test_every_primary_object_can_be_woken():
-    whom = mapping(Watch(Secret, to=to_every), Cache(), Cache(entry("a"), entry("b", namespace="other")))
-    assert set(whom(entry("s").header, None)) == {("team", "a"), ("other", "b")}
-
-
 def test_a_watch_without_a_mapper_wakes_nobody():
     assert mapping(Watch(Secret), Cache(), Cache()) is None
-
-
-@pytest.mark.parametrize("keys", [("team", "w"), ["team/w"], [("team", "w", "x")], [["team", "w"]]])
-def test_what_is_no_list_of_keys_is_told(keys):
-    with pytest.raises(TypeError, match=r"a mapper gives a list of \(namespace, name\) pairs, and not"):
-        check_keys(keys)
+    assert mapping(Watch(Secret, to=to_every), Cache(), Cache()) is None  # all of them: none is looked for
