@@ -298,6 +298,9 @@ class _Families:
             counter, "asyncctl_fenced_writes_total", "Writes refused because the Lease was not held."
         )
         self.parked = Numbers(gauge, "asyncctl_parked_keys", "Keys that are not tried again soon.", controller)
+        self.background_failures = Numbers(
+            counter, "asyncctl_background_failures_total", "Times that a background task has failed.", ("task",)
+        )
         self.loop_lag = Distributions(
             "asyncctl_event_loop_lag_seconds", "How late the event loop calls a timer.", (), LAG_BUCKETS
         )
@@ -358,6 +361,10 @@ class Metrics(Collector):
     def leader(self, lease: str) -> Count:
         """Return the gauge of one Lease, by its name: 1 while it is held."""
         return self.families.leader.handle(lease)
+
+    def background(self, task: str) -> Count:
+        """Return the counter of a background task's failures; `task` is its declared name."""
+        return self.families.background_failures.handle(task)
 
     def http(self, path: str) -> Distribution:
         """Return what times requests to a path of the side server; prometheus-async's `time` takes it."""

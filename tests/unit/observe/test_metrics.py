@@ -48,6 +48,7 @@ def used(metrics, clock):
     informer.reflector(idle=lambda: 1.0, synced=lambda: True, state=lambda: "watching")
     metrics.leader("db-controller-leader").set(1)
     metrics.loop_lag.observe(0.001)
+    metrics.background("poll").inc()
     metrics.http("/livez").observe(0.001)
 
 
@@ -86,6 +87,7 @@ OURS = {
     "asyncctl_watch_states": ("gauge", {"resource", "state"}),
     "asyncctl_watch_idle_seconds": ("gauge", {"resource"}),
     "asyncctl_api_warnings_total": ("counter", {"host"}),
+    "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
