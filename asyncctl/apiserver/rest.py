@@ -263,7 +263,8 @@ class Rest:
             if applies:
                 changed = self._applied(write, current, config)
             else:
-                assert current is not None
+                if current is None:  # of a kind that a PUT creates
+                    raise errors.not_found(kind.group, kind.plural, write.name)
                 changed = self._patched(write, current, incoming.body, content_type)
             self._check_place(write, changed)
             return changed
