@@ -1,4 +1,4 @@
-"""What a cache and the operator on it do when their kind, their rights or their namespaces are taken away and given back.
+"""What a cache, and an operator on it, does when its kind, rights or namespaces are taken away and given back.
 
 They say so and why, they tell what is gone, they come back by themselves, and nothing else is held up by it.
 """
