@@ -92,7 +92,7 @@ async def test_a_cache_that_was_cut_off_until_its_place_was_compacted_ends_right
 
 
 async def test_a_watch_that_fails_at_the_edge_of_what_was_compacted_is_not_tried_for_ever(backend, cluster):
-    """Compacted at the very deletion that comes next, etcd has the event and not the object: that is a 500, not a 410."""
+    """Compacted at the very deletion that comes next, etcd has the event and not the object: a 500, and not a 410."""
     for name in ("stays", "goes"):
         await event(cluster, name)
     async with (
