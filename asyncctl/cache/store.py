@@ -214,6 +214,6 @@ class Store:
 
 
 def _same(one: bytes, other: bytes) -> bool:
-    """Whether two are one object: of a built-in kind an event begins with what it is, and an item of a list does not."""
+    """Whether two are one object: of a built-in kind an event says what it is, and an item of a list does not."""
     item, event = sorted((one, other), key=len)
     return item == event or (item.startswith(b'{"metadata":') and event.endswith(item[1:]))

@@ -234,6 +234,18 @@ async def test_a_line_cut_in_two_at_any_byte_is_the_same_line(backend, cluster):
             assert lines == [line.removesuffix(b"\n")], f"cut before byte {at} of {len(sent)}"
 
 
+async def watched(client, path, *, lines=100, accept="application/json"):
+    """Return the first events of a watch, at most up to the end of a streamed list."""
+    events = []
+    async with asyncio.timeout(30), client.session.get(client.names.fill(path), headers={"Accept": accept}) as reply:
+        assert reply.status == 200
+        while len(events) < lines and (line := await reply.content.readline()):
+            events.append(orjson.loads(line))
+            if b"initial-events-end" in line:
+                break
+    return events
+
+
 async def test_a_streamed_list_is_told_alike(client, monkeypatch):
     """Its objects in order of their names, its end, what follows; and what is said where it can't be."""
     monkeypatch.setattr("asyncctl.apiserver.rest._AHEAD", 0.5)  # seconds that a future version is waited for; really 3
@@ -254,23 +266,21 @@ async def test_a_streamed_list_is_told_alike(client, monkeypatch):
         "name": "&fieldSelector=metadata.name%3Db",
         "none": "&fieldSelector=metadata.name%3Dc",
     }
-    replies = await asyncio.gather(
-        *(client.send(f"GET {path}?{STREAM}&timeoutSeconds=1{query}") for query in asked.values()),
-        client.send(f"GET {path}?{STREAM}&timeoutSeconds=1", accept=PARTIAL),
-        client.send(f"GET {path}?{STREAM}&timeoutSeconds=1".replace("allowWatchBookmarks=true&", "")),
-        client.send(f"GET {path}?{STREAM}&timeoutSeconds=1".replace("Events=true", "Events=false")),
-        client.send(f"GET {path}?{STREAM}&timeoutSeconds=1&resourceVersion={version + 10**9}"),
+
+    *told, partial, unmarked, later, future = await asyncio.gather(
+        *(watched(client, f"{path}?{STREAM}{query}") for query in asked.values()),
+        watched(client, f"{path}?{STREAM}", accept=PARTIAL),
+        watched(client, f"{path}?{STREAM}".replace("allowWatchBookmarks=true&", ""), lines=2),
+        watched(client, f"{path}?{STREAM}&timeoutSeconds=1".replace("Events=true", "Events=false")),
+        watched(client, f"{path}?{STREAM}&resourceVersion={version + 10**9}"),
     )
-    assert {reply.code for reply in replies} == {200}
-    told = [[orjson.loads(line) for line in reply.body.splitlines() if line] for reply in replies]
-    *_, partial, unmarked, later, future = told
 
     def said(events):
         return [(event["type"], event["object"]["metadata"].get("name")) for event in events]
 
     end = [("BOOKMARK", None)]
     both = [("ADDED", "a"), ("ADDED", "b")]
-    for name, events in zip(asked, told, strict=False):
+    for name, events in zip(asked, told, strict=True):
         chosen = {"label": both[:1], "name": both[1:], "none": []}.get(name, both)
         assert said(events) == chosen + end, name
         bookmark = events[-1]["object"]
@@ -362,9 +372,9 @@ async def test_metadata_alone_is_told_alike(client):
         "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "now"},
         "items": [partial | {"metadata": metadata}],
     }  # fmt: skip
-    watched = await client.send(f"GET {path}?watch=1&timeoutSeconds=1", accept=f"{PARTIAL},application/json")
-    assert client.normal(watched) == {"type": "ADDED", "object": partial | {"metadata": metadata}}
-    assert client.normal(await client.send(f"GET {path}?watch=1&timeoutSeconds=1", accept=PARTIAL_LIST)) == []
+    (event,) = await watched(client, f"{path}?watch=1", accept=f"{PARTIAL},application/json", lines=1)
+    assert client._value(event) == {"type": "ADDED", "object": partial | {"metadata": metadata}}
+    assert await watched(client, f"{path}?watch=1&timeoutSeconds=1", accept=PARTIAL_LIST) == []
     maps = "/api/v1/namespaces/$ns/configmaps"
     await client.send(f"POST {maps}", {"metadata": {"name": "c"}})
     for line, accept, code, message in (
@@ -441,3 +451,37 @@ async def test_a_server_that_does_not_stream_is_listed_in_pages_and_not_asked_ag
             assert cache.informer.problem is None
         assert len([line for line in proxy.asked if "sendInitialEvents" in line]) == 1
         assert len([line for line in proxy.asked if "limit=500" in line]) == 2
+
+
+async def test_a_cache_of_metadata_alone(backend, cluster):
+    """What comes by list and by watch has its metadata, and nothing else is asked for."""
+    first = await cluster.create(Secret, "a", data={"n": b"0"}, labels={"l": "1"})
+    async with (
+        between(backend) as proxy,
+        caching(backend.config(proxy.url), Secret, namespaces=(cluster.namespace,), metadata_only=True) as cache,
+    ):
+        await cache.has("a")
+        second = await cluster.create(Secret, "b", data={"n": b"0"}, labels={"l": "2"})
+        await cache.has("a", "b")
+        for made in (first, second):
+            entry = cache.informer.get((cluster.namespace, made.name))
+            assert (entry.header.uid, entry.header.labels) == (made.metadata.uid, made.labels)
+            assert orjson.loads(entry.data).keys() <= {"apiVersion", "kind", "metadata"}
+        proxy.sever()
+        await cluster.delete(Secret, "a")
+        proxy.mend()
+        await cache.has("b")
+        assert cache.gone() == ["a"]
+
+
+async def test_a_cache_of_what_a_field_selector_selects(backend, cluster):
+    await cluster.create(Secret, "a")
+    await cluster.create(Secret, "b")
+    async with caching(backend.config(), Secret, namespaces=(cluster.namespace,), fields="metadata.name=b") as cache:
+        await cache.has("b")
+        await cluster.delete(Secret, "a")
+        await cluster.create(Secret, "c")
+        await cluster.delete(Secret, "b")
+        again = await cluster.create(Secret, "b")
+        await until(lambda: {header.uid for header in cache.listener.known.values()} == {again.metadata.uid})
+        assert cache.gone() == ["b"]
