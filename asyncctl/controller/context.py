@@ -135,7 +135,7 @@ class Context:
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
         key = self._key(resource, name, namespace)
-        self.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
+        self._environment.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
         entry = informer.get(key)
         return None if entry is None else _decoded(kind, entry)
 
@@ -170,7 +170,7 @@ class Context:
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
         if namespace is not None:
-            self.client.check_boundary(Target("list", resource.resource, namespace), resource)
+            self._environment.client.check_boundary(Target("list", resource.resource, namespace), resource)
         uid = None if owner is None else self._uid(owner)
         found = self._candidates(informer, namespace, uid, index)
         wanted = (labels or {}).items()
@@ -213,7 +213,7 @@ class Context:
         """
         known = _kind_of(obj, kind)
         body = to_dict(obj) if isinstance(obj, Resource) else obj
-        applier = Applier(self._environment, self.client, self._ownership)
+        applier = Applier(self._environment, lambda: self.client, self._ownership)
         return _decoded(known, await applier.apply(resource_type_of(known), body, owned=owned, adopt=adopt))
 
     def owns(self, obj: Resource | JsonObject) -> bool:
