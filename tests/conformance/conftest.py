@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
@@ -138,12 +139,17 @@ async def backend(request, tmp_path_factory):
     if request.param == "embedded":
         async with ApiServer() as server:
             request.getfixturevalue("backends").have("embedded")
-            found = Backend("embedded", server.url)
+
+            async def compact():
+                server.compact()
+
+            found = Backend("embedded", server.url, compact=compact)
             await _define(found)
             yield found
     else:
         kube = request.getfixturevalue("kube")
-        found = Backend("kube", kube.url, kube.admin_token, str(kube.ca_file))
+        compact = partial(asyncio.to_thread, kube.compact)
+        found = Backend("kube", kube.url, kube.admin_token, str(kube.ca_file), compact)
         await _define(found)
         yield found
 
