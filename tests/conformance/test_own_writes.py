@@ -20,16 +20,22 @@ def watches(monkeypatch):
     flowing.set()
     stream = Transport.stream
 
+    class Held:
+        def __init__(self, chunks):
+            self._chunks = chunks
+
+        def __getattr__(self, name):
+            return getattr(self._chunks, name)
+
+        async def __aiter__(self):
+            async for chunk in self._chunks:
+                await flowing.wait()
+                yield chunk
+
     @asynccontextmanager
     async def held(self, request):
         async with stream(self, request) as chunks:
-
-            async def later():
-                async for chunk in chunks:
-                    await flowing.wait()
-                    yield chunk
-
-            yield later()
+            yield Held(chunks)
 
     monkeypatch.setattr(Transport, "stream", held)
     return flowing
