@@ -95,6 +95,8 @@ class Reflector:
         metrics: InformerMetrics,
         namespace: str | None = None,
         labels: str | None = None,
+        fields: str | None = None,
+        metadata_only: bool = False,
         manager: str | None = None,
     ) -> None:
         self._client = client
@@ -106,6 +108,9 @@ class Reflector:
         self._metrics = metrics
         self._namespace = namespace
         self._labels = labels
+        self._fields = fields
+        if metadata_only:
+            raise NotImplementedError("metadata-only watches are not there yet")
         self._manager = manager
         self._restarts = Restarts(Backoff(base=0.8, maximum=30.0, full=True), quiet=120.0, clock=clock, random=random)
         self.synced = asyncio.Event()
@@ -188,7 +193,12 @@ class Reflector:
 
     async def _page(self, token: str, limit: int = PAGE) -> Page:
         return await self._client.list_page(
-            self._kind, namespace=self._namespace, labels=self._labels, limit=limit, continue_token=token
+            self._kind,
+            namespace=self._namespace,
+            labels=self._labels,
+            fields=self._fields,
+            limit=limit,
+            continue_token=token,
         )
 
     async def _watch(self) -> State:
@@ -204,6 +214,7 @@ class Reflector:
                     timeout_seconds=290 + int(290 * self._random()),
                     namespace=self._namespace,
                     labels=self._labels,
+                    fields=self._fields,
                 ) as batches,
             ):
                 self._healthy()

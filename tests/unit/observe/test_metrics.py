@@ -44,6 +44,7 @@ def used(metrics, clock):
     requests.limited("GET", 0.0)
     requests.retried(429, "GET")
     metrics.informer("databases.apps.example.com", objects=lambda: 3, size=lambda: 4000).restarted("expired")
+    metrics.cache_failures("databases.apps.example.com").inc()
     metrics.leader("db-controller-leader").set(1)
     metrics.loop_lag.observe(0.001)
     metrics.background("poll").inc()
@@ -85,6 +86,7 @@ OURS = {
     "asyncctl_api_warnings_total": ("counter", {"host"}),
     "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
+    "asyncctl_cache_failures_total": ("counter", {"resource"}),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
     "asyncctl_http_request_duration_seconds": ("histogram", {"path"}),
