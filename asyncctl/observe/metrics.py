@@ -282,6 +282,7 @@ class _Families:
         self.parked = Numbers(gauge, "asyncctl_parked_keys", "Keys that are not tried again soon.", controller)
         self.background_failures = Numbers(
             counter, "asyncctl_background_failures_total", "Times that a background task has failed.", ("task",)
+        )
         self.cache_failures = Numbers(
             counter, "asyncctl_cache_failures_total", "Index functions and handlers that raised.", resource
         )
