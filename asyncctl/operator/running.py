@@ -239,6 +239,7 @@ class Running:
             self.client, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
             namespaces=self.client.namespaces, manager=self.client.field_manager,
         )  # fmt: skip
+        failed: Exception | None = None
         async with informers, AsyncExitStack() as users:
             self._informers = informers
             for declaration in self._declarations:
@@ -249,11 +250,15 @@ class Running:
                 self._start(tasks, transport, events)
                 try:
                     yield
+                except Exception as error:  # noqa: BLE001 - raised below
+                    failed = error
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._stop(events)
                     self._informers = None
                     tasks.cancel_scope.cancel()
+        if failed is not None:  # the body's own, as it is: only what our tasks raise comes in a group
+            raise failed
 
     def _start(self, tasks: TaskGroup, transport: Transport, events: EventRecorder) -> None:
         tasks.start_soon(self._heartbeat, name="heartbeat")
