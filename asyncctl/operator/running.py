@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskGroup
 
-from asyncctl.cache.header import Key
 from asyncctl.cache.informer import Informer
 from asyncctl.cache.informers import Informers
 from asyncctl.client.client import Client
@@ -25,11 +23,9 @@ from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
-from asyncctl.controller.environment import Environment
 from asyncctl.controller.events import EventRecorder
 from asyncctl.controller.sources import Watch, as_watch, kind_of
-from asyncctl.ha.elector import HEARTBEAT, Elector, LeaseSettings
-from asyncctl.ha.fence import Fence
+from asyncctl.ha.elector import HEARTBEAT, Elector
 from asyncctl.http import Probes, SideServer
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
@@ -37,9 +33,8 @@ from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
+from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
-from asyncctl.queue.backoff import Backoff
-from asyncctl.queue.work_queue import WorkQueue
 from asyncctl.settings import Settings
 
 R = TypeVar("R", bound=Resource)
@@ -47,7 +42,6 @@ Hook = Callable[["Running"], Awaitable[None]]
 WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
 _EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
 _LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
-OUTSIDE_A_POD = "controllers"
 
 
 class LeaseLost(Exception):
@@ -98,6 +92,7 @@ class Running:
         self._shutdown: Sequence[Hook] | None = shutdown  # None when they have run
         self._starting: str | None = "the program is starting"
         self._random = system_random.Random().random  # for jitter: seeded by the system, and no call into it each time
+        self._parts = Parts(name, settings, clock=clock, random=self._random, logger=logger, metrics=self.metrics)
         self._backgrounds = Backgrounds(
             backgrounds, self, clock=clock, random=self._random, logger=logger, metrics=self.metrics
         )
@@ -145,13 +140,14 @@ class Running:
             self.logger.info("the cluster", **config.describe())
             for warning in config.warnings:
                 self.logger.warning(warning)
-            async with self._transport(config) as transport:
+            self._elector, self.fence = self._parts.elector(config)
+            async with self._parts.transport(config, self.fence) as transport:
                 self.client = Client(
                     transport,
                     field_manager=f"asyncctl-{self.name}",
                     namespaces=self.settings.namespaces,
                     cluster_kinds=frozenset(self._cluster_kinds()),
-                    lease=self._lease_key(config),
+                    lease=self._parts.lease(config),
                     clock=self.clock,
                     random=self._random,
                 )
@@ -244,7 +240,9 @@ class Running:
             self._informers = informers
             for declaration in self._declarations:
                 used = await self._use(declaration, users, probes)
-                self._controllers.append(self._make_controller(declaration, used, events))
+                self._controllers.append(self._parts.controller(
+                    declaration, used, client=self.client, events=events, fence=self.fence
+                ))  # fmt: skip
             self._starting = None
             async with anyio.create_task_group() as tasks:
                 self._start(tasks, transport, events)
@@ -313,42 +311,10 @@ class Running:
                 if not resource_type_of(kind).namespaced:
                     yield resource_type_of(kind)
 
-    def _lease_key(self, config: ClusterConfig) -> tuple[str, str] | None:
-        settings = self.settings
-        if not settings.leader_election:
-            return None
-        return settings.lease_namespace or own_namespace(config), settings.lease_name
-
     def _cancel_workers(self) -> None:
         for controller in self._controllers:
             controller.queue.close()
         self._workers.cancel()
-
-    def _transport(self, config: ClusterConfig) -> Transport:
-        settings, host = self.settings, urlsplit(config.server).netloc
-        fence: WriteFence = lambda: float("inf")  # noqa: E731 - without leader election nobody else writes
-        if settings.leader_election:
-            lease_fence = Fence(self.clock)
-            lease = LeaseSettings(
-                name=settings.lease_name,
-                namespace=settings.lease_namespace or own_namespace(config),
-                duration=settings.lease_duration,
-                renew_deadline=settings.renew_deadline,
-                retry_period=settings.retry_period,
-            )
-            status = self.metrics.leader(lease.name)
-            status.set(0)
-            self._elector = Elector(
-                config, lease, lease_fence, pod_name=settings.pod_name, clock=self.clock, random=self._random,
-                logger=self.logger, metrics=self.metrics.requests(host), on_change=status.set,
-            )  # fmt: skip
-            fence = lease_fence
-        self.fence = fence
-        return Transport(
-            config, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics.requests(host),
-            fence=fence, on_fenced=self.metrics.fenced_writes.inc,
-            timeout=settings.request_timeout, qps=settings.qps, burst=settings.burst,
-        )  # fmt: skip
 
     async def _use(
         self, declaration: Declaration[Any], users: AsyncExitStack, probes: Probes
@@ -361,29 +327,6 @@ class Running:
                 used[kind] = await users.enter_async_context(use(self._caches(), watch, declaration.name))
                 announce(probes, watch, used[kind])
         return used
-
-    def _make_controller(
-        self, declaration: Declaration[Any], informers: dict[ResourceType, Informer], events: EventRecorder
-    ) -> Controller:
-        settings = self.settings
-        environment = Environment(
-            controller=declaration.name, kind=declaration.kind, client=self.client.with_caller(declaration.name),
-            informers=informers, owns=declaration.owns, events=events, clock=self.clock, logger=self.logger,
-            fence=self.fence,
-        )  # fmt: skip
-        workers = declaration.workers or settings.workers
-        queue: WorkQueue[Key] = WorkQueue(
-            clock=self.clock, random=self._random, retry=Backoff(base=settings.retry_base, maximum=settings.retry_max),
-            metrics=self.metrics.queue(declaration.name), rate=declaration.rate or 0.0, burst=workers,
-            interval=declaration.interval.total_seconds() if declaration.interval else 0.0,
-        )  # fmt: skip
-        controller = Controller(
-            declaration, environment, queue, workers=workers, timeout=settings.reconcile_timeout,
-            resync=settings.resync, retry_base=settings.retry_base, retry_limit=settings.retry_limit,
-            random=self._random, metrics=self.metrics.controller(declaration.name, workers=workers),
-        )  # fmt: skip
-        controller.wire()
-        return controller
 
     async def _announce_ready(self) -> None:
         began = self.clock.monotonic()
@@ -431,11 +374,6 @@ class Running:
             if overdue is not None:
                 return f"controller {controller.declaration.name}: the pass over {overdue} does not end"
         return None
-
-
-def own_namespace(config: ClusterConfig) -> str:
-    """Where the Lease is, unless a setting says otherwise: the pod's own namespace."""
-    return config.namespace if config.source == "in-cluster" else OUTSIDE_A_POD
 
 
 def name_of(function: Callable[..., object]) -> str:
