@@ -5,7 +5,7 @@ the cache. A handler hears of each change exactly once, in order, and never of a
 heard of.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.index import NAMESPACE, OWNER, Blame, Functions, Indexes, Name
@@ -144,10 +144,24 @@ class Store:
         """
         self._overlay.bury(key, uid, version, self.progress)
 
-    def retire(self) -> None:
-        """Nobody watches here any more: all that was here is told as gone, with its last state, and nothing after."""
+    def adopt(self, others: Sequence["Store"], namespace: str | None) -> None:
+        """Begin with what other stores know of `namespace` (None: of all); the handlers were told of it by them."""
+        for other in others:
+            for key, entry in other._entries.items():  # noqa: SLF001 - of its own kind, as below
+                if namespace in {None, key[0]}:
+                    self._entries[key] = entry
+                    self.size += len(entry.data)
+            self._overlay.adopt(other._overlay, namespace)  # noqa: SLF001
+        self.progress = min((other.progress for other in others), default=0)  # a list is yet to come
+
+    def retire(self, elsewhere: Callable[[Key], bool] = lambda _key: False) -> None:
+        """Nobody watches here any more: what was here is told as gone, with its last state, and nothing after.
+
+        Args:
+            elsewhere: Whether another store has it now, so that it is not gone.
+        """
         handlers, self._handlers = self._handlers, ()
-        gone = list(self._entries.values())
+        gone = [entry for key, entry in self._entries.items() if not elsewhere(key)]
         self._overlay.clear()
         self._indexes.built.clear()
         self._entries.clear()

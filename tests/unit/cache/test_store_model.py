@@ -1,7 +1,8 @@
 """The store against a naive model: the newest of what the watch has shown and of what answers have said.
 
-The model keeps the whole history of a server and recomputes all that can be seen from it each time. The store must show
-the same by key, in a walk, by label, by owner and by author's functions; and must keep nothing once the watch is past it.
+The model keeps the whole history of a server and recomputes all that can be seen from it each time. The store must
+show the same by key, in a walk, by label, by owner and by an author's function; and must keep nothing once the watch is
+past it.
 """
 
 from hypothesis import settings, strategies as st
