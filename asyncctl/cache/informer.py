@@ -15,6 +15,7 @@ from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.index import Functions, IndexFunction
 from asyncctl.cache.reflector import Reflector
 from asyncctl.cache.store import Handler, Store
+from asyncctl.cache.streaming import StreamingSupport
 from asyncctl.client.client import Client
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import Kind, ResourceType
@@ -72,6 +73,7 @@ class Informer:
         self._fields = fields
         self._metadata_only = metadata_only
         self._manager = manager
+        self._streaming = StreamingSupport(clock)
         self._functions = Functions(self._blame)
         self._failures = metrics.cache_failures(kind.resource)
         self._told: set[tuple[str, int]] = set()
@@ -260,7 +262,7 @@ class Informer:
         store = Store(self._functions, self._blame)
         reflector = Reflector(
             self._client, self.kind, store, namespace=scope, labels=self._labels, fields=self._fields,
-            metadata_only=self._metadata_only, manager=self._manager,
+            metadata_only=self._metadata_only, manager=self._manager, streaming=self._streaming,
             clock=self._clock, random=self._random, logger=self._logger, metrics=self._metrics,
         )  # fmt: skip
         for handler in self._handlers:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from tempfile import mkdtemp
 
 import anyio
 import anyio.to_thread
@@ -23,7 +22,7 @@ import yaml
 from psycopg import sql
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.cli.folder import removed_afterwards
+from asyncctl.cli.folder import temporary_folder
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
@@ -56,7 +55,7 @@ _DEFAULTS = {
 def main(environ: Mapping[str, str], *, demo: bool, leave: bool) -> int:
     """Run until Ctrl-C, or with `leave` until the demo's Database is Running; returns the exit code."""
     began = time.perf_counter()
-    with removed_afterwards(folder := Path(mkdtemp(prefix="asyncctl-dev-"))):
+    with temporary_folder("asyncctl-dev-") as (folder, _):
         try:
             settings = _settings(environ, folder / _CATALOGUE, demo=demo)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -144,7 +143,7 @@ class _Dev:
             resource_version=made.metadata.resource_version,
             timeout_seconds=60,
         )
-        async with watch as batches, _closing(batches):
+        async with watch as batches:
             async for batch in batches:
                 for line in filter(None, batch):
                     seen = decode(Database, bytes(msgspec.json.decode(line, type=_Event).object))
@@ -235,14 +234,3 @@ def _hint(kubeconfig: Path) -> None:
     print(
         f"watch:    KUBECONFIG={shlex.quote(str(kubeconfig))} kubectl get databases -A -w\nstop:     Ctrl-C", flush=True
     )
-
-
-@contextlib.asynccontextmanager
-async def _closing(stream: AsyncIterator[object]) -> AsyncIterator[None]:
-    """Close an async generator at the end of the block, and not whenever it is collected."""
-    try:
-        yield
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()
