@@ -42,7 +42,10 @@ class Store:
         """From now on tell `handler` of each change; of what is there already, at once."""
         self._handlers = (*self._handlers, handler)
         for entry in list(self._entries.values()):
-            self._tell_one(handler, None, entry.header, initial=True)
+            try:
+                handler(None, entry.header, True)
+            except Exception as error:  # noqa: BLE001 - as in `_tell`
+                self._failed(entry.header, error)
 
     def unsubscribe(self, handler: Handler) -> None:
         """Tell `handler` no more, as often as it was subscribed once; harmless if it is not."""
@@ -160,15 +163,14 @@ class Store:
         Args:
             elsewhere: Whether another store has it now, so that it is not gone.
         """
-        handlers, self._handlers = self._handlers, ()
         gone = [entry for key, entry in self._entries.items() if not elsewhere(key)]
         self._overlay.clear()
         self._indexes.built.clear()
         self._entries.clear()
         self.size = 0
         for entry in gone:
-            for handler in handlers:
-                self._tell_one(handler, entry.header, None, initial=True)
+            self._tell(entry.header, None, initial=True)
+        self._handlers = ()
 
     def _under(self, name: Name, value: str) -> Iterator[Entry]:
         index = self._indexes.get(name)
@@ -215,13 +217,13 @@ class Store:
 
     def _tell(self, old: Header | None, new: Header | None, *, initial: bool) -> None:
         for handler in self._handlers:
-            self._tell_one(handler, old, new, initial=initial)
+            try:
+                handler(old, new, initial)
+            except Exception as error:  # noqa: BLE001 - told on, or raised again
+                self._failed(old or new, error)
 
-    def _tell_one(self, handler: Handler, old: Header | None, new: Header | None, *, initial: bool) -> None:
-        try:
-            handler(old, new, initial)
-        except Exception as error:  # one who can't listen must not cost the others what they are told
-            header = new or old
-            if self._blame is None or header is None:
-                raise
-            self._blame("a handler", header, error)
+    def _failed(self, header: Header | None, error: Exception) -> None:
+        """A handler has raised, which must not cost the others what they are told."""
+        if self._blame is None or header is None:
+            raise error
+        self._blame("a handler", header, error)
