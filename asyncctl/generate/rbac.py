@@ -120,7 +120,7 @@ def _of_the_work(operator: Operator, settings: Settings) -> Iterator[Placed]:
         yield from _of_a_controller(declaration)
     if operator.declarations:
         event = Event.resource_type
-        yield event, None, _rule(event, "create", optional=True, why="says what happened to an object")
+        yield event, None, _rule(event, "create", "patch", optional=True, why="says what happened to an object")
     for need in operator.needed:
         if need.when(settings):
             rule = _rule(need.kind, *need.verbs, subresource=need.subresource, optional=need.optional, why=need.why)

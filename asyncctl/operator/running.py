@@ -35,6 +35,7 @@ from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
 from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.watchdog import Watchdog
 from asyncctl.settings import Settings
 
 R = TypeVar("R", bound=Resource)
@@ -42,6 +43,7 @@ Hook = Callable[["Running"], Awaitable[None]]
 WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
 _EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
 _LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
+_SHOWN = 10  # passes that a line about a blocked loop names
 
 
 class LeaseLost(Exception):
@@ -229,7 +231,7 @@ class Running:
     async def _tasks(self, transport: Transport, probes: Probes) -> AsyncIterator[None]:
         events = EventRecorder(
             self.client, controller=f"asyncctl-{self.name}", instance=self.settings.pod_name,
-            clock=self.clock, logger=self.logger,
+            clock=self.clock, random=self._random, logger=self.logger,
         )  # fmt: skip
         informers = Informers(
             self.client, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
@@ -261,6 +263,8 @@ class Running:
     def _start(self, tasks: TaskGroup, transport: Transport, events: EventRecorder) -> None:
         tasks.start_soon(self._heartbeat, name="heartbeat")
         tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
+        watchdog = Watchdog(logger=self.logger, clock=self.clock, passes=self._passes)
+        tasks.start_soon(watchdog.run, name="watchdog")
         tasks.start_soon(events.run, name="events")
         for name, check in self._checks.items():
             tasks.start_soon(check.run, name=f"ready check {name}")
@@ -274,8 +278,9 @@ class Running:
         began = self.clock.monotonic()
         self._stopping = True
         lost = self._elector is not None and self._elector.lost is not None
-        if lost:
+        if lost:  # at once: somebody else works by now
             self._cancel_workers()
+            self._backgrounds.cancel()
         with anyio.move_on_after(0 if lost else self.settings.drain_timeout) as drain:
             async with anyio.create_task_group() as drains:
                 for controller in self._controllers:
@@ -367,6 +372,12 @@ class Running:
             await self.clock.sleep(HEARTBEAT)
             if self._elector is not None and self._stuck() is None:
                 self._elector.heartbeat()
+
+    def _passes(self, task: str) -> list[str]:
+        """The pass that the task of this name runs; if none does, all there are. Called by the watchdog's thread."""
+        here = [(each, key) for each in self._controllers if (key := each.at_work(task)) is not None]
+        found = here or [(each, key) for each in self._controllers for key in each.held]
+        return [f"{each.declaration.name} {'/'.join(part for part in key if part)}" for each, key in found[:_SHOWN]]
 
     def _stuck(self) -> str | None:
         for controller in self._controllers:

@@ -43,7 +43,7 @@ def test_a_kind_that_is_reconciled_is_read_and_its_status_patched():
     assert needed(operator) == {
         (None, f"widgets.{GROUP}", ()): READ,
         (None, f"widgets.{GROUP}/status", ()): ("patch",),
-        (None, "events.events.k8s.io", ()): ("create",),
+        (None, "events.events.k8s.io", ()): ("create", "patch"),
     }
 
 
@@ -100,7 +100,7 @@ def test_with_namespaces_the_rules_are_those_of_each_and_cluster_kinds_stay_in_t
     found = needed(operator, namespaces=("a", "b"))
     assert {namespace for namespace, resource, _ in found if resource != "namespaces"} == {"a", "b"}
     assert found[None, "namespaces", ()] == READ
-    assert found["b", "events.events.k8s.io", ()] == ("create",)
+    assert found["b", "events.events.k8s.io", ()] == ("create", "patch")
 
 
 def test_a_watch_that_names_its_own_namespaces_has_its_rules_there():
