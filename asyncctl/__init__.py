@@ -4,6 +4,7 @@ Objects of Kubernetes itself are in `asyncctl.objects`, what requests give in `a
 server in `asyncctl.client.errors`.
 """
 
+from asyncctl.cache.header import Header
 from asyncctl.cache.index import of_header
 from asyncctl.client import Client, ClusterConfig, Patch
 from asyncctl.controller.context import Context
@@ -34,18 +35,20 @@ from asyncctl.objects import (
     list_map,
     ready_column,
 )
-from asyncctl.operator import Checking, LeaseLost, Operator, Running, State
+from asyncctl.operator import Cached, Checking, LeaseLost, Operator, Running, State
 from asyncctl.settings import Address, Settings, SettingsError, setting
 from asyncctl.version import __version__
 
 __all__ = [
     "Address",
+    "Cached",
     "Checking",
     "Client",
     "ClusterConfig",
     "Column",
     "Condition",
     "Context",
+    "Header",
     "LeaseLost",
     "Meta",
     "NotOwned",
