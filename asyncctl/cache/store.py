@@ -78,7 +78,7 @@ class Store:
         pairs = (labels or {}).items()
         for entry in self._under(*least):
             header = entry.header
-            if (namespace is None or header.namespace == namespace) and pairs <= header.labels.items():
+            if (namespace is None or header.namespace == namespace) and pairs <= header.own_labels.items():
                 yield entry
 
     def by_owner(self, uid: str) -> Iterator[Entry]:

@@ -174,7 +174,7 @@ class Context:
         uid = None if owner is None else self._uid(owner)
         found = self._candidates(informer, namespace, uid, index)
         wanted = (labels or {}).items()
-        return (_decoded(kind, entry) for entry in found if wanted <= entry.header.labels.items())
+        return (_decoded(kind, entry) for entry in found if wanted <= entry.header.own_labels.items())
 
     @overload
     async def apply(self, obj: R, kind: None = None, /, *, owned: bool = True, adopt: bool = False) -> R: ...

@@ -103,7 +103,7 @@ class Cached(Generic[T]):
         return (
             entry
             for entry in self.informer.by_index(*index)
-            if namespace in {None, entry.header.namespace} and pairs <= entry.header.labels.items()
+            if namespace in {None, entry.header.namespace} and pairs <= entry.header.own_labels.items()
         )
 
     def _check(self, verb: str, namespace: str, name: str | None = None) -> None:

@@ -21,7 +21,7 @@ SHOWN, HIDDEN, GONE = "shown", "hidden by the watch's selector", "gone"
 def entry(name, uid, version, tier=None, owner=None):
     header = Header(
         name=name, namespace="team", uid=uid, version=version, generation=1, deleting=False, finalizers=(),
-        labels={"tier": tier} if tier else {}, owners=(Owner("v1", "O", owner, owner),) if owner else (),
+        own_labels={"tier": tier} if tier else {}, owners=(Owner("v1", "O", owner, owner),) if owner else (),
         annotations=0, paused=False,
     )  # fmt: skip
     return Entry(header, f"{uid} {version} {tier} {owner}".encode())
