@@ -222,25 +222,14 @@ class Store:
             except Exception as error:  # noqa: BLE001 - told on, or raised again
                 self._failed(old or new, error)
 
-<<<<<<< HEAD
     def _failed(self, header: Header | None, error: Exception) -> None:
         """A handler has raised, which must not cost the others what they are told."""
         if self._blame is None or header is None:
             raise error
         self._blame("a handler", header, error)
-=======
-    def _tell_one(self, handler: Handler, old: Header | None, new: Header | None, *, initial: bool) -> None:
-        try:
-            handler(old, new, initial)
-        except Exception as error:  # one who can't listen must not cost the others what they are told
-            header = new or old
-            if self._blame is None or header is None:
-                raise
-            self._blame("a handler", header, error)
 
 
 def _same(one: bytes, other: bytes) -> bool:
     """Whether two are one object: of a built-in kind an event says what it is, and an item of a list does not."""
     item, event = sorted((one, other), key=len)
     return item == event or (item.startswith(b'{"metadata":') and event.endswith(item[1:]))
->>>>>>> origin/main
