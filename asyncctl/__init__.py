@@ -4,6 +4,8 @@ Objects of Kubernetes itself are in `asyncctl.objects`, what requests give in `a
 server in `asyncctl.client.errors`.
 """
 
+from asyncctl.cache.header import Header
+from asyncctl.cache.index import of_header
 from asyncctl.client import Client, ClusterConfig, Patch
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
@@ -14,6 +16,10 @@ from asyncctl.controller.sources import (
     any_change,
     generation_changed,
     labels_changed,
+    of_change,
+    of_object,
+    to_every,
+    to_indexed,
 )
 from asyncctl.objects import (
     Column,
@@ -29,17 +35,20 @@ from asyncctl.objects import (
     list_map,
     ready_column,
 )
-from asyncctl.operator import Checking, LeaseLost, Operator, Running, State
-from asyncctl.settings import Settings, SettingsError, setting
+from asyncctl.operator import Cached, Checking, LeaseLost, Operator, Running, State
+from asyncctl.settings import Address, Settings, SettingsError, setting
 from asyncctl.version import __version__
 
 __all__ = [
+    "Address",
+    "Cached",
     "Checking",
     "Client",
     "ClusterConfig",
     "Column",
     "Condition",
     "Context",
+    "Header",
     "LeaseLost",
     "Meta",
     "NotOwned",
@@ -67,6 +76,11 @@ __all__ = [
     "generation_changed",
     "labels_changed",
     "list_map",
+    "of_change",
+    "of_header",
+    "of_object",
     "ready_column",
     "setting",
+    "to_every",
+    "to_indexed",
 ]

@@ -4,6 +4,9 @@
 kept, which tells later whether an apply would change anything.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 Key = tuple[str, str]
@@ -35,7 +38,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     generation: int
     deleting: bool
     finalizers: tuple[str, ...]
-    labels: dict[str, str]
+    own_labels: dict[str, str]
+    """The cache's own, for what is asked at each event: nothing that may be changed is handed to an author."""
     owners: tuple[Owner, ...]
     annotations: int
     """A digest, within this process: it differs when the annotations do."""
@@ -47,6 +51,11 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     def key(self) -> Key:
         """Namespace and name."""
         return self.namespace, self.name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels, to be read: it is the cache's own header that authors' functions are given."""
+        return MappingProxyType(self.own_labels)
 
     @property
     def controller(self) -> Owner | None:
@@ -97,8 +106,10 @@ class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
 _decode_object = msgspec.json.Decoder(_Object).decode
 _decode_managed = msgspec.json.Decoder(list[_ManagedFields]).decode
 _decode_asked = msgspec.json.Decoder(_Asked).decode
+_OURS = b'"asyncctl/'  # how the name of any annotation of ours begins
 _ASKED = f'"{RECONCILE_AT}":'.encode()
 _PAUSED = f'"{PAUSED}":"true"'.encode()
+_MANAGED = b'"managedFields":'
 
 
 def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
@@ -112,27 +123,31 @@ def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
         msgspec.DecodeError: It is no object with a name.
     """
     metadata = _decode_object(raw).metadata
-    annotations = bytes(metadata.annotations)
     data = bytes(raw)
+    annotations = bytes(metadata.annotations)
+    paused, asked = False, 0
+    if _OURS in annotations:
+        paused = _PAUSED in annotations
+        asked = hash(bytes(_decode_asked(annotations).at)) if _ASKED in annotations else 0
     applied = None
     managed = bytes(metadata.managed_fields)
     if managed:
         if manager is not None:
             applied = _own_fields(managed, manager)
-        data = _without(data, b'"managedFields":' + managed)
+        data = _without(data, managed)
     header = Header(
-        name=metadata.name,
-        namespace=metadata.namespace,
-        uid=metadata.uid,
-        version=int(metadata.resource_version),
-        generation=metadata.generation,
-        deleting=metadata.deletion_timestamp is not None,
-        finalizers=metadata.finalizers,
-        labels=metadata.labels,
-        owners=metadata.owner_references,
-        annotations=hash(annotations),
-        paused=_PAUSED in annotations,
-        asked=hash(bytes(_decode_asked(annotations).at)) if _ASKED in annotations else 0,
+        metadata.name,
+        metadata.namespace,
+        metadata.uid,
+        int(metadata.resource_version),
+        metadata.generation,
+        metadata.deletion_timestamp is not None,
+        metadata.finalizers,
+        metadata.labels,
+        metadata.owner_references,
+        hash(annotations),
+        paused,
+        asked,
     )
     return Entry(header, data, applied)
 
@@ -146,12 +161,12 @@ def _own_fields(managed: bytes, manager: str) -> bytes | None:
     return None
 
 
-def _without(data: bytes, member: bytes) -> bytes:
-    """`data` without one member of an object; unchanged when it is not there exactly once, written without spaces."""
-    start = data.find(member)
-    if start < 0 or data.find(member, start + 1) >= 0:
+def _without(data: bytes, managed: bytes) -> bytes:
+    """`data` without its `managedFields`; unchanged when they are not there exactly once, written without spaces."""
+    start = data.find(_MANAGED)
+    end = start + len(_MANAGED) + len(managed)
+    if start < 0 or not data.startswith(managed, start + len(_MANAGED)) or data.find(_MANAGED, end) >= 0:
         return data
-    end = start + len(member)
     if data[end : end + 1] == b",":
         return data[:start] + data[end + 1 :]
     if data[start - 1 : start] == b",":

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from tempfile import mkdtemp
 
 import anyio
 import anyio.to_thread
@@ -23,7 +22,7 @@ import yaml
 from psycopg import sql
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.cli.folder import removed_afterwards
+from asyncctl.cli.folder import temporary_folder
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
@@ -56,7 +55,7 @@ _DEFAULTS = {
 def main(environ: Mapping[str, str], *, demo: bool, leave: bool) -> int:
     """Run until Ctrl-C, or with `leave` until the demo's Database is Running; returns the exit code."""
     began = time.perf_counter()
-    with removed_afterwards(folder := Path(mkdtemp(prefix="asyncctl-dev-"))):
+    with temporary_folder("asyncctl-dev-") as (folder, _):
         try:
             settings = _settings(environ, folder / _CATALOGUE, demo=demo)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:

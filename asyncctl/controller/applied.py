@@ -1,18 +1,80 @@
 """Would a server-side apply change anything? Told from the cache alone, so that the steady state costs no request.
 
 Comparing what is wanted with what is cached is not enough: the server normalises quantities and fills in defaults,
-and another manager may have taken a field over and put its value back. So the comparison is between the server's own
-record of what we apply (our `fieldsV1`), with the object seen through it, now and as our last apply was answered.
+and another manager may have taken a field over and put its value back. So an apply is skipped in three cases only:
+the object is at the very version that our last apply of the same was answered with; or the server's own record of what
+we apply (our `fieldsV1`), and the object seen through it, are as that answer had them; or, when there was no answer
+yet in this process, that record covers all that is wanted and the object has it word for word. Where a server tells
+no such record (an aggregated one need not), only the first holds.
 """
 
 import hashlib
+from typing import NamedTuple
 
 import orjson
 
-from asyncctl.cache.header import Entry
+from asyncctl.cache.header import Entry, Key
 from asyncctl.objects.json import Json, JsonObject
+from asyncctl.objects.resource import ResourceType
 
 ANNOTATION = "asyncctl/applied"
+_NO_FIELDS = frozenset({"apiVersion", "kind"})  # members of an object that say what it is, and that no manager owns
+_NO_METADATA = frozenset({"name", "namespace"})
+
+
+class _Answer(NamedTuple):
+    """How our last apply was answered. Hashes, because there is one for each object that is applied."""
+
+    wish: int
+    """Of what was applied, and to which uid."""
+    version: int
+    """The resourceVersion of the answer, or of what was found to be the same since."""
+    mark: int | None
+    """Its `fingerprint`."""
+
+
+class Applied:
+    """The answers to the applies of one controller, by object."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[ResourceType, Key], _Answer] = {}
+
+    def answered(self, kind: ResourceType, entry: Entry, told: str) -> None:
+        """An apply of what has the digest `told` was answered with `entry`."""
+        header = entry.header
+        self._answers[kind, header.key] = _Answer(hash((header.uid, told)), header.version, fingerprint(entry))
+
+    def forget(self, kind: ResourceType, key: Key) -> None:
+        """The object is gone."""
+        self._answers.pop((kind, key), None)
+
+    def is_current(self, kind: ResourceType, entry: Entry, wanted: JsonObject, told: str) -> bool:
+        """Whether an apply of `wanted`, whose digest is `told`, would change nothing of `entry`."""
+        header = entry.header
+        known = self._answers.get((kind, header.key))
+        wish = hash((header.uid, told))
+        if known is not None and known.wish != wish:
+            known = None
+        if known is not None and known.version == header.version > 0:
+            return True
+        if annotations_of(entry).get(ANNOTATION) != told:
+            return False
+        mark = fingerprint(entry)
+        if mark is None:
+            return False
+        if known is None:
+            if not _is_all_ours(entry, wanted):
+                return False
+        elif known.mark != mark:
+            return False
+        self._answers[kind, header.key] = _Answer(wish, header.version, mark)
+        return True
+
+
+def annotations_of(entry: Entry) -> dict[str, str]:
+    """The annotations of a cached object."""
+    found: dict[str, str] = orjson.loads(entry.data)["metadata"].get("annotations") or {}
+    return found
 
 
 def digest(wanted: JsonObject) -> str:
@@ -22,17 +84,47 @@ def digest(wanted: JsonObject) -> str:
 
 def fingerprint(entry: Entry) -> int | None:
     """What we own of `entry` and the values it has; None when the server has no record of an apply of ours."""
-    if entry.applied is None:
+    if entry.applied is None or entry.applied == b"{}":  # what we apply has our annotation at the least
         return None
     seen = _project(orjson.loads(entry.applied), orjson.loads(entry.data))
     return hash((entry.applied, orjson.dumps(seen, option=orjson.OPT_SORT_KEYS)))
 
 
-def contains(have: object, wanted: object) -> bool:
+def contains(have: Json, wanted: Json) -> bool:
     """Whether each leaf of `wanted` is in `have`; lists count as leaves."""
     if isinstance(wanted, dict) and isinstance(have, dict):
         return all(key in have and contains(have[key], value) for key, value in wanted.items())
     return have == wanted
+
+
+def covers(fields: JsonObject, wanted: Json) -> bool:
+    """Whether `fieldsV1` has each leaf of `wanted`, so that its manager owns it. Where that can't be told: no."""
+    if not fields:  # owned as a whole
+        return True
+    if isinstance(wanted, dict):
+        return all(f"f:{name}" in fields and covers(fields[f"f:{name}"], value) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        return all(_covers_item(fields, item) for item in wanted)
+    return False
+
+
+def _covers_item(fields: JsonObject, item: Json) -> bool:
+    for field, below in fields.items():
+        mark, _, name = field.partition(":")
+        if mark == "v" and orjson.loads(name) == item:
+            return True
+        if mark == "k" and isinstance(item, dict) and orjson.loads(name).items() <= item.items():
+            return covers(below, item)
+    return False
+
+
+def _is_all_ours(entry: Entry, wanted: JsonObject) -> bool:
+    assert entry.applied is not None
+    said = {key: value for key, value in wanted.items() if key not in _NO_FIELDS}  # the items of a list lack these too
+    if not contains(orjson.loads(entry.data), said):
+        return False
+    said["metadata"] = {key: value for key, value in said["metadata"].items() if key not in _NO_METADATA}
+    return covers(orjson.loads(entry.applied), said)
 
 
 def _project(fields: JsonObject, value: Json) -> list[Json]:

@@ -6,30 +6,27 @@ fence.
 
 import builtins
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, overload
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from uuid import uuid4
 
+import msgspec
 import orjson
 
 from asyncctl.cache.header import Entry, Header, Key, read_entry
-from asyncctl.cache.informer import Informer
 from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
-from asyncctl.client.errors import Conflict, Invalid, NotFound, Target
-from asyncctl.client.patch import Patch
-from asyncctl.client.transport.transport import Fence
-from asyncctl.clock import Clock
-from asyncctl.controller.applied import ANNOTATION, contains, digest, fingerprint
-from asyncctl.controller.events import EventRecorder
-from asyncctl.controller.outcome import NotOwned
+from asyncctl.client.errors import Target
+from asyncctl.controller.applier import Applier
+from asyncctl.controller.deleter import Deleter
+from asyncctl.controller.environment import Environment
+from asyncctl.controller.ownership import Ownership
 from asyncctl.controller.status import write_status
 from asyncctl.objects.base import Part
 from asyncctl.objects.builtin import ObjectReference
 from asyncctl.objects.codec import decode, to_dict
 from asyncctl.objects.conditions import Status
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.meta import OwnerReference
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 
@@ -37,40 +34,7 @@ if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
 R = TypeVar("R", bound=Resource)
-OWNER = "asyncctl/owner"
-"""Annotation of an applied object that has no owner reference: whose it is all the same."""
-_SERVER_SET = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields")
-
-
-@dataclass(slots=True)
-class Environment:
-    """What all passes of one controller share."""
-
-    controller: str
-    kind: Kind
-    client: Client
-    informers: dict[ResourceType, Informer]
-    events: EventRecorder
-    clock: Clock
-    logger: Logger
-    fence: Fence
-    applied: dict[tuple[ResourceType, Key], int] = field(default_factory=dict)
-    """The fingerprint of each object as our last apply was answered."""
-
-    @property
-    def resource(self) -> ResourceType:
-        """The kind that is reconciled."""
-        return resource_type_of(self.kind)
-
-    def informer(self, kind: ResourceType) -> Informer:
-        """The cache of `kind`; it has to be declared."""
-        found = self.informers.get(kind)
-        if found is None:
-            raise LookupError(
-                f"controller {self.controller!r} has not declared {kind}: add it to owns=, watches= or reads=, so that "
-                "it is cached and its RBAC rule is generated; or read it live, with ctx.client"
-            )
-        return found
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Context:
@@ -78,27 +42,43 @@ class Context:
 
     Attributes:
         attempt: 1, and one more for each retry since the last success.
-        reconcile_id: On each log line of the pass, and as `Audit-ID` on each of its requests.
         deadline: `Clock.monotonic` seconds by which the pass has to be over.
-        client: The live client, for what is not cached. What it writes is not laid over the cache: `get` and `list`
-            know of it only when the watch has told.
     """
 
     def __init__(
         self, environment: Environment, entry: Entry, obj: Resource | JsonObject, *,
-        attempt: int, reconcile_id: str, deadline: float,
+        attempt: int, deadline: float,
     ) -> None:  # fmt: skip
         self._environment = environment
         self._entry = entry
         self._object = obj
-        self._status = _status_of(obj)
+        self._read = entry.data
+        self._sent: JsonObject | None = None  # the status as it was sent last; None: it is as it was read
+        self._looked = _look_of(obj)
         self._generation = entry.header.generation or None
         self._log: Logger | None = None
         self.attempt = attempt
-        self.reconcile_id = reconcile_id
         self.deadline = deadline
-        self.client = environment.client.with_audit_id(reconcile_id)
+        self._reconcile_id = ""
+        self._client: Client | None = None
         self._bridges: builtins.list[ApiClient] = []
+
+    @property
+    def reconcile_id(self) -> str:
+        """On each log line of the pass, and as `Audit-ID` on each of its requests. Made when it is first asked for."""
+        if not self._reconcile_id:
+            self._reconcile_id = str(uuid4())
+        return self._reconcile_id
+
+    @property
+    def client(self) -> Client:
+        """The live client, for what is not cached.
+
+        What it writes is not laid over the cache: `get` and `list` know of it only when the watch has told.
+        """
+        if self._client is None:
+            self._client = self._environment.client.with_audit_id(self.reconcile_id)
+        return self._client
 
     @property
     def log(self) -> Logger:
@@ -154,36 +134,72 @@ class Context:
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
         key = self._key(resource, name, namespace)
-        self.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
+        self._environment.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
         entry = informer.get(key)
         return None if entry is None else _decoded(kind, entry)
 
     @overload
     def list(
-        self, kind: type[R], *, namespace: str | None = None, labels: dict[str, str] | None = None
-    ) -> Iterator[R]: ...
+        self, kind: type[R], *, namespace: str | None = None, labels: dict[str, str] | None = None,
+        owner: Literal[True] | Resource | JsonObject | str | None = None, index: tuple[str, str] | None = None,
+    ) -> Iterator[R]: ...  # fmt: skip
     @overload
     def list(
-        self, kind: Unstructured, *, namespace: str | None = None, labels: dict[str, str] | None = None
-    ) -> Iterator[JsonObject]: ...
+        self, kind: Unstructured, *, namespace: str | None = None, labels: dict[str, str] | None = None,
+        owner: Literal[True] | Resource | JsonObject | str | None = None, index: tuple[str, str] | None = None,
+    ) -> Iterator[JsonObject]: ...  # fmt: skip
     def list(
-        self, kind: Kind, *, namespace: str | None = None, labels: dict[str, str] | None = None
-    ) -> Iterator[Resource | JsonObject]:
-        """Read objects from the cache, own writes included: of one namespace, or of all that may be read.
+        self, kind: Kind, *, namespace: str | None = None, labels: dict[str, str] | None = None,
+        owner: Literal[True] | Resource | JsonObject | str | None = None, index: tuple[str, str] | None = None,
+    ) -> Iterator[Resource | JsonObject]:  # fmt: skip
+        """Read objects from the cache, own writes included; each is decoded when it is reached.
+
+        Args:
+            kind: A kind that the controller declared.
+            namespace: Default: all that may be read.
+            labels: Only those that have these labels.
+            owner: Only those with an owner reference to this object, or to the object of this uid; True: to the one
+                being reconciled.
+            index: Only those for which this index, by name, has this value; see `Watch`.
 
         Raises:
-            LookupError: The kind is not declared.
+            LookupError: The kind, or the index, is not declared.
             NamespaceBoundaryExceeded: The namespace is outside of `ASYNCCTL_NAMESPACES`: nothing is known of it.
         """
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
         if namespace is not None:
-            self.client.check_boundary(Target("list", resource.resource, namespace), resource)
+            self._environment.client.check_boundary(Target("list", resource.resource, namespace), resource)
+        uid = None if owner is None else self._uid(owner)
+        if index is not None:
+            found = informer.by_index(*index)
+        elif uid is not None:
+            found = informer.by_owner(uid)
+        else:
+            found = informer.entries(namespace, labels)
         wanted = (labels or {}).items()
-        entries = informer.entries(namespace)
-        return (_decoded(kind, entry) for entry in entries if wanted <= entry.header.labels.items())
+        return (
+            _decoded(kind, entry) for entry in found
+            if (namespace is None or entry.header.namespace == namespace)
+            and wanted <= entry.header.own_labels.items()
+            and (uid is None or any(each.uid == uid for each in entry.header.owners))
+        )  # fmt: skip
 
-    async def apply(self, obj: R, *, owned: bool = True, adopt: bool = False) -> R:
+    @overload
+    async def apply(self, obj: R, kind: None = None, /, *, owned: bool = True, adopt: bool = False) -> R: ...
+    @overload
+    async def apply(
+        self, obj: JsonObject, kind: Unstructured, /, *, owned: bool = True, adopt: bool = False
+    ) -> JsonObject: ...
+    async def apply(
+        self,
+        obj: Resource | JsonObject,
+        kind: Unstructured | None = None,
+        /,
+        *,
+        owned: bool = True,
+        adopt: bool = False,
+    ) -> Resource | JsonObject:
         """Make `obj` so, by server-side apply; sends nothing when nothing would change.
 
         What is left out of `obj` and was applied before goes; what others own stays. An owner reference to the object
@@ -191,6 +207,7 @@ class Context:
 
         Args:
             obj: What is wanted, complete. Its namespace defaults to that of the object being reconciled.
+            kind: Of a dict.
             owned: False: no owner reference, so that it outlives its owner; an annotation says whose it is.
             adopt: Take over an object of that name which belongs to nobody.
 
@@ -200,60 +217,72 @@ class Context:
         Raises:
             NotOwned: There is an object of that name, and it is not ours.
             Conflict: It was deleted or replaced at this moment.
-            ValueError: The owner would be in another namespace.
+            TypeError: Of a dict the kind is not said.
+            ValueError: It has no name, or the owner would be in another namespace.
         """
-        kind = type(obj).resource_type
-        environment = self._environment
-        informer = environment.informer(kind)
-        wanted = self._wanted(obj, kind, owned=owned)
-        metadata = wanted["metadata"]
-        key: Key = (metadata.get("namespace", ""), metadata["name"])
-        metadata.setdefault("annotations", {})[ANNOTATION] = digest(wanted)
-        entry = informer.get(key)
-        answer: bytes | None = None
-        if entry is None:
-            answer = await self._create(kind, key, wanted)
-            if answer is None:  # the cache does not know it yet, or a selector hides it
-                live = await self.client.get(kind, key[1], namespace=key[0] or None)
-                entry = read_entry(live, self.client.field_manager)
-        if entry is not None:
-            annotations = _annotations(entry)
-            self._check_ours(kind, entry, annotations, adopt=adopt)
-            if self._is_current(kind, entry, annotations, wanted):
-                return decode(type(obj), entry.data)
-            answer = await self._update(kind, entry, wanted)
-        assert answer is not None
-        entry = read_entry(answer, self.client.field_manager)
-        informer.wrote(entry)
-        mark = fingerprint(entry)
-        if mark is not None:
-            environment.applied[kind, key] = mark
-        return decode(type(obj), entry.data)
+        known = _kind_of(obj, kind)
+        body = to_dict(obj) if isinstance(obj, Resource) else obj
+        applier = Applier(self._environment, lambda: self.client, self._ownership)
+        return _decoded(known, await applier.apply(resource_type_of(known), body, owned=owned, adopt=adopt))
 
-    def owns(self, obj: Resource) -> bool:
+    def owns(self, obj: Resource | JsonObject) -> bool:
         """Whether `obj`, as it was read, is the reconciled object's: by owner reference, or by `apply(owned=False)`."""
-        return self._is_ours((owner.uid for owner in obj.metadata.owner_references), obj.annotations)
+        metadata = _metadata(obj)
+        owners = (owner["uid"] for owner in metadata.get("ownerReferences") or ())
+        return self._ownership.has(owners, metadata.get("annotations") or {})
 
-    async def delete(self, obj: Resource) -> None:
+    @overload
+    async def delete(self, obj: Resource, kind: None = None, /) -> None: ...
+    @overload
+    async def delete(self, obj: JsonObject, kind: Unstructured, /) -> None: ...
+    async def delete(self, obj: Resource | JsonObject, kind: Unstructured | None = None, /) -> None:
         """Delete `obj` as it was read: a namesake, or one that was changed since, is not touched. Gone already is fine.
+
+        Args:
+            obj: What is to go.
+            kind: Of a dict.
 
         Raises:
             Conflict: It was changed or replaced since.
+            TypeError: Of a dict the kind is not said.
             ValueError: It was not read from the server, so that nothing tells it from a namesake.
         """
-        kind, meta = type(obj).resource_type, obj.metadata
-        if not meta.uid:
+        resource, metadata = resource_type_of(_kind_of(obj, kind)), _metadata(obj)
+        name, uid, version = (metadata.get(key, "") for key in ("name", "uid", "resourceVersion"))
+        if not uid or not version:
             raise ValueError(
-                f"{kind.kind} {meta.name!r} has no uid: delete an object that was read, by ctx.get or list"
+                f"{resource.kind} {name!r} has no {'resourceVersion' if uid else 'uid'}: delete an object that was "
+                "read, by ctx.get or list"
             )
-        try:
-            gone = await self.client.delete(
-                kind, meta.name, namespace=meta.namespace or None, uid=meta.uid, resource_version=meta.resource_version
-            )
-        except NotFound:
-            gone = True
-        if gone and kind in self._environment.informers:
-            self._environment.informers[kind].deleted((meta.namespace, meta.name), meta.uid)
+        deleter = Deleter(self._environment, self.client, self._ownership)
+        await deleter.delete(resource, (metadata.get("namespace", ""), name), uid, version)
+
+    @overload
+    async def prune(self, kind: type[R], *, keep: Iterable[R | str]) -> builtins.list[R]: ...
+    @overload
+    async def prune(self, kind: Unstructured, *, keep: Iterable[JsonObject | str]) -> builtins.list[JsonObject]: ...
+    async def prune(self, kind: Kind, *, keep: Iterable[Resource | JsonObject | str]) -> builtins.list[Any]:
+        """Delete the objects of `kind` that are the reconciled object's, and that this pass no longer wants.
+
+        Its own are those with an owner reference to it, and those of `apply(owned=False)`, in all namespaces. One that
+        is terminating already is left to end; a namesake that took its place meanwhile is not touched.
+
+        Args:
+            kind: A kind of `owns`.
+            keep: What stays: objects, such as `apply` returned, or their names. Without a namespace, it is that of the
+                object being reconciled.
+
+        Returns:
+            What was deleted, as it was.
+
+        Raises:
+            LookupError: The kind is not among `owns`.
+            Conflict: Others changed one each time it was tried.
+        """
+        resource = resource_type_of(kind)
+        kept = frozenset(self._key_of(resource, each) for each in keep)
+        deleter = Deleter(self._environment, self.client, self._ownership)
+        return [_decoded(kind, entry) for entry in await deleter.prune(resource, kept)]
 
     async def save_status(self) -> None:
         """Send what has changed in the status now: what must be on record before something outside is made.
@@ -265,9 +294,13 @@ class Context:
         status = getattr(self._object, "status", None)
         if isinstance(status, Status):
             status.conditions.stamp(self._environment.clock.now(), self._generation)
+        look = _look_of(self._object)
+        if look is not None and look == self._looked:  # the usual end of a pass
+            return
+        before = _status_of(self._as_read()) if self._sent is None else self._sent
         after = _status_of(self._object)
-        answer = await write_status(self.client, self._environment.resource, self._entry.data, self._status, after)
-        self._status = after
+        answer = await write_status(self.client, self._environment.resource, self._entry.data, before, after)
+        self._sent, self._looked = after, look
         if answer is not None:
             self.took(answer)
 
@@ -296,6 +329,13 @@ class Context:
         while self._bridges:
             await self._bridges.pop().close()
 
+    def _as_read(self) -> Resource | JsonObject:
+        """The object as it was when the pass began."""
+        if isinstance(self._object, Resource):
+            return decode(type(self._object), self._read)
+        found: JsonObject = orjson.loads(self._read)
+        return found
+
     def _reference(self) -> ObjectReference:
         kind, header = self._environment.resource, self._entry.header
         return ObjectReference(
@@ -307,93 +347,33 @@ class Context:
             return "", name
         return self._entry.header.namespace if namespace is None else namespace, name
 
-    def _wanted(self, obj: Resource, kind: ResourceType, *, owned: bool) -> JsonObject:
-        wanted = to_dict(obj)
-        wanted.pop("status", None)
-        metadata = {key: value for key, value in wanted.get("metadata", {}).items() if key not in _SERVER_SET}
-        wanted["metadata"] = metadata
-        metadata.get("annotations", {}).pop(ANNOTATION, None)  # there when `obj` was read before it was changed
-        mine = self._entry.header
-        if kind.namespaced:
-            metadata.setdefault("namespace", mine.namespace)
-        elif owned and mine.namespace:
-            raise ValueError(f"{kind} {obj.name!r} has no namespace and can't be owned by {mine.namespace}/{mine.name}")
-        if not owned:
-            metadata.setdefault("annotations", {})[OWNER] = self._owner_mark()
-            return wanted
-        if kind.namespaced and mine.namespace and metadata["namespace"] != mine.namespace:
-            raise ValueError(
-                f"{kind} {metadata['namespace']}/{obj.name} can't be owned by {mine.namespace}/{mine.name}: an owner "
-                "must be in the same namespace; apply it with owned=False and clean it up in a finalizer"
-            )
-        owner = self._environment.resource
-        reference = OwnerReference(
-            api_version=owner.api_version, kind=owner.kind, name=mine.name, uid=mine.uid,
-            controller=True, block_owner_deletion=True,
-        )  # fmt: skip
-        others = [each for each in metadata.get("ownerReferences", []) if each["uid"] != mine.uid]
-        metadata["ownerReferences"] = [*others, to_dict(reference)]
-        return wanted
+    def _key_of(self, kind: ResourceType, obj: Resource | JsonObject | str) -> Key:
+        if isinstance(obj, str):
+            return self._key(kind, obj, None)
+        metadata = _metadata(obj)
+        return self._key(kind, metadata["name"], metadata.get("namespace"))
 
-    def _owner_mark(self) -> str:
-        header = self._entry.header
-        return "/".join(part for part in (self._environment.resource.resource, header.namespace, header.name) if part)
+    @property
+    def _ownership(self) -> Ownership:
+        return Ownership(self._environment.resource, self._entry.header)
 
-    def _is_ours(self, owners: Iterable[str], annotations: Mapping[str, str]) -> bool:
-        return self._entry.header.uid in owners or annotations.get(OWNER) == self._owner_mark()
+    def _uid(self, owner: Literal[True] | Resource | JsonObject | str) -> str:
+        if owner is True:
+            return self._entry.header.uid
+        uid = owner if isinstance(owner, str) else _metadata(owner).get("uid")
+        if not uid:
+            raise ValueError("an owner without a uid owns nothing: give an object that was read")
+        return str(uid)
 
-    def _check_ours(self, kind: ResourceType, entry: Entry, annotations: dict[str, str], *, adopt: bool) -> None:
-        header = entry.header
-        if self._is_ours((owner.uid for owner in header.owners), annotations):
-            return
-        owner = header.controller
-        if adopt and owner is None and OWNER not in annotations:
-            return
-        whose = f"{owner.kind} {owner.name}" if owner else annotations.get(OWNER) or "nobody we know"
-        raise NotOwned(
-            f"{kind.kind} {'/'.join(part for part in header.key if part)} exists and belongs to {whose}; it was not "
-            "touched. Choose another name, or delete it if nobody needs it"
-        )
 
-    def _is_current(self, kind: ResourceType, entry: Entry, annotations: dict[str, str], wanted: JsonObject) -> bool:
-        if annotations.get(ANNOTATION) != wanted["metadata"]["annotations"][ANNOTATION]:
-            return False
-        mark = fingerprint(entry)
-        if mark is None:
-            return False
-        known = self._environment.applied.get((kind, entry.header.key))
-        if known is not None:
-            return known == mark
-        # After a restart there is no answer to compare with; and the items of a list do not say their kind.
-        said = {key: value for key, value in wanted.items() if key not in {"apiVersion", "kind"}}
-        if not contains(orjson.loads(entry.data), said):
-            return False
-        self._environment.applied[kind, entry.header.key] = mark
-        return True
-
-    async def _create(self, kind: ResourceType, key: Key, wanted: JsonObject) -> bytes | None:
-        """Apply what can't exist yet; None when it does. A POST would leave the fields owned by an Update as well."""
-        pinned = wanted | {"metadata": wanted["metadata"] | {"resourceVersion": "1"}}
-        try:
-            return await self.client.patch(
-                kind, key[1], pinned, patch=Patch.APPLY, namespace=key[0] or None, force=True
-            )
-        except Conflict:
-            return None
-
-    async def _update(self, kind: ResourceType, entry: Entry, wanted: JsonObject) -> bytes:
-        header = entry.header
-        pinned = wanted | {"metadata": wanted["metadata"] | {"uid": header.uid}}
-        try:
-            return await self.client.patch(
-                kind, header.name, pinned, patch=Patch.APPLY, namespace=header.namespace or None, force=True
-            )
-        except Invalid as error:
-            if any(field == "metadata.uid" for _, _, field in error.causes):  # a namesake the cache has not seen yet
-                raise Conflict(
-                    error.target, error.code, {"reason": "Conflict", "message": error.server_message}
-                ) from error
-            raise
+def _look_of(obj: Resource | JsonObject) -> bytes | None:
+    """Bytes that are the same as long as the status is; not what is sent. None where there is no telling."""
+    try:
+        if isinstance(obj, Resource):
+            return _encode(getattr(obj, "status", None))
+        return orjson.dumps(obj.get("status"))
+    except (TypeError, ValueError, RecursionError):  # it is written, or refused, by those who can say why
+        return None
 
 
 def _status_of(obj: Resource | JsonObject) -> JsonObject:
@@ -408,6 +388,15 @@ def _decoded(kind: Kind, entry: Entry) -> Resource | JsonObject:
     return decode(kind, entry.data)
 
 
-def _annotations(entry: Entry) -> dict[str, str]:
-    found: dict[str, str] = orjson.loads(entry.data)["metadata"].get("annotations") or {}
+def _kind_of(obj: Resource | JsonObject, kind: Unstructured | None) -> Kind:
+    if isinstance(obj, Resource):
+        return type(obj)
+    if kind is None:
+        raise TypeError("of a dict it has to be said what kind it is: (obj, Unstructured(...))")
+    return kind
+
+
+def _metadata(obj: Resource | JsonObject) -> JsonObject:
+    """The metadata of an object, as on the wire."""
+    found: JsonObject = to_dict(obj.metadata) if isinstance(obj, Resource) else obj.get("metadata") or {}
     return found

@@ -61,6 +61,25 @@ class TokenBucket:
             raise
         return self._clock.monotonic() - asked
 
+    def take(self) -> bool:
+        """Take a token if there is one and nobody waits for it; without a limit there always is."""
+        if self._qps == 0:
+            return True
+        if self.waiting:
+            return False
+        self._fill(self._clock.monotonic())
+        if self._tokens < _WHOLE:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def wait(self) -> float:
+        """Return the seconds until `take` would have a token, if nobody else takes it."""
+        if self._qps == 0:
+            return 0.0
+        self._fill(self._clock.monotonic())
+        return max(0.0, 1.0 - self._tokens) / self._qps
+
     @property
     def waiting(self) -> int:
         """How many wait for a token."""

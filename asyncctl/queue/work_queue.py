@@ -10,14 +10,16 @@ be asked from another thread. Sources: client-go `util/workqueue` (the three set
 import asyncio
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from contextlib import suppress
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from asyncctl.clock import Clock, Timer
 from asyncctl.queue.backoff import Backoff, Random
+from asyncctl.queue.statistics import NullQueueMetrics, QueueMetrics, QueueStatistics
+from asyncctl.queue.token_bucket import TokenBucket
 
-__all__ = ["NullQueueMetrics", "QueueClosed", "QueueMetrics", "QueueStatistics", "WorkQueue"]
+__all__ = ["QueueClosed", "WorkQueue"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -28,63 +30,6 @@ CONFLICTS = 5  # that are retried fast, then they count like any failure
 
 class QueueClosed(Exception):
     """No more keys: the queue is draining or closed."""
-
-
-class QueueStatistics(NamedTuple):
-    """What a queue holds at this moment."""
-
-    queued: int
-    """Keys that a worker could take now."""
-    delayed: int
-    """Keys whose time is still to come."""
-    processing: int
-    """Keys that a worker holds."""
-    dirty: int
-    """Keys that a worker holds and that were added again meanwhile."""
-    retrying: int
-    """Keys that failed and were not forgotten since."""
-    depths: dict[int, int]
-    """Queued keys by priority."""
-    working: tuple[float, ...]
-    """For how many seconds each key in `processing` has been held."""
-
-
-class QueueMetrics(Protocol):
-    """Who counts what a queue does. Its methods are called for each key: they bind their handles beforehand."""
-
-    def attach(self, read: Callable[[], QueueStatistics]) -> None:
-        """Called once by the queue: `read` gives what it holds, and may be called from another thread."""
-
-    def added(self) -> None:
-        """A key was added that was not waiting to be worked on already."""
-
-    def started(self, waited: float) -> None:
-        """A worker took a key that had been ready for `waited` seconds."""
-
-    def finished(self, worked: float) -> None:
-        """A worker is done with a key that it held for `worked` seconds."""
-
-    def delayed(self) -> None:
-        """A key was added for later: a retry, most often."""
-
-
-class NullQueueMetrics:
-    """Counts nothing."""
-
-    def attach(self, read: Callable[[], QueueStatistics]) -> None:
-        """See `QueueMetrics`."""
-
-    def added(self) -> None:
-        """See `QueueMetrics`."""
-
-    def started(self, waited: float) -> None:
-        """See `QueueMetrics`."""
-
-    def finished(self, worked: float) -> None:
-        """See `QueueMetrics`."""
-
-    def delayed(self) -> None:
-        """See `QueueMetrics`."""
 
 
 class _Failures:
@@ -109,10 +54,18 @@ class WorkQueue(Generic[K]):
     """Keys to work on: at most once each, never the same twice at a time, retried with patience.
 
     Args:
-        clock: where time and the one timer come from.
+        clock: where time and the timers come from: one for the delays, one for the rate.
         random: jitter; returns a float in [0, 1).
         retry: delays of `retry`.
+        interval: least seconds between two times that one key is handed out; 0 is no limit. A key that comes too early
+            is delayed, whatever it comes for.
+        rate: keys a second that are handed out in the long run, over all; 0 is no limit. Which key is next is decided
+            when its turn has come, so that priorities hold.
+        burst: how many may be handed out at once after a quiet time.
         metrics: who counts.
+
+    Raises:
+        ValueError: the interval or the rate is negative, or `burst` is less than 1 while there is a rate.
     """
 
     def __init__(
@@ -121,8 +74,13 @@ class WorkQueue(Generic[K]):
         clock: Clock,
         random: Random,
         retry: Backoff = RETRY,
+        interval: float = 0.0,
+        rate: float = 0.0,
+        burst: int = 1,
         metrics: QueueMetrics | None = None,
     ) -> None:
+        if interval < 0:
+            raise ValueError(f"a queue needs an interval of at least 0 seconds, not {interval}")
         self._clock = clock
         self._random = random
         self._retry = retry
@@ -146,6 +104,14 @@ class WorkQueue(Generic[K]):
         self._serial = 0
         self._timer: Timer | None = None  # runs for the earliest time, or for an earlier one that is void by now
         self._timer_at = 0.0
+
+        self._interval = interval
+        # Whose last start is less than `interval` ago, and when that was, earliest first; empty without an interval.
+        # What is added too early is delayed until then, also while it is processed: `add` alone has to look here.
+        self._starts: OrderedDict[K, float] = OrderedDict()
+        self._limit = TokenBucket(rate, burst, clock) if rate else None
+        # Invariant: where a key is queued and a getter waits for nothing but a token, this timer runs.
+        self._limit_timer: Timer | None = None
 
         self._failures: dict[K, _Failures] = {}
         self._getters: deque[asyncio.Future[None]] = deque()
@@ -179,8 +145,10 @@ class WorkQueue(Generic[K]):
             return
         if (delayed := self._delayed.get(key)) is not None:
             priority = max(priority, delayed[2])
-        if after > 0.0:
-            when = now + after
+        when = now + after
+        if self._starts and (last := self._starts.get(key)) is not None:
+            when = max(when, last + self._interval)
+        if when > now:
             if delayed is not None and delayed[0] <= when:
                 if priority > delayed[2]:
                     self._delayed[key] = (delayed[0], delayed[1], priority)
@@ -199,9 +167,11 @@ class WorkQueue(Generic[K]):
         Raises:
             QueueClosed: the queue is draining or closed.
         """
-        while not self._queued and not self._closed:
+        while not self._closed and not (self._queued and (self._limit is None or self._limit.take())):
             getter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._getters.append(getter)
+            if self._queued:
+                self._await_token()
             try:
                 await getter
             except asyncio.CancelledError:
@@ -221,6 +191,10 @@ class WorkQueue(Generic[K]):
         priority = self._queued.pop(key)
         now = self._clock.monotonic()
         self._processing[key] = _Held(now, priority)
+        if self._interval:
+            self._remember(key, now)
+        if self._limit is not None and self._queued and self._getters:
+            self._await_token()
         self._metrics.started(now - since)
         return key
 
@@ -312,12 +286,16 @@ class WorkQueue(Generic[K]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._limit_timer is not None:
+            self._limit_timer.cancel()
+            self._limit_timer = None
         self._queued.clear()
         self._levels.clear()
         self._priorities.clear()
         self._dirty.clear()
         self._delayed.clear()
         self._times.clear()
+        self._starts.clear()
         while self._getters:
             self._wake()
 
@@ -365,6 +343,27 @@ class WorkQueue(Generic[K]):
             if not getter.done():
                 getter.set_result(None)
                 return
+
+    def _remember(self, key: K, now: float) -> None:
+        starts = self._starts
+        starts[key] = now
+        starts.move_to_end(key)
+        while now - next(iter(starts.values())) >= self._interval:
+            starts.popitem(last=False)
+
+    def _await_token(self) -> None:
+        """Have a waiting worker come again as soon as there is a token; which key it takes is decided then."""
+        assert self._limit is not None
+        seconds = self._limit.wait()
+        if seconds == 0.0:
+            self._wake()
+        elif self._limit_timer is None:
+            self._limit_timer = self._clock.call_at(self._clock.monotonic() + seconds, self._on_token)
+
+    def _on_token(self) -> None:
+        self._limit_timer = None
+        if self._queued:
+            self._wake()
 
     def _delay(self, key: K, when: float, priority: int) -> None:
         self._serial += 1

@@ -154,15 +154,13 @@ def queue_of(running):
 KEY_NAME = "a"
 
 
-async def test_none_forgets_and_waits_for_the_next_resync(begun, cluster):
-    running, passes = await begun(ValueError("once"), None, resync=1000.0)
+async def test_none_forgets_and_leaves_nothing_in_the_queue(begun, cluster):
+    running, passes = await begun(ValueError("once"), None)
     await until(lambda: len(passes) == 2)
     queue = queue_of(running)
-    await until(lambda: queue.failures((cluster.namespace, "a")) == 0)
-    await until(lambda: queue.statistics().delayed == 1)
-    (when, _, priority) = queue._delayed[cluster.namespace, "a"]
-    assert 890 < when - running.clock.monotonic() < 1100
-    assert priority == module.LOW
+    await until(lambda: not queue.statistics().processing)
+    assert queue.failures((cluster.namespace, "a")) == 0
+    assert sum(queue.statistics()[:5]) == 0
 
 
 @pytest.mark.parametrize("after", [timedelta(seconds=500), 500.0])
@@ -254,7 +252,7 @@ async def test_a_parked_object_that_changes_has_all_its_tries_again(begun, clust
     await cluster.patch(Widget, "a", {"spec": {"size": 4}})
     found = await cluster.until(Widget, "a", lambda widget: widget.status.conditions.get("Stalled").status == "False")
     assert found.status.conditions.get("Stalled").reason == "Reconciled"
-    await until(lambda: running._controllers[0]._parked == set())
+    await until(lambda: not running._controllers[0].parking)
 
 
 async def test_a_parked_object_says_so_in_one_event(begun, cluster):
@@ -290,7 +288,7 @@ async def test_an_outage_parks_nothing_however_long(begun, cluster):
     outage = [TransientError("the database is down"), TransportError("refused", sent=False), Fenced("lost")] * 4
     running, passes = await begun(*outage, retry_limit=2)
     await until(lambda: len(passes) == 13)
-    assert running._controllers[0]._parked == set()
+    assert not running._controllers[0].parking
     assert "Stalled" not in (await cluster.get(Widget, "a")).status.conditions
     assert not running.log.said("Traceback")
 
@@ -381,7 +379,7 @@ class Odd(Exception):
 async def test_nothing_an_author_does_ends_a_worker(begun, cluster, step):
     running, passes = await begun(*[step] * 3, workers=1, retry_limit=3)
     await until(lambda: len(passes) == 3)
-    await until(lambda: running._controllers[0]._parked)
+    await until(lambda: running._controllers[0].parking)
     await cluster.create(Widget, "b")
     await until(lambda: len(passes) == 4)
     assert len(await cluster.until_said("a")) == 1
@@ -425,7 +423,7 @@ async def test_a_first_conflict_is_no_failure_that_counts(begun, limit):
     running, passes = await begun(*[ValueError("no")] * (limit - 1), answered(Conflict, 409), retry_limit=limit)
     await until(lambda: len(passes) == limit + 1)
     await until(lambda: queue_of(running).statistics().retrying == 0)
-    assert not running._controllers[0]._parked
+    assert not running._controllers[0].parking
 
 
 async def test_a_status_that_the_server_does_not_serve_is_told(cluster):

@@ -46,8 +46,10 @@ def used(metrics, clock):
     informer = metrics.informer("databases.apps.example.com", objects=lambda: 3, size=lambda: 4000)
     informer.restarted("expired")
     informer.reflector(idle=lambda: 1.0, synced=lambda: True, state=lambda: "watching")
+    metrics.cache_failures("databases.apps.example.com").inc()
     metrics.leader("db-controller-leader").set(1)
     metrics.loop_lag.observe(0.001)
+    metrics.background("poll").inc()
     metrics.http("/livez").observe(0.001)
 
 
@@ -86,7 +88,9 @@ OURS = {
     "asyncctl_watch_states": ("gauge", {"resource", "state"}),
     "asyncctl_watch_idle_seconds": ("gauge", {"resource"}),
     "asyncctl_api_warnings_total": ("counter", {"host"}),
+    "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
+    "asyncctl_cache_failures_total": ("counter", {"resource"}),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
     "asyncctl_http_request_duration_seconds": ("histogram", {"path"}),

@@ -368,6 +368,166 @@ async def test_a_change_overtakes_a_retry(queue):
     assert await take_all(queue) == ["a"]
 
 
+# Limits
+
+
+def limited(clock, **limits):
+    return WorkQueue(clock=clock, random=lambda: 0.0, **limits)
+
+
+async def test_a_key_that_comes_too_early_waits_for_its_interval_and_no_other_does(clock):
+    queue = limited(clock, interval=3.0)
+    queue.add("a")
+    assert await queue.get() == "a"
+    queue.add("b")
+    assert await queue.get() == "b"
+    queue.done("a")
+    clock.advance(1.0)
+    queue.add("a")
+    queue.add("a", priority=5)
+    queue.add("c")
+    assert await take_all(queue) == ["c"]
+    clock.advance(1.9)
+    assert len(queue) == 0
+    clock.advance(0.1)
+    assert await take_all(queue) == ["a"]
+    queue.close()
+
+
+async def test_an_interval_counts_from_the_start_also_of_a_long_pass(clock):
+    queue = limited(clock, interval=3.0)
+    queue.add("a")
+    await queue.get()
+    queue.add("a")
+    clock.advance(10.0)
+    assert queue.statistics().dirty == 1
+    queue.done("a")
+    assert await take_all(queue) == ["a"]
+    queue.close()
+
+
+@pytest.mark.parametrize("after, due", [(0.0, 3.0), (1.0, 3.0), (5.0, 5.0)])
+async def test_of_the_interval_and_the_delay_the_longer_counts(clock, after, due):
+    queue = limited(clock, interval=3.0)
+    queue.add("a")
+    await queue.get()
+    queue.done("a")
+    queue.add("a", after=after)
+    assert clock.timers == [clock.monotonic() + due]
+    queue.close()
+
+
+async def test_a_key_that_waits_for_its_interval_is_counted_once_and_is_no_retry(clock, metrics):
+    queue = limited(clock, interval=3.0, metrics=metrics)
+    queue.add("a")
+    await queue.get()
+    queue.add("a")
+    queue.done("a")
+    clock.advance(3.0)
+    assert metrics.seen == ["added", ("started", 0.0), ("finished", 0.0), "added"]
+    queue.close()
+
+
+async def test_starts_are_remembered_no_longer_than_they_matter(clock):
+    queue = limited(clock, interval=3.0)
+    for number in range(100):
+        queue.add(str(number))
+        queue.done(await queue.get())
+        clock.advance(1.0)
+    assert len(queue._starts) == 3
+    queue.close()
+    assert len(queue._starts) == 0
+
+
+async def test_no_more_keys_are_handed_out_than_the_rate_allows(clock):
+    queue = limited(clock, rate=2.0, burst=3)
+    for key in "abcdef":
+        queue.add(key)
+    workers = [asyncio.create_task(queue.get()) for _ in range(6)]
+    done = []
+    for _ in range(4):
+        await clock.settle()
+        done.append(sum(worker.done() for worker in workers))
+        clock.advance(0.5)
+    assert done == [3, 4, 5, 6]
+    assert [worker.result() for worker in workers] == [*"abcdef"]
+    queue.close()
+
+
+async def test_what_came_last_and_is_more_urgent_overtakes_what_waits_for_the_rate(clock):
+    queue = limited(clock, rate=1.0)
+    for key in "abc":
+        queue.add(key, priority=-100)
+    assert await queue.get() == "a"
+    waiting = await getting(queue, clock)
+    queue.add("live")
+    await clock.elapse(1.0)
+    assert waiting.result() == "live"
+    queue.close()
+
+
+async def test_workers_that_were_all_late_are_served_at_once_when_there_are_tokens_for_them(clock):
+    queue = limited(clock, rate=1.0, burst=3)
+    for key in "abcdef":
+        queue.add(key)
+    assert [await queue.get() for _ in range(3)] == [*"abc"]
+    workers = [await getting(queue, clock) for _ in range(3)]
+    clock.advance(60.0)  # the loop was blocked: one timer has fired
+    await clock.settle()
+    assert [worker.done() for worker in workers] == [True] * 3
+    queue.close()
+
+
+async def test_a_worker_that_is_cancelled_as_its_turn_comes_takes_no_turn_with_it(clock):
+    queue = limited(clock, rate=1.0)
+    queue.add("a")
+    queue.add("b")
+    await queue.get()
+    first, second = await getting(queue, clock), await getting(queue, clock)
+    clock.advance(1.0)
+    first.cancel()
+    await clock.settle()
+    assert first.cancelled()
+    assert second.result() == "b"
+    queue.close()
+
+
+async def test_a_key_that_is_discarded_while_it_waits_for_the_rate_costs_no_turn(clock):
+    queue = limited(clock, rate=1.0)
+    queue.add("a")
+    queue.add("b")
+    await queue.get()
+    waiting = await getting(queue, clock)
+    queue.discard("b")
+    await clock.elapse(1.0)
+    assert not waiting.done()
+    queue.add("c")
+    await clock.settle()
+    assert waiting.result() == "c"
+    queue.close()
+
+
+async def test_no_limit_holds_up_a_drain(clock):
+    queue = limited(clock, interval=1000.0, rate=0.001)
+    for key in "ab":
+        queue.add(key)
+    queue.add(await queue.get())
+    waiting = await getting(queue, clock)
+    drain = asyncio.create_task(queue.drain())
+    await clock.settle()
+    assert isinstance(waiting.exception(), QueueClosed)
+    queue.done("a")
+    await clock.settle()
+    assert drain.done()
+    assert clock.timers == []
+
+
+@pytest.mark.parametrize("limits", [{"interval": -1.0}, {"rate": -1.0}, {"rate": 1.0, "burst": 0}])
+def test_a_limit_that_is_none_is_refused(clock, limits):
+    with pytest.raises(ValueError, match="needs"):
+        limited(clock, **limits)
+
+
 # Cancelling
 
 

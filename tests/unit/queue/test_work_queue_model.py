@@ -1,10 +1,10 @@
 """Any sequence of calls, against a model that is too simple to be wrong: never twice at once, never lost, the earliest
-time wins, higher priorities first, and a drain that ends."""
+time wins, higher priorities first, no key and no queue faster than allowed, and a drain that ends."""
 
 import asyncio
 
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asyncctl.queue import QueueClosed, WorkQueue
 from asyncctl.testing.clock import FakeClock
@@ -17,8 +17,12 @@ DELAYS = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0, 10.0])
 class Model:
     """Lists and searches instead of sets and heaps."""
 
-    def __init__(self):
+    def __init__(self, interval, rate, burst):
+        self.interval, self.rate, self.burst = interval, rate, burst
         self.now = 0.0
+        self.tokens = burst
+        self.starts = []  # (when, key), all there ever were
+        self.failed = {}  # key -> [retries, counted, conflicts]
         self.ready = []  # [key, priority], in order of becoming so
         self.processing = {}  # key -> priority
         self.dirty = {}  # key -> priority
@@ -34,14 +38,14 @@ class Model:
         if key in self.dirty:
             self.dirty[key] = max(priority, self.dirty[key])
             return
-        when = self.now + after
+        when = max([self.now + after, *(start + self.interval for start, other in self.starts if other == key)])
         for entry in [entry for entry in self.delayed if entry[1] == key]:
             priority = max(priority, entry[2])
             if entry[0] <= when:
                 entry[2] = priority
                 return
             self.delayed.remove(entry)
-        if after > 0:
+        if when > self.now:
             self.delayed.append([when, key, priority])
         else:
             self._make_ready(key, priority)
@@ -52,23 +56,47 @@ class Model:
         else:
             self.ready.append([key, priority])
 
+    def retry(self, key, *, counted=True, at_least=0.0):
+        failed = self.failed.setdefault(key, [0, 0, 0])
+        delay = max(min(5.0 * 2 ** failed[0], 60.0), at_least)
+        failed[0] += 1
+        failed[1] += counted
+        self.add(key, self.processing.get(key, 0), delay)
+
+    def retry_fast(self, key):
+        failed = self.failed.setdefault(key, [0, 0, 0])
+        if failed[2] == 5:
+            self.retry(key)
+            return
+        failed[2] += 1
+        self.add(key, self.processing.get(key, 0), min(0.01 * 2 ** (failed[2] - 1), 1.0))
+
     def advance(self, seconds):
         self.now += seconds
+        self.tokens = min(self.burst, self.tokens + seconds * self.rate)
         for entry in sorted(self.delayed, key=lambda entry: entry[0]):
             if entry[0] <= self.now:
                 self.delayed.remove(entry)
                 self._make_ready(entry[1], entry[2])
 
+    @property
+    def may_start(self):
+        return bool(self.ready) and (self.rate == 0 or self.tokens >= 1)
+
     def take(self):
+        assert self.may_start
+        self.tokens -= 1
         entry = max(self.ready, key=lambda entry: entry[1])  # the first of the highest
         self.ready.remove(entry)
         self.processing[entry[0]] = entry[1]
+        self.starts.append((self.now, entry[0]))
         return entry[0]
 
     def discard(self, key):
         self.ready = [entry for entry in self.ready if entry[0] != key]
         self.delayed = [entry for entry in self.delayed if entry[1] != key]
         self.dirty.pop(key, None)
+        self.failed.pop(key, None)
 
     def done(self, key):
         del self.processing[key]
@@ -81,10 +109,18 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.clock = FakeClock(monotonic=0.0)
-        self.queue = WorkQueue(clock=self.clock, random=lambda: 0.0)
-        self.model = Model()
         self.workers = []  # tasks that wait in get
         self.taken = []  # keys as they were handed out, until compared with the model
+
+    # Sums and products of these are exact: a token is there at the same moment for both.
+    @initialize(
+        interval=st.sampled_from([0.0, 0.0, 0.5, 8.0]),
+        rate=st.sampled_from([0.0, 0.0, 0.25, 2.0]),
+        burst=st.sampled_from([1, 3]),
+    )
+    def begin(self, interval, rate, burst):
+        self.queue = WorkQueue(clock=self.clock, random=lambda: 0.0, interval=interval, rate=rate, burst=burst)
+        self.model = Model(interval, rate, burst)
 
     def settle(self):
         self.runner.run(self.clock.settle())
@@ -93,7 +129,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert key not in self.model.processing, "handed out twice at once"
             assert key == self.model.take()
         self.taken.clear()
-        assert not (self.workers and self.model.ready), "a worker waits though a key is ready"
+        assert not (self.workers and self.model.may_start), "a worker waits though a key is ready"
 
     async def work(self):
         try:
@@ -150,21 +186,32 @@ class QueueMachine(RuleBasedStateMachine):
     def worker_is_done(self, data):
         key = data.draw(st.sampled_from(sorted(self.model.processing)))
         self.queue.forget(key)
+        self.model.failed.pop(key, None)
         self.queue.done(key)
         self.model.done(key)
         self.settle()
 
     @precondition(lambda self: self.model.processing)
-    @rule(data=st.data(), fast=st.booleans())
-    def worker_fails(self, data, fast):
+    @rule(data=st.data(), how=st.sampled_from(["fails", "fails", "conflicts", "is held up by an outage", "parks"]))
+    def worker_fails(self, data, how):
         key = data.draw(st.sampled_from(sorted(self.model.processing)))
-        delay = self.queue.retry_fast(key) if fast else self.queue.retry(key)
-        self.model.add(key, self.model.processing[key], delay)
-        self.queue.done(key)
-        self.model.done(key)
+        for queue in (self.queue, self.model):
+            match how:
+                case "conflicts":
+                    queue.retry_fast(key)
+                case "parks":
+                    queue.retry(key, at_least=600.0)
+                case _:
+                    queue.retry(key, counted=how == "fails")
+            queue.done(key)
         self.settle()
 
-    @rule(seconds=st.sampled_from([0.01, 0.5, 1.0, 5.0, 60.0]))
+    @rule(key=KEYS)
+    def forget(self, key):
+        self.queue.forget(key)
+        self.model.failed.pop(key, None)
+
+    @rule(seconds=st.sampled_from([1 / 64, 0.5, 1.0, 4.0, 64.0, 1024.0]))
     def time_passes(self, seconds):
         self.clock.advance(seconds)
         self.model.advance(seconds)
@@ -177,7 +224,30 @@ class QueueMachine(RuleBasedStateMachine):
         assert statistics.delayed == len(self.model.delayed)
         assert statistics.processing == len(self.model.processing)
         assert statistics.dirty == len(self.model.dirty)
-        assert len(self.clock.timers) <= 1
+        assert statistics.retrying == len(self.model.failed)
+        assert len(self.clock.timers) <= 2
+
+    @invariant()
+    def every_failure_is_remembered(self):
+        for key, (retries, counted, conflicts) in self.model.failed.items():
+            assert self.queue.attempts(key) == retries + conflicts
+            assert self.queue.failures(key) == counted
+            assert self.queue.conflicts_count(key) == (conflicts == 5)
+
+    @invariant()
+    def no_key_starts_sooner_than_its_interval_after_its_last_start(self):
+        by_key = {}
+        for when, key in self.model.starts:
+            assert when - by_key.get(key, float("-inf")) >= self.model.interval
+            by_key[key] = when
+        assert len(self.queue._starts) <= (len(by_key) if self.model.interval else 0)
+
+    @invariant()
+    def no_more_start_than_the_rate_allows(self):
+        model = self.model
+        for index, (first, _) in enumerate(model.starts if model.rate else ()):
+            for count, (last, _) in enumerate(model.starts[index:], start=1):
+                assert count <= model.burst + (last - first) * model.rate
 
     @invariant()
     def the_sets_keep_their_promises(self):
@@ -191,18 +261,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self):
         """Whatever has happened before: keys that wait for time come, and a drain ends."""
-        self.clock.advance(1000)
-        self.model.advance(1000)
-        self.settle()
-        for _ in range(len(self.model.ready) - len(self.workers)):
-            self.start_worker()
-        self.settle()
-        assert not self.model.ready
-        assert not self.model.delayed
+        while self.model.ready or self.model.delayed:
+            for _ in range(len(self.model.ready) - len(self.workers)):
+                self.start_worker()
+            self.clock.advance(256)
+            self.model.advance(256)
+            self.settle()
         self.start_worker()
         drain = self.runner.get_loop().create_task(self.queue.drain())
         self.runner.run(self.clock.settle())
-        assert set(self.taken) <= {QueueClosed}
+        assert {QueueClosed} == set(self.taken)
         for key in list(self.model.processing):
             assert not drain.done()
             self.queue.retry(key)

@@ -1,0 +1,44 @@
+"""What all passes of one controller share."""
+
+from dataclasses import dataclass, field
+
+from asyncctl.cache.informer import Informer
+from asyncctl.client.client import Client
+from asyncctl.client.transport.transport import Fence
+from asyncctl.clock import Clock
+from asyncctl.controller.applied import Applied
+from asyncctl.controller.events import EventRecorder
+from asyncctl.objects.resource import Kind, ResourceType, resource_type_of
+from asyncctl.observe.logs import Logger
+
+
+@dataclass(slots=True)
+class Environment:
+    """What all passes of one controller share."""
+
+    controller: str
+    kind: Kind
+    client: Client
+    informers: dict[ResourceType, Informer]
+    events: EventRecorder
+    clock: Clock
+    logger: Logger
+    fence: Fence
+    owns: frozenset[ResourceType] = frozenset()
+    """The declared kinds that it makes and deletes."""
+    applied: Applied = field(default_factory=Applied)
+
+    @property
+    def resource(self) -> ResourceType:
+        """The kind that is reconciled."""
+        return resource_type_of(self.kind)
+
+    def informer(self, kind: ResourceType) -> Informer:
+        """The cache of `kind`; it has to be declared."""
+        found = self.informers.get(kind)
+        if found is None:
+            raise LookupError(
+                f"controller {self.controller!r} has not declared {kind}: add it to owns=, watches= or reads=, so that "
+                "it is cached and its RBAC rule is generated; or read it live, with ctx.client"
+            )
+        return found

@@ -1,0 +1,52 @@
+"""A pass that blocks the event loop is named while it does. In a process of its own: here nothing may block."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from asyncctl.clock import SystemClock
+from asyncctl.operator.watchdog import Watchdog
+from tests.unit.support import Log, until
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_what_blocks_the_loop_is_named_with_its_pass_and_stack_and_again_when_it_is_over():
+    program = [sys.executable, "-m", "tests.unit.operator.blocking"]
+    done = subprocess.run(program, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    blocked = [line for line in lines if line["msg"].startswith("the event loop is blocked")]
+    over = [line for line in lines if line["msg"] == "the event loop runs again"]
+    assert len(blocked) == len(over) == 2
+    for line, task, name in zip(blocked, ["child", "widgets worker 0"], ["by-a-child", "by-itself"], strict=True):
+        assert line["task"] == task
+        assert line["coroutine"].startswith("wait_in_vain (")
+        assert [each.partition("/")[2] for each in line["passes"]] == [name]
+        assert "work_hard" in line["stack"]
+        assert line["stack"].endswith("time.sleep(2.0)")
+    assert all(1.0 <= first["seconds"] < last["seconds"] for first, last in zip(blocked, over, strict=True))
+
+
+async def test_a_loop_that_runs_is_not_named_and_the_thread_ends_with_its_task():
+    asked = []
+
+    class Clock(SystemClock):
+        def monotonic(self):
+            asked.append(threading.current_thread().name)
+            return super().monotonic()
+
+    log = Log()
+    watchdog = Watchdog(logger=log.logger, clock=Clock(), passes=lambda _: [])
+    task = asyncio.create_task(watchdog.run(), name="watchdog")
+    await until(lambda: asked == ["watchdog"] * 3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "watchdog" not in [thread.name for thread in threading.enumerate()]
+    assert not log.lines

@@ -1,0 +1,36 @@
+"""200,000 random operations on each event loop, both loops at once in a process of their own: no key is lost, no task
+is left."""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from asyncctl.operator.process import loop_factory
+
+HERE = Path(__file__).parent
+
+
+def burn(loop):
+    return subprocess.Popen(
+        [sys.executable, HERE / "burn.py", loop, "20", "200000"], cwd=HERE.parents[2], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def test_nothing_is_lost_and_nothing_is_left_after_200_000_operations_with_cancellations_anywhere():
+    with ExitStack() as stack:
+        burns = [
+            stack.enter_context(burn(loop)) for loop in ("asyncio", "uvloop") if loop == "asyncio" or loop_factory()
+        ]
+        for each in burns:
+            stack.callback(each.kill)
+        for each in burns:
+            out, _ = each.communicate(timeout=60)
+            assert each.returncode == 0, out
+            did = json.loads(out)
+            assert did["passes"] > 100_000
+            assert did["retries"] > 10_000
+            assert did["cancelled while it waited"] > 1000
+            assert did["cancelled in a pass"] > 1000
