@@ -184,3 +184,12 @@ def test_entries_may_be_walked_while_the_store_changes(store):
     store.remove(entry("b", uid="b", version=6))
     store.upsert(entry("d", uid="d", version=7))
     assert [each.header.name for each in walk] == ["c"]
+
+
+def test_the_late_answer_of_a_deletion_hides_no_namesake(store):
+    store.replace([entry(uid="1", version=3)], 5)
+    store.wrote(entry(uid="2", version=9))
+    store.deleted(KEY, "1", 3)
+    assert seen(store) == ("2", 9)
+    store.upsert(entry(uid="2", version=10))
+    assert seen(store) == ("2", 10)

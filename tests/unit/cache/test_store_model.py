@@ -99,8 +99,8 @@ class StoreMachine(RuleBasedStateMachine):
         return made
 
     @rule(
-        name=st.sampled_from(NAMES), ours=st.booleans(), how=st.sampled_from((SHOWN, SHOWN, SHOWN, HIDDEN)),
-        tier=st.sampled_from(TIERS), owner=st.sampled_from(OWNERS),
+        name=st.sampled_from(NAMES), ours=st.sampled_from((True, True, False)),
+        how=st.sampled_from((SHOWN, SHOWN, SHOWN, HIDDEN)), tier=st.sampled_from(TIERS), owner=st.sampled_from(OWNERS),
     )  # fmt: skip
     def write(self, name, ours, how, tier, owner):
         made = self._commit(name, how, tier, owner)
@@ -108,9 +108,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.answers.append(("wrote", made))
 
     @precondition(lambda self: self.live)
-    @rule(data=st.data(), ours=st.booleans())
-    def delete(self, data, ours):
-        """Whoever deletes has read the object, perhaps some time ago."""
+    @rule(data=st.data(), ours=st.sampled_from((True, True, False)), again=st.booleans())
+    def delete(self, data, ours, again):
+        """Whoever deletes has read the object, perhaps some time ago, and perhaps makes a namesake at once."""
         name = data.draw(st.sampled_from(sorted(self.live)))
         self.version += 1
         uid = self.live.pop(name).header.uid
@@ -119,6 +119,8 @@ class StoreMachine(RuleBasedStateMachine):
             readable = lived if all(how is SHOWN for _, how in lived) else lived[-1:]
             self.answers.append(("deleted", data.draw(st.sampled_from([made for made, _ in readable]))))
         self.history.append((self.version, entry(name, uid, self.version), GONE))
+        if again:
+            self.answers.append(("wrote", self._commit(name, SHOWN, None, None)))
 
     @precondition(lambda self: self.answers)
     @rule(data=st.data())
