@@ -280,18 +280,19 @@ async def test_objects_are_selected_by_namespace_and_labels(api):
             assert names(informer.entries("none", {"app": "web"})) == []
 
 
-async def test_selectors_go_with_each_request():
+async def test_selectors_and_the_wish_for_metadata_alone_go_with_each_request():
     asked = []
 
     class Asked(Api):
         async def __call__(self, request):
-            asked.append((request.query.get("labelSelector"), request.query.get("fieldSelector")))
+            alone = "PartialObjectMetadata" in request.headers["Accept"]
+            asked.append((request.query.get("labelSelector"), request.query.get("fieldSelector"), alone))
             return await super().__call__(request)
 
     api = Asked()
-    async with informing(api, labels="a=b", fields="metadata.name=x"):
+    async with informing(api, labels="a=b", fields="metadata.name=x", metadata_only=True):
         await until(lambda: api.watches[None])
-    assert set(asked) == {("a=b", "metadata.name=x")}
+    assert set(asked) == {("a=b", "metadata.name=x", True)}
 
 
 async def test_the_metrics_are_of_what_is_watched_and_gone_with_the_informer(api):
