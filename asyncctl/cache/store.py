@@ -94,6 +94,10 @@ class Store:
         self._indexes.get(("function", name))  # now, and not when it is walked: who asks wrongly hears it at once
         return self._under(("function", name), value)
 
+    def drop_index(self, name: str) -> None:
+        """Keep the index of that function no longer; it is built anew if it is asked again."""
+        self._indexes.built.pop(("function", name), None)
+
     def upsert(self, entry: Entry) -> None:
         """The watch has shown an object; what it has shown before, or is past, is old news."""
         header = entry.header

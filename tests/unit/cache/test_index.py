@@ -184,6 +184,9 @@ def test_a_name_is_of_one_function(functions):
         functions.add("a", of_header(repr))
     with pytest.raises(ValueError, match="wrap it in of_header"):
         functions.add("b", str)
+    assert not functions.remove("a")
+    assert functions.remove("a")
+    functions.add("a", of_header(repr))
 
 
 def test_an_index_that_was_not_declared_says_what_to_do(store):
