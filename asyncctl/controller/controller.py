@@ -268,7 +268,7 @@ class Controller:
                 if left is not None:
                     ctx.took(left)
                 if left is None or not ctx.header.finalizers:
-                    self._informer.deleted(header.key, header.uid)
+                    self._informer.deleted(header.key, header.uid, header.version)
                     return True
         return False
 

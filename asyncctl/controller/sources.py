@@ -42,7 +42,7 @@ class Predicate:
 
 
 generation_changed = Predicate(lambda old, new: old.generation != new.generation)
-labels_changed = Predicate(lambda old, new: old.own_labels != new.own_labels)
+labels_changed = Predicate(lambda old, new: old.labels != new.labels)
 annotations_changed = Predicate(lambda old, new: old.annotations != new.annotations)
 any_change = Predicate(lambda old, new: old.version != new.version)
 
