@@ -85,14 +85,13 @@ class Said(list):
 
 
 class Stage:
-    def __init__(self, declaration, **settings):
+    def __init__(self, declaration, random=lambda: 0.5, **settings):
         self.clock = FakeClock(monotonic=0.0)
         self.log = Log()
         self.metrics = Metrics(clock=self.clock, process=False)
         self.server = Server()
         self.events = Said()
-        self.dice = iter(lambda: 0.5, None)
-        client = Client(self.server, field_manager="test", namespaces=(), clock=self.clock, random=self.random)
+        client = Client(self.server, field_manager="test", namespaces=(), clock=self.clock, random=random)
         kinds = [resource_type_of(kind) for kind in (declaration.kind, *(watch.kind for watch in declaration.watches))]
         self.caches = {kind: Cache(kind) for kind in kinds}
         environment = Environment(
@@ -102,17 +101,14 @@ class Stage:
         settings = {"workers": 10, "timeout": 300.0, "resync": 36000.0, "retry_limit": 10, "retry_base": 5.0} | settings
         limits = {name: settings.pop(name) for name in ("interval", "rate", "burst") if name in settings}
         self.queue = WorkQueue(
-            clock=self.clock, random=self.random, metrics=self.metrics.queue(declaration.name),
+            clock=self.clock, random=random, metrics=self.metrics.queue(declaration.name),
             retry=Backoff(base=settings["retry_base"], maximum=60.0), **limits,
         )  # fmt: skip
         self.counts = self.metrics.controller(declaration.name, workers=settings["workers"])
         self.controller = Controller(
-            declaration, environment, self.queue, random=self.random, metrics=self.counts, **settings
+            declaration, environment, self.queue, random=random, metrics=self.counts, **settings
         )
         self.controller.wire()
-
-    def random(self):
-        return next(self.dice)
 
     def there(self, *names, kind=Widget, **members):
         """The first list has these objects."""
