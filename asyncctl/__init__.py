@@ -14,6 +14,11 @@ from asyncctl.controller.sources import (
     any_change,
     generation_changed,
     labels_changed,
+    of_change,
+    of_header,
+    of_object,
+    to_every,
+    to_indexed,
 )
 from asyncctl.objects import (
     Column,
@@ -67,6 +72,11 @@ __all__ = [
     "generation_changed",
     "labels_changed",
     "list_map",
+    "of_change",
+    "of_header",
+    "of_object",
     "ready_column",
     "setting",
+    "to_every",
+    "to_indexed",
 ]

@@ -39,12 +39,14 @@ class Definitions:
         self._delete_all = delete_all
         self.served: dict[str, list[ResourceKind]] = {}
         """The kinds of each established definition, by its name."""
+        self._serving: dict[str, object] = {}  # what the real server makes a new storage for when it changes
 
     def changed(self, name: str) -> None:
         """Look at the definition of this name, after a write to it or to one of its objects."""
         record = self._store.collection(behaviour.CRD).records.get(name)
         if record is None:
             self.served.pop(name, None)
+            self._serving.pop(name, None)
             self._store.drop(name)
             return
         if "deletionTimestamp" in record.object["metadata"]:
@@ -55,6 +57,10 @@ class Definitions:
         if _is(record.object, "Established"):
             self._store.collection(name)
             self.served[name] = from_crd(record.object)
+            serving = (record.object["spec"], record.object["status"].get("acceptedNames"))
+            if self._serving.setdefault(name, serving) != serving:
+                self._serving[name] = serving
+                self._store.renew(name)
 
     def touched(self, kind: ResourceKind) -> None:
         """Note that an object of a custom kind is gone: a definition that waits for that goes on."""

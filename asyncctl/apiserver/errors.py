@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from asyncctl.apiserver.wire import JsonObject
 
+TOO_OLD_WATCH = "The resourceVersion for the provided watch is too old."
 TOO_OLD_LIST = "The resourceVersion for the provided list is too old."
 TOO_OLD_CONTINUE = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -176,6 +177,12 @@ def not_acceptable(media_types: Sequence[str], *, custom: bool) -> ApiError:
     streams = ", ".join(f"{name};stream=watch" for name in media_types if not name.endswith("yaml"))
     message = f"406: Not Acceptable\n\nAvailable representations: {names}, {streams}"
     return ApiError(406, "NotAcceptable", message, details={})
+
+
+def wrong_form(form: str, go_type: str, *, is_list: bool) -> ApiError:
+    """406: the metadata of an object was asked for and it is a list, or the other way round."""
+    shown = "a list" if is_list else "not a list"
+    return ApiError(406, "NotAcceptable", f"you requested {form}, but the requested object is {shown} ({go_type})")
 
 
 def unsupported_media_type(media_types: Sequence[str]) -> ApiError:

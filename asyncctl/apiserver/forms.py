@@ -10,13 +10,19 @@ from datetime import datetime
 import orjson
 import yaml
 
-from asyncctl.apiserver import behaviour
+from asyncctl.apiserver import behaviour, errors
 from asyncctl.apiserver.listing import Page
 from asyncctl.apiserver.request import Form
 from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.store import Change, Record
 from asyncctl.apiserver.table import partial_metadata, table
 from asyncctl.apiserver.wire import Json, JsonObject
+
+_ONE, _LIST = "PartialObjectMetadata", "PartialObjectMetadataList"
+
+
+class Unwritable(Exception):
+    """An event can't be written in the form that was asked for: the watch ends there, and says nothing."""
 
 
 class Writer:
@@ -41,10 +47,19 @@ class Writer:
         self._headers = True
 
     def object(self, record: Record) -> bytes:
-        """Write one object."""
+        """Write one object. Raise 406 when the form is that of a list."""
+        if self._form.transform == _LIST:
+            if self._kind.custom:
+                raise errors.unclassified("content is not a list")
+            raise errors.wrong_form(_LIST, self._go_type(), is_list=False)
         if self._plain and self._form.media_type == "application/json":
             return self._json(record)
-        return self._dump(self._transformed(record, "PartialObjectMetadata"))
+        return self._dump(self._transformed(record))
+
+    def _go_type(self) -> str:
+        """What the real server calls the kind where it forgets that nobody asked for Go."""
+        group = "" if behaviour.of(self._kind).storage == "events" else self._kind.group
+        return f"*{(group or 'core').partition('.')[0]}.{self._kind.kind}"
 
     def status(self, body: JsonObject) -> bytes:
         """Write a Status or another object that has no other form."""
@@ -63,17 +78,20 @@ class Writer:
             return record.json
         return orjson.dumps(self._converted(record))
 
-    def _transformed(self, record: Record, partial: str) -> Json:
+    def _transformed(self, record: Record) -> Json:
         obj = self._converted(record)
         if self._form.transform == "Table":
             headers, self._headers = self._headers, False
             return table(self._kind, [obj], self._include, self._now(), headers=headers)
-        if self._form.transform == partial:
+        if self._form.transform == _ONE:
             return partial_metadata(obj)
         return obj
 
     def page(self, page: Page) -> bytes:
-        """Write a list."""
+        """Write a list. Raise 406 when the form is that of one object."""
+        if self._form.transform == _ONE:
+            go_list = "*unstructured.UnstructuredList" if self._kind.custom else f"{self._go_type()}List"
+            raise errors.wrong_form(_ONE, go_list, is_list=True)
         kind = self._kind
         meta: JsonObject = {"resourceVersion": str(page.version)}
         if page.continuation or kind.custom:
@@ -89,9 +107,10 @@ class Writer:
             return self._dump(table(kind, objects, self._include, self._now(), meta=meta))
         if self._form.transform:
             partial = [partial_metadata(obj) for obj in objects]
-            name, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
             meta = {key: value for key, value in meta.items() if value != ""}
-            return self._dump({"kind": name, "apiVersion": version, "metadata": meta, "items": partial or None})
+            return self._dump(
+                {"kind": _LIST, "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": partial or None}
+            )
         if not kind.custom:
             objects = [{k: v for k, v in obj.items() if k not in {"kind", "apiVersion"}} for obj in objects]
         body = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta, "items": objects}
@@ -119,7 +138,9 @@ class Writer:
         return self._event(type_, record)
 
     def _event(self, type_: str, record: Record) -> bytes:
-        body = self._json(record) if self._plain else self._dump(self._transformed(record, "PartialObjectMetadata"))
+        if self._form.transform == _LIST:
+            raise Unwritable
+        body = self._json(record) if self._plain else self._dump(self._transformed(record))
         return b'{"type":"%b","object":%b}\n' % (type_.encode(), body)
 
     def bookmark(self, version: int, *, initial: bool = False) -> bytes:
@@ -137,7 +158,7 @@ class Writer:
                 "rows": [],
             }
         elif self._form.transform:
-            body = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
+            body = {"kind": _ONE, "apiVersion": "meta.k8s.io/v1", "metadata": meta}
         return b'{"type":"BOOKMARK","object":%b}\n' % orjson.dumps(body)
 
 

@@ -84,14 +84,16 @@ def _check(query: Query, version: str, match: str, *, initial: bool | None, watc
     found: list[errors.Cause] = []
     field = "resourceVersionMatch"
     if watch:
-        if match and initial is None:
-            text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-            found.append(why.forbidden(field, text))
         if initial is not None and match != "NotOlderThan":
             text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             found.append(why.forbidden(field, text))
-            if match:
-                found.append(why.not_supported(field, match, ["NotOlderThan"]))
+        if match and initial is None:
+            text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            found.append(why.forbidden(field, text))
+        if match not in {"", "NotOlderThan"}:
+            found.append(why.not_supported(field, match, ["NotOlderThan"]))
+        if match and query.text("continue"):
+            found.append(why.forbidden(field, "resourceVersionMatch is forbidden when continue is provided"))
     else:
         if match and not version:
             text = "resourceVersionMatch is forbidden unless resourceVersion is provided"

@@ -15,7 +15,7 @@ from asyncctl.apiserver.registry import DeleteOptions, Registry, Write, decoded
 from asyncctl.apiserver.request import Query, Target
 from asyncctl.apiserver.resources import ResourceKind
 from asyncctl.apiserver.store import Collection, Record, Store
-from asyncctl.apiserver.watching import Watch
+from asyncctl.apiserver.watching import Refused, Watch
 from asyncctl.apiserver.wire import JsonObject
 
 _AHEAD = 3.0
@@ -53,7 +53,7 @@ class Answer:
 class Stream:
     """A watch that is to be written to the client."""
 
-    watch: Watch
+    watch: Watch | Refused
 
 
 class Rest:
@@ -156,6 +156,11 @@ class Rest:
         wanted = listing.options(incoming.query, kind, target.name, watch=target.watch)
         collection = self._registry.collection(kind)
         if wanted.watch:
+            if wanted.initial:
+                try:
+                    await self._reach(wanted.version)
+                except errors.ApiError as error:
+                    return Stream(Refused(error))
             timeout = float(wanted.timeout or random.uniform(1800, 3600))
             watch = Watch(self._store, collection, prefix, wanted, writer, self._bookmark_interval, timeout)
             return Stream(watch)
@@ -258,7 +263,8 @@ class Rest:
             if applies:
                 changed = self._applied(write, current, config)
             else:
-                assert current is not None
+                if current is None:  # of a kind that a PUT creates
+                    raise errors.not_found(kind.group, kind.plural, write.name)
                 changed = self._patched(write, current, incoming.body, content_type)
             self._check_place(write, changed)
             return changed

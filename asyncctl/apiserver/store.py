@@ -16,6 +16,12 @@ import orjson
 from asyncctl.apiserver import errors
 from asyncctl.apiserver.wire import JsonObject
 
+_LARGEST = 3 * 2**19 - 120
+"""Bytes of an object as JSON: etcd takes requests of 1.5 MiB, and its key and what frames it take the rest."""
+
+_UNCACHED = "events"
+"""Which the real server watches in etcd itself, and so says in other words what it has forgotten."""
+
 
 class Record:
     """One version of one object: its key (`namespace/name`, or the name), resourceVersion, and the object itself."""
@@ -52,7 +58,8 @@ class Collection:
     """The objects of one resource and the changes to them that are still known.
 
     Invariants: `history` is sorted by version; every change with a version greater than `forgotten` is in it;
-    `history[i]` has the position `dropped + i`, and positions never change their meaning.
+    `history[i]` has the position `dropped + i`, and positions never change their meaning. No watch begins before
+    `listed`, also where `history` reaches further back, as it may for lists.
     """
 
     def __init__(self, name: str, forgotten: int, window: int) -> None:
@@ -61,6 +68,7 @@ class Collection:
         self.history: list[Change] = []
         self.dropped = 0
         self.forgotten = forgotten
+        self.listed = forgotten
         self.window = window
         self.watchers: set[Callable[[], None]] = set()
         self._keys: list[str] | None = None
@@ -95,8 +103,9 @@ class Collection:
 
     def position(self, version: int) -> int:
         """Return the position of the first change after `version`; raise 410 when that is forgotten."""
-        if version < self.forgotten:
-            raise errors.too_old(version, self.forgotten)
+        oldest = max(self.forgotten, self.listed)
+        if version < oldest:
+            raise errors.expired(errors.TOO_OLD_WATCH) if self.name == _UNCACHED else errors.too_old(version, oldest)
         return self.dropped + bisect_right(self.history, version, key=lambda change: change.version)
 
     def append(self, change: Change) -> None:
@@ -147,16 +156,29 @@ class Store:
             for wake in collection.watchers:
                 wake()
 
+    def renew(self, name: str) -> None:
+        """End a collection's watches and let none begin before now, as a new watch cache does; no object is lost."""
+        old = self.collection(name)
+        new = self._collections[name] = Collection(name, old.forgotten, old.window)
+        new.records, new.history, new.dropped, new.listed = old.records, list(old.history), old.dropped, self.version
+        for wake in old.watchers:
+            wake()
+
     def holds(self, collection: Collection) -> bool:
         """Tell whether this very collection is still in use."""
         return self._collections.get(collection.name) is collection
 
     def put(self, collection: Collection, key: str, obj: JsonObject) -> Record:
-        """Store `obj`, which belongs to the store from now on, under `key`, with the next resourceVersion."""
-        self.version += 1
-        obj["metadata"]["resourceVersion"] = str(self.version)
+        """Store `obj`, which belongs to the store from now on, under `key`, with the next resourceVersion.
+
+        Raise 500, as etcd has it, for what is too large.
+        """
+        obj["metadata"]["resourceVersion"] = str(self.version + 1)
         previous = collection.records.get(key)
-        record = Record(key, self.version, obj)
+        record = Record(key, self.version + 1, obj)
+        if len(record.json) > _LARGEST:
+            raise errors.unclassified("etcdserver: request is too large")
+        self.version += 1
         collection.append(Change("ADDED" if previous is None else "MODIFIED", record, previous))
         return record
 

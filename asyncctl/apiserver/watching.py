@@ -6,9 +6,10 @@ resource is no longer served, or when the server stops; a client then goes on fr
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from asyncctl.apiserver.errors import ApiError
-from asyncctl.apiserver.forms import Writer, error_line
+from asyncctl.apiserver.forms import Unwritable, Writer, error_line
 from asyncctl.apiserver.listing import ListOptions
 from asyncctl.apiserver.store import Change, Collection, Cursor, Record, Store
 from asyncctl.apiserver.wire import JsonObject
@@ -18,6 +19,20 @@ _BATCH = 256
 
 _LAST_BOOKMARK = 2.0
 """Seconds before the end of a watch at which it gets a last bookmark."""
+
+
+class Refused:
+    """A watch that is told why it can't be, in its only event: once it is a watch, it has been answered with 200."""
+
+    def __init__(self, error: ApiError) -> None:
+        self._error = error
+
+    def stop(self) -> None:
+        """Do nothing: it ends by itself."""
+
+    async def run(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Write the event."""
+        await write(error_line(self._error.status()))
 
 
 class Watch:
@@ -67,11 +82,11 @@ class Watch:
         try:
             cursor = self._cursor = Cursor(store, self._collection, since)
         except ApiError as error:
-            await write(error_line(error.status()))
+            await Refused(error).run(write)
             return
         # The objects are taken in the same step as the place in the history, so no change falls between the two.
         present = list(self._collection.scan(self._prefix)) if initial else []
-        with cursor:
+        with cursor, suppress(Unwritable):
             await self._write_present(present, write)
             if wanted.initial and wanted.bookmarks:
                 await write(self._writer.bookmark(since, initial=True))

@@ -66,7 +66,7 @@ _NOTHING = msgspec.Raw()  # an optional Raw is not read as such: a union with No
 
 
 class _Metadata(msgspec.Struct, gc=False, rename="camel"):
-    name: str = ""
+    name: str
     uid: str = ""
     resource_version: str = "0"
     namespace: str = ""
@@ -83,11 +83,6 @@ class _Object(msgspec.Struct, gc=False):
     metadata: _Metadata
 
 
-class _Event(msgspec.Struct, gc=False):
-    type: str
-    object: _Object
-
-
 class _Asked(msgspec.Struct, gc=False):
     at: msgspec.Raw = msgspec.field(name=RECONCILE_AT, default=_NOTHING)
 
@@ -100,36 +95,12 @@ class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
 
 
 _decode_object = msgspec.json.Decoder(_Object).decode
-_decode_event = msgspec.json.Decoder(_Event).decode
 _decode_managed = msgspec.json.Decoder(list[_ManagedFields]).decode
 _decode_asked = msgspec.json.Decoder(_Asked).decode
 _OURS = b'"asyncctl/'  # how the name of any annotation of ours begins
 _ASKED = f'"{RECONCILE_AT}":'.encode()
 _PAUSED = f'"{PAUSED}":"true"'.encode()
 _MANAGED = b'"managedFields":'
-_HEADS = {kind: f'{{"type":"{kind}","object":'.encode() for kind in ("ADDED", "MODIFIED", "DELETED")}
-"""How the API server begins a line of a watch. The object is what is between that and the last brace."""
-
-
-def read_change(line: bytes, manager: str | None = None) -> tuple[str, Entry] | None:
-    """Read a line of a watch that says how an object has changed, in one go over its bytes.
-
-    Returns:
-        `ADDED`, `MODIFIED` or `DELETED`, and the object; None for every other line, and for one that no API server
-        writes so: it is to be read piece by piece.
-    """
-    kind = "MODIFIED"
-    head = _HEADS[kind]
-    if not line.startswith(head):
-        for kind, head in _HEADS.items():  # noqa: B007 - the one that it is
-            if line.startswith(head):
-                break
-        else:
-            return None
-    if line[-1:] != b"}" or line[-2:-1] != b"}":  # or spaces, of whoever has rewritten it
-        return None
-    metadata = _decode_event(line).object.metadata
-    return kind, _entry(line[len(head) : -1], metadata, manager)
 
 
 def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
@@ -142,12 +113,8 @@ def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
     Raises:
         msgspec.DecodeError: It is no object with a name.
     """
-    return _entry(bytes(raw), _decode_object(raw).metadata, manager)
-
-
-def _entry(data: bytes, metadata: _Metadata, manager: str | None) -> Entry:
-    if not metadata.name:
-        raise msgspec.ValidationError("Object has no name - at `$.metadata`")
+    metadata = _decode_object(raw).metadata
+    data = bytes(raw)
     annotations = bytes(metadata.annotations)
     paused, asked = False, 0
     if _OURS in annotations:

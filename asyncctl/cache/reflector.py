@@ -1,20 +1,28 @@
 """List, then watch, for ever: keeps one store equal to what the server has.
 
-An explicit state machine: `Listing` -> `Watching` -> ... -> `BackingOff`, with `Probing` between a broken connection
-and the next watch, because a server that has been restored from a backup answers a watch from its future with
-silence. What can be lost is nothing: a gap is closed by a list, which announces what vanished in it. After
-client-go's `tools/cache/reflector.go`; where it differs: lists are paged and without a resourceVersion, and only 410,
-403, 404 and what can't be read lead to one.
+An explicit state machine. A list comes as a stream that goes on as the watch (`Streaming`, KEP-3157), or from a server
+that has no such thing in pages (`Paging`); then `Watching`, and again after each end of a watch. `Probing` stands
+between a broken or silent connection and the next watch: a server that was restored from a backup answers a watch from
+its future with silence. `BackingOff` stands before whatever is tried again. What can be lost is nothing: a gap is
+closed by a list, which announces what vanished in it. After client-go's `tools/cache/reflector.go`; where it differs:
+a first list is as new as can be, and what is refused, broken or busy leads back to the watch and not to a list.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Never
 
 import msgspec
 
-from asyncctl.cache.header import Entry, read_change, read_entry
+from asyncctl.cache.event import NoEvent, read_bookmark, read_event
+from asyncctl.cache.header import Entry, Key
+from asyncctl.cache.reader import Reader
+from asyncctl.cache.silence import Silence
+from asyncctl.cache.states import BackingOff, Paging, Probing, State, Streaming, Watching
 from asyncctl.cache.store import Store
+from asyncctl.cache.streaming import StreamingSupport
+from asyncctl.cache.unread import Identity, split_page
 from asyncctl.client.client import Client
 from asyncctl.client.errors import (
     Forbidden,
@@ -22,12 +30,18 @@ from asyncctl.client.errors import (
     KubernetesError,
     NamespaceBoundaryExceeded,
     NotFound,
+    ServerError,
     StatusError,
     StreamError,
     Target,
+    TooManyRequests,
+    TransportError,
+    Unauthorized,
     error_from_reply,
 )
 from asyncctl.client.listing import PAGE, Page
+from asyncctl.client.requests import Selection
+from asyncctl.client.watch import Lines
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
@@ -35,53 +49,34 @@ from asyncctl.observe.metrics import InformerMetrics
 from asyncctl.queue.backoff import Backoff, Random, Restarts
 
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
+PATIENCE = 30.0  # seconds without an object in which a streamed list has to go on, or to end with its bookmark
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """About to list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """About to watch from the store's progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probing:
-    """About to ask whether the server still knows our progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackingOff:
-    """Waiting, then `then`."""
-
-    then: "Listing | Watching | Probing"
-
-
-State = Listing | Watching | Probing | BackingOff
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _Versioned(msgspec.Struct):
-    metadata: "_Version"
-
-
-class _Version(msgspec.Struct, rename="camel"):
-    resource_version: str
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_versioned = msgspec.json.Decoder(_Versioned).decode
+_ELSE = frozenset({401, 403, 404, 408, 410, 429})  # 4xx that say nothing about streaming
+_CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
 
 class Reflector:
-    """Feeds `store` with the objects of `kind` in `namespace` (None: everywhere)."""
+    """Feeds one store with the objects of one kind.
+
+    Args:
+        client: Whom to ask.
+        kind: What is kept.
+        store: What is fed, by nobody else.
+        clock: Time.
+        random: Of jitter.
+        logger: For what is wrong, once for each thing.
+        metrics: What is counted.
+        namespace: Where; None: everywhere.
+        labels: A label selector.
+        fields: A field selector.
+        metadata_only: Whether objects come and are kept without their spec, status and data.
+        manager: The field manager whose Apply entries are kept.
+        streaming: What is known of the server, shared by those who ask it for this kind.
+
+    Attributes:
+        synced: Set when the first list has come.
+        problem: Why the cache is not current, or None.
+    """
 
     def __init__(
         self,
@@ -95,7 +90,10 @@ class Reflector:
         metrics: InformerMetrics,
         namespace: str | None = None,
         labels: str | None = None,
+        fields: str | None = None,
+        metadata_only: bool = False,
         manager: str | None = None,
+        streaming: StreamingSupport | None = None,
     ) -> None:
         self._client = client
         self._kind = kind
@@ -105,48 +103,75 @@ class Reflector:
         self._logger = logger
         self._metrics = metrics
         self._namespace = namespace
-        self._labels = labels
-        self._manager = manager
+        self._which: Selection = {"namespace": namespace, "labels": labels, "fields": fields}
+        self._metadata_only = metadata_only
+        self._reader = Reader(kind.resource, manager=manager, logger=logger, unreadable=metrics.unreadable)
+        self._streaming = streaming or StreamingSupport(clock)
         self._restarts = Restarts(Backoff(base=0.8, maximum=30.0, full=True), quiet=120.0, clock=clock, random=random)
+        self._state: State = Streaming(None)
+        self._heard_at = clock.monotonic()
+        self._peer = ""
         self.synced = asyncio.Event()
         self.problem: str | None = "the first list has not come yet"
-        """Why the cache is not current, or None."""
+
+    @property
+    def state(self) -> State:
+        """What it is doing."""
+        return self._state
 
     async def run(self) -> None:
         """Run until cancelled. No answer of the server ends it."""
-        state: State = Listing()
-        while True:
+        self._heard_at = self._clock.monotonic()
+        close = self._metrics.reflector(
+            idle=lambda: self._clock.monotonic() - self._heard_at,
+            synced=lambda: self.problem is None,
+            state=lambda: self._state.label,
+        )
+        try:
+            self._state = self._list(None)
+            while True:
+                self._state = await self._step(self._state)
+        finally:
+            close()
+
+    async def _step(self, state: State) -> State:
+        try:
             match state:
-                case Listing():
-                    state = await self._guard(self._list(), state)
+                case Streaming():
+                    return await self._stream(state)
+                case Paging():
+                    return await self._page_through(state)
                 case Watching():
-                    state = await self._guard(self._watch(), state)
+                    return await self._watch(state)
                 case Probing():
-                    state = await self._guard(self._probe(), state)
+                    return await self._probe()
                 case BackingOff():
                     await self._clock.sleep(self._restarts.next())
-                    state = state.then
-
-    async def _guard(self, step: Coroutine[object, object, State], state: Listing | Watching | Probing) -> State:
-        """The next state after `step`, also where it failed."""
-        try:
-            return await step
-        except Gone:  # backed off from too: all who watch lose their place at once, and would list at once
-            self._metrics.restarted("expired")
-            return BackingOff(Listing())
-        except (NotFound, Forbidden, msgspec.DecodeError, ValueError, RecursionError) as error:
-            self._trouble("error", error)
-            return BackingOff(Listing())
+                    return state.then
         except KubernetesError as error:
-            self._trouble("error", error)
-            if isinstance(state, Listing):
-                return BackingOff(state)
-            # refused, 429 and 5xx: the server has enough to do, do not list anew
-            return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
+            return self._after(self._state, error)
+
+    def _after(self, state: State, error: KubernetesError) -> State:
+        """The next state when `state` has failed."""
+        match error:
+            case Gone():  # backed off from too: all who watch lose their place at once, and would list at once
+                self._metrics.restarted("expired")
+                return BackingOff(self._list(None))
+            case StatusError() if _is_ahead(error):
+                self._trouble("ahead", error)
+                return BackingOff(self._list(None))
+            case StatusError() if isinstance(state, Streaming) and 400 <= error.code < 500 and error.code not in _ELSE:
+                return self._unstreamed(state, str(error))
+        self._trouble(_cause(error), error)
+        if isinstance(state, Streaming | Paging | Probing):
+            return BackingOff(state)
+        if isinstance(error, NotFound | Forbidden | NoEvent):
+            return BackingOff(self._list(self._store.progress))
+        # refused, 429 and 5xx: the server has enough to do, do not list anew
+        return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
 
     def _trouble(self, cause: str, error: Exception) -> None:
         self._metrics.restarted(cause)
-        self._metrics.synced(False)
         text = f"{error}{self._advice(error)}"
         if text != self.problem:  # an outage is told once, not each time it is met
             self._logger.warning("the cache is not current", resource=self._kind.resource, cause=text)
@@ -161,99 +186,209 @@ class Reflector:
         if self.problem is not None and self.synced.is_set():
             self._logger.info("the cache is current again", resource=self._kind.resource)
         self.problem = None
-        self._metrics.synced(True)
+        self._heard_at = self._clock.monotonic()
 
-    async def _list(self) -> State:
-        entries, version = await self._list_pages()
+    # Lists.
+
+    def _list(self, at_least: int | None) -> Streaming | Paging:
+        """How the next list is asked for."""
+        at_least = at_least or None
+        return Streaming(at_least) if self._streaming.likely else Paging(at_least)
+
+    def _replace(self, entries: Iterable[Entry], version: int) -> None:
         self._store.replace(entries, version)
         self._healthy()
         self.synced.set()
+
+    async def _stream(self, state: Streaming) -> State:
+        if not self._streaming.likely:  # another was refused meanwhile
+            return Paging(state.at_least)
+        self._reader.begin()
+        async with self._opened(state.at_least, initial=True) as batches:
+            self._peer = batches.peer
+            try:
+                async with Silence(self._clock, PATIENCE) as silence:
+                    rest = await self._gather(batches, silence)
+            except TimeoutError:
+                rest = None
+            except (TransportError, StreamError):
+                self._state = Paging(state.at_least)  # what breaks before its end is had piece by piece
+                raise
+            if rest is None:
+                return self._unstreamed(state, "the bookmark that ends a streamed list did not come")
+            self._state = Watching()
+            return await self._follow(batches, rest)
+
+    async def _gather(self, batches: Lines, silence: Silence) -> list[bytes] | None:
+        """Replace what the store has by what comes until the bookmark; return the lines after it, None without it."""
+        gathered: dict[Key, Entry] = {}
+        async for batch in batches:
+            for number, line in enumerate(batch, start=1):
+                if not line:
+                    continue
+                kind, raw = read_event(line)
+                if kind in _CHANGES:
+                    entry = self._last_known(self._reader.event(line, raw))
+                    if entry is not None:
+                        gathered[entry.header.key] = entry
+                        if kind == "DELETED":
+                            del gathered[entry.header.key]
+                elif kind == "BOOKMARK":
+                    bookmark = read_bookmark(raw)
+                    if not bookmark.ends:  # who knows of streams does not send these before its end
+                        return None
+                    self._replace(gathered.values(), bookmark.version)
+                    return batch[number:]
+                else:
+                    self._raise(kind, raw)
+            silence.heard_at = self._clock.monotonic()
+        return None
+
+    def _unstreamed(self, state: Streaming, why: str) -> Paging:
+        self._streaming.refused()
+        self._metrics.restarted("unstreamed")
+        self._logger.info("the server does not stream this list: it is paged", resource=self._kind.resource, cause=why)
+        return Paging(state.at_least)
+
+    async def _page_through(self, state: Paging) -> State:
+        self._reader.begin()
+        entries: list[Entry] = []
+        page = await self._page(at_least=state.at_least)
+        while True:
+            entries += filter(None, map(self._last_known, self._reader.listed(page)))
+            if not page.continue_token:
+                break
+            try:
+                page = await self._page(page.continue_token)
+            except Gone:
+                entries.clear()
+                page = await self._page(limit=0)  # one that can't expire half way
+        self._replace(entries, self._version(page))
         return Watching()
 
-    async def _list_pages(self) -> tuple[list[Entry], int]:
-        entries: list[Entry] = []
-        token = ""
-        while True:
-            try:
-                page = await self._page(token)
-            except Gone:
-                if not token:
-                    raise
-                entries.clear()
-                page = await self._page("", limit=0)  # one that can't expire half way
-            entries += [read_entry(item, self._manager) for item in page.items]
-            token = page.continue_token
-            if not token:
-                return entries, int(page.resource_version)
+    async def _page(self, token: str = "", limit: int = PAGE, at_least: int | None = None) -> Page:
+        try:
+            return await self._client.list_page(
+                self._kind, limit=limit, continue_token=token, resource_version=str(at_least) if at_least else None,
+                not_older=True, metadata_only=self._metadata_only, **self._which,
+            )  # fmt: skip
+        except ServerError as error:
+            if not isinstance(error.__cause__, RecursionError):
+                raise
+            return split_page(error.body)  # one object is nested too deeply for a decoder: the others are not
 
-    async def _page(self, token: str, limit: int = PAGE) -> Page:
-        return await self._client.list_page(
-            self._kind, namespace=self._namespace, labels=self._labels, limit=limit, continue_token=token
+    def _version(self, page: Page) -> int:
+        """Where a list stands. Raises `StreamError`: taken for 0, a strange answer would empty the cache."""
+        if page.resource_version.isdecimal():
+            return int(page.resource_version)
+        raise StreamError(
+            f"list {self._kind.resource}: its resourceVersion {page.resource_version!r} is no number, so that nothing "
+            "can be watched from it; is this API served by something else than a Kubernetes API server?"
         )
 
-    async def _watch(self) -> State:
-        opened = self._clock.monotonic()
-        heard = False
-        loop = asyncio.get_running_loop()
+    # Watches.
+
+    def _opened(self, version: int | None, *, initial: bool = False) -> AbstractAsyncContextManager[Lines]:
+        return self._client.watch(
+            self._kind, resource_version=str(version) if version else None, initial=initial,
+            timeout_seconds=290 + int(290 * self._random()), metadata_only=self._metadata_only, **self._which,
+        )  # fmt: skip
+
+    async def _watch(self, state: Watching) -> State:
+        async with self._opened(self._store.progress) as batches:
+            moved = self._peer not in {"", batches.peer}
+            self._peer = batches.peer
+            if moved and not state.probed:
+                self._metrics.restarted("moved")
+                return Probing()
+            self._healthy()
+            return await self._follow(batches)
+
+    async def _follow(self, batches: Lines, first: Sequence[bytes] = ()) -> State:
+        """Deliver what comes until the watch ends."""
+        now, deliver = self._clock.monotonic, self._deliver
+        opened, heard = now(), False
         try:
-            async with (
-                asyncio.timeout(SILENT) as silence,
-                self._client.watch(
-                    self._kind,
-                    resource_version=str(self._store.progress),
-                    timeout_seconds=290 + int(290 * self._random()),
-                    namespace=self._namespace,
-                    labels=self._labels,
-                ) as batches,
-            ):
-                self._healthy()
+            async with Silence(self._clock, SILENT) as silence:
+                for line in first:
+                    heard = (bool(line) and deliver(line)) or heard
                 async for batch in batches:
                     for line in batch:
-                        if line and self._deliver(line):
+                        if line and deliver(line):
                             heard = True
-                    silence.reschedule(loop.time() + SILENT)
-                    self._metrics.heard()
+                    silence.heard_at = self._heard_at = now()
         except TimeoutError:
             self._metrics.restarted("silent")
             return Probing()
         self._metrics.restarted("end")
-        if not heard and self._clock.monotonic() - opened < SHORT:
-            return BackingOff(Watching())
-        return Watching()
+        return Watching() if heard or now() - opened >= SHORT else BackingOff(Watching())
 
     async def _probe(self) -> State:
         """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
-        page = await self._client.list_page(self._kind, namespace=self._namespace, limit=1)
-        if int(page.resource_version) < self._store.progress:
-            self._trouble("probe", StreamError(
-                f"the server is at resourceVersion {page.resource_version}, we have seen {self._store.progress}: "
-                "it was restored or replaced; listing anew"
-            ))  # fmt: skip
-            return Listing()
-        return Watching()
+        found = self._version(await self._client.list_page(self._kind, namespace=self._namespace, limit=1))
+        if found >= self._store.progress:
+            return Watching(probed=True)
+        self._trouble("probe", StreamError(
+            f"the server is at resourceVersion {found}, we have seen {self._store.progress}: it was restored or "
+            "replaced; listing anew"
+        ))  # fmt: skip
+        return self._list(None)
 
     def _deliver(self, line: bytes) -> bool:
         """Hand an event to the store; True when it was a change of an object."""
-        change = read_change(line, self._manager)
-        if change is not None:
-            kind, entry = change
-            if kind == "DELETED":
-                self._store.remove(entry)
+        kind, raw = read_event(line)
+        if kind in _CHANGES:
+            found = self._reader.event(line, raw)
+            if isinstance(found, Identity):
+                self._skip(kind, found)
+            elif kind == "DELETED":
+                self._store.remove(found)
             else:
-                self._store.upsert(entry)
+                self._store.upsert(found)
             return True
-        event = _decode_event(line)
-        match event.type:
-            case "ADDED" | "MODIFIED":
-                self._store.upsert(read_entry(event.object, self._manager))
-            case "DELETED":
-                self._store.remove(read_entry(event.object, self._manager))
-            case "BOOKMARK":
-                self._store.advance(int(_decode_versioned(event.object).metadata.resource_version))
-                return False
-            case "ERROR":
-                target = Target("watch", self._kind.resource, self._namespace)
-                raise error_from_reply(target, 500, bytes(event.object), {})
-            case unknown:
-                raise StreamError(f"watch {self._kind.resource}: unknown event type {unknown!r}")
-        return True
+        if kind != "BOOKMARK":
+            self._raise(kind, raw)
+        self._store.advance(read_bookmark(raw).version)
+        return False
+
+    def _skip(self, kind: str, of: Identity) -> None:
+        """Go past an event whose object can't be read; that it is gone is understood all the same."""
+        known = self._last_known(of)
+        if kind == "DELETED" and known is not None and known.header.uid == of.uid:
+            self._store.remove(known)
+        self._store.advance(of.version)
+
+    def _last_known(self, found: Entry | Identity) -> Entry | None:
+        """What was read; where it can't be, what the server has last shown of it."""
+        if isinstance(found, Identity):
+            return None if found.key is None else self._store.shown(found.key)
+        return found
+
+    def _raise(self, kind: str, raw: bytes | msgspec.Raw) -> Never:
+        """Raise what an event that is no change says."""
+        target = Target("watch", self._kind.resource, self._namespace)
+        if kind == "ERROR":
+            raise error_from_reply(target, 500, bytes(raw), {})
+        raise NoEvent(f"{target}: unknown event type {kind!r}")
+
+
+def _is_ahead(error: StatusError) -> bool:
+    """Whether the server has not come as far as what was asked for: it lags, or was restored or replaced."""
+    return any(cause.reason == "ResourceVersionTooLarge" for cause in error.causes) or (
+        "Too large resource version" in error.server_message
+    )
+
+
+def _cause(error: KubernetesError) -> str:
+    """What `asyncctl_watch_restarts_total` calls it."""
+    match error:
+        case Forbidden() | Unauthorized():
+            return "denied"
+        case NotFound():
+            return "missing"
+        case TooManyRequests() | TransportError(sent=False):
+            return "refused"
+        case TransportError() | StreamError():
+            return "broken"
+        case _:
+            return "error"

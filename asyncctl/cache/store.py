@@ -40,6 +40,10 @@ class Store:
         """What is known of `key`, one's own writes included."""
         return self._overlay.over(key)
 
+    def shown(self, key: Key) -> Entry | None:
+        """What the server has shown of `key`, without one's own writes."""
+        return self._entries.get(key)
+
     def entries(self) -> Iterator[Entry]:
         """All entries as of now, one's own writes included; safe while the store changes."""
         for key in dict.fromkeys((*self._entries, *self._overlay.keys())):

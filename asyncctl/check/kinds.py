@@ -12,6 +12,7 @@ from asyncctl.client.discovery import Served, ServedResource, discover, path_of
 from asyncctl.client.errors import Forbidden, KubernetesError, NotFound, Target
 from asyncctl.client.transport.transport import Lane, Request, Transport
 from asyncctl.client.transport.warnings import parse_warnings
+from asyncctl.controller.sources import Watch, kind_of
 from asyncctl.generate import crd
 from asyncctl.generate.rbac import Rule
 from asyncctl.ha.lease import LEASE
@@ -37,10 +38,11 @@ async def check_kinds(transport: Transport, operator: Operator, settings: Settin
     untold = [_untold(path, kinds, served.problems[path]) for path in ("/api", "/apis") if path in served.problems]
     kinds = [kind for kind in kinds if path_of(kind.group) not in served.problems]
     rows = [_served(kind, served, rules) for kind in kinds]
-    listed = {resource_type_of(watch.kind) for each in operator.declarations for watch in each.watches}
-    listed |= {resource_type_of(each.kind) for each in operator.declarations}
+    listed = {kind_of(watch): watch for each in operator.declarations for watch in (*each.watches, each.primary)}
     rows = [
-        await _listed(transport, kind, row, settings) if kind in listed and row.state is not State.FAILED else row
+        await _listed(transport, listed[kind], row, settings)
+        if kind in listed and row.state is not State.FAILED
+        else row
         for kind, row in zip(kinds, rows, strict=True)
     ]
     return [*untold, *rows, *[await _check_definition(transport, kind) for kind in _own(operator)]]
@@ -119,9 +121,10 @@ def _wrong(kind: ResourceType, found: ServedResource, rules: Iterable[Rule]) -> 
             yield f"{rule} can't {', '.join(missing)} there"
 
 
-async def _listed(transport: Transport, kind: ResourceType, row: Row, settings: Settings) -> Row:
+async def _listed(transport: Transport, watch: Watch[Any], row: Row, settings: Settings) -> Row:
     """`row`, after a list of one object: what the server warns of there, and whether that goes at all."""
-    namespace = settings.namespaces[0] if settings.namespaces and kind.namespaced else None
+    kind, places = kind_of(watch), watch.namespaces or settings.namespaces
+    namespace = places[0] if places and kind.namespaced else None
     path = f"{kind.path(namespace)}?limit=1"
     target = Target("list", kind.resource, namespace)
     try:

@@ -143,7 +143,7 @@ class _Dev:
             resource_version=made.metadata.resource_version,
             timeout_seconds=60,
         )
-        async with watch as batches, _closing(batches):
+        async with watch as batches:
             async for batch in batches:
                 for line in filter(None, batch):
                     seen = decode(Database, bytes(msgspec.json.decode(line, type=_Event).object))
@@ -234,14 +234,3 @@ def _hint(kubeconfig: Path) -> None:
     print(
         f"watch:    KUBECONFIG={shlex.quote(str(kubeconfig))} kubectl get databases -A -w\nstop:     Ctrl-C", flush=True
     )
-
-
-@contextlib.asynccontextmanager
-async def _closing(stream: AsyncIterator[object]) -> AsyncIterator[None]:
-    """Close an async generator at the end of the block, and not whenever it is collected."""
-    try:
-        yield
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()

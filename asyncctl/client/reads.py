@@ -1,6 +1,5 @@
 """Reading live: one object, a list of them, a watch."""
 
-import builtins
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, Unpack, overload
@@ -9,9 +8,13 @@ from asyncctl.client.changes import Event, changes
 from asyncctl.client.listing import PAGE, Listing, Page, read_page
 from asyncctl.client.requests import AnyKind, R, Requests, Selection, read, selected, type_of
 from asyncctl.client.transport.transport import Lane
-from asyncctl.client.watch import lines
+from asyncctl.client.watch import Lines, lines
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Resource, ResourceType, Unstructured
+
+# A server that can't leave the rest away gives whole objects.
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
 class Reads(Requests):
@@ -60,6 +63,8 @@ class Reads(Requests):
         limit: int = PAGE,
         continue_token: str = "",
         resource_version: str | None = None,
+        not_older: bool = False,
+        metadata_only: bool = False,
         **which: Unpack[Selection],
     ) -> Page:
         """Read one page of a list.
@@ -68,7 +73,10 @@ class Reads(Requests):
             kind: What they are.
             limit: Objects at most; 0: all.
             continue_token: Of the page before; empty for the first.
-            resource_version: How fresh the first page is: default, as fresh as can be; `0`: whatever is at hand.
+            resource_version: How fresh the first page is: default, as fresh as can be; `0`: whatever is at hand;
+                other: exactly that.
+            not_older: Or newer than that.
+            metadata_only: Of each object its metadata alone, as a `PartialObjectMetadata`.
             which: See `Selection`.
 
         Returns:
@@ -77,14 +85,18 @@ class Reads(Requests):
         Raises:
             Gone: The server has forgotten the moment of the page before: begin anew.
         """
+        first = None if continue_token else resource_version
         query = {
             "limit": str(limit) if limit else None,
             "continue": continue_token or None,
-            "resourceVersion": None if continue_token else resource_version,
+            "resourceVersion": first,
+            "resourceVersionMatch": "NotOlderThan" if first and not_older else None,
         }
         request = self._request(
             "list", "GET", kind, which.get("namespace"), None, query | selected(which), repeatable=True
         )
+        if metadata_only:
+            request.accept = _METADATA_LIST
         return read_page(request.target, (await self._transport.request(request)).body)
 
     @overload
@@ -135,13 +147,13 @@ class Reads(Requests):
     @overload
     def watch(
         self, kind: ResourceType, *, resource_version: str | None = None, timeout_seconds: int | None = None,
-        **which: Unpack[Selection],
-    ) -> AbstractAsyncContextManager[AsyncIterator[builtins.list[bytes]]]: ...  # fmt: skip
+        initial: bool = False, metadata_only: bool = False, **which: Unpack[Selection],
+    ) -> AbstractAsyncContextManager[Lines]: ...  # fmt: skip
     @asynccontextmanager
     async def watch(
         self, kind: AnyKind, *, resource_version: str | None = None, timeout_seconds: int | None = None,
-        **which: Unpack[Selection],
-    ) -> AsyncIterator[AsyncIterator[Any]]:  # fmt: skip
+        initial: bool = False, metadata_only: bool = False, **which: Unpack[Selection],
+    ) -> AsyncIterator[Any]:  # fmt: skip
         """Watch objects: `async with client.watch(…) as events`, then `async for event in events`.
 
         It ends when the server ends it, which is ordinary: watch again from the last resourceVersion.
@@ -150,6 +162,9 @@ class Reads(Requests):
             kind: What they are; a `ResourceType` gives batches of lines, each an event as bytes.
             resource_version: From where on, such as that of a list; without it, what is there now is told first.
             timeout_seconds: After which the server ends it; default: 290 to 580.
+            initial: Begin with all there is, not older than `resource_version`; a bookmark that is annotated with
+                `k8s.io/initial-events-end` tells when that was all (KEP-3157). For a `ResourceType`.
+            metadata_only: Of each object its metadata alone, as a `PartialObjectMetadata`. For a `ResourceType`.
             which: See `Selection`.
 
         Raises:
@@ -163,13 +178,18 @@ class Reads(Requests):
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(seconds),
+            "sendInitialEvents": "true" if initial else None,
+            "resourceVersionMatch": "NotOlderThan" if initial else None,
         }
         request = self._request(
             "watch", "GET", type_of(kind), which.get("namespace"), None, query | selected(which), lane=Lane.WATCH
         )
+        if metadata_only:
+            request.accept = _METADATA
         async with self._transport.stream(request) as chunks:
             if isinstance(kind, ResourceType):
-                yield lines(chunks)
+                async with aclosing(lines(chunks)) as batches:
+                    yield Lines(batches, chunks.peer)
             else:
                 async with aclosing(changes(request.target, lines(chunks), lambda item: read(kind, item))) as events:
                     yield events

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from asyncctl.client.api_path import parse_api_path
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Target, boundary_error, error_from_reply, not_an_object
 from asyncctl.client.selectors import Selector, fields, labels
 from asyncctl.client.transport.transport import Lane, Request, Transport
@@ -81,6 +82,15 @@ class Known(msgspec.Struct):
 _decode_known = msgspec.json.Decoder(Known).decode
 
 
+class Boundary:
+    """The only namespaces that may be touched, empty for all: of a client and of all that are made of it."""
+
+    __slots__ = ("namespaces",)
+
+    def __init__(self, namespaces: tuple[str, ...]) -> None:
+        self.namespaces = namespaces
+
+
 class Requests:
     """Makes requests, within what may be touched, and sends them."""
 
@@ -112,7 +122,7 @@ class Requests:
         """
         self._transport = transport
         self._field_manager = field_manager
-        self._namespaces = namespaces
+        self._boundary = Boundary(namespaces)
         self._cluster_kinds = cluster_kinds
         self._lease = lease
         self._audit_id = audit_id
@@ -124,6 +134,20 @@ class Requests:
     def field_manager(self) -> str:
         """The name under which writes are owned."""
         return self._field_manager
+
+    @property
+    def config(self) -> ClusterConfig:
+        """Which cluster it talks to, and as whom."""
+        return self._transport.config
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The only namespaces that may be touched; empty means all."""
+        return self._boundary.namespaces
+
+    def set_namespaces(self, namespaces: tuple[str, ...]) -> None:
+        """Change which namespaces may be touched: by this client, and by each that was made of it by `with_…`."""
+        self._boundary.namespaces = namespaces
 
     def with_audit_id(self, audit_id: str) -> Self:
         """The same client, whose requests carry `audit_id` into the API server's audit log."""
@@ -143,11 +167,12 @@ class Requests:
 
         Not `certain`: whether the kind is in namespaces was guessed.
         """
-        if not self._namespaces or self._is_exempt(target, kind):
+        namespaces = self._boundary.namespaces
+        if not namespaces or self._is_exempt(target, kind):
             return
-        inside = target.namespace in self._namespaces if kind.namespaced else kind in self._cluster_kinds
+        inside = target.namespace in namespaces if kind.namespaced else kind in self._cluster_kinds
         if not inside:
-            raise boundary_error(target, self._namespaces, namespaced=kind.namespaced if certain else None)
+            raise boundary_error(target, namespaces, namespaced=kind.namespaced if certain else None)
 
     def _is_exempt(self, target: Target, kind: ResourceType) -> bool:
         if kind.group in _REVIEWS and not kind.namespaced:

@@ -84,7 +84,7 @@ def digest(wanted: JsonObject) -> str:
 
 def fingerprint(entry: Entry) -> int | None:
     """What we own of `entry` and the values it has; None when the server has no record of an apply of ours."""
-    if entry.applied is None:
+    if entry.applied is None or entry.applied == b"{}":  # what we apply has our annotation at the least
         return None
     seen = _project(orjson.loads(entry.applied), orjson.loads(entry.data))
     return hash((entry.applied, orjson.dumps(seen, option=orjson.OPT_SORT_KEYS)))
@@ -124,8 +124,7 @@ def _is_all_ours(entry: Entry, wanted: JsonObject) -> bool:
     if not contains(orjson.loads(entry.data), said):
         return False
     said["metadata"] = {key: value for key, value in said["metadata"].items() if key not in _NO_METADATA}
-    fields = orjson.loads(entry.applied)
-    return bool(fields) and covers(fields, said)
+    return covers(orjson.loads(entry.applied), said)
 
 
 def _project(fields: JsonObject, value: Json) -> list[Json]:

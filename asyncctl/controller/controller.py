@@ -264,11 +264,10 @@ class Controller:
             if name in ctx.header.finalizers:
                 await self._timed(ctx, clean_up(ctx, obj), alarm)
                 header = ctx.header
-                try:
-                    ctx.took(await finalizer.remove(ctx.client, self._kind, header, name))
-                except NotFound:
-                    return True
-                if header.finalizers == (name,):
+                left = await finalizer.remove(ctx.client, self._kind, header, name)
+                if left is not None:
+                    ctx.took(left)
+                if left is None or not ctx.header.finalizers:
                     self._informer.deleted(header.key, header.uid)
                     return True
         return False

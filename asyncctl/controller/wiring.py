@@ -5,6 +5,7 @@ fails, whom it named before that is enqueued, and since nobody knows whom else i
 asked for.
 """
 
+import asyncio
 from typing import Any
 
 from asyncctl.cache.header import Header, Key
@@ -12,8 +13,9 @@ from asyncctl.cache.store import Handler
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
 from asyncctl.controller.faults import Faults
+from asyncctl.controller.mapping import Mapping, mapping
 from asyncctl.controller.parking import Parking
-from asyncctl.controller.sources import Mapper, default_predicate, kind_of
+from asyncctl.controller.sources import EveryMapper, Predicate, Watch, default_predicate, kind_of
 from asyncctl.controller.sweep import LOW, Sweep
 from asyncctl.objects.resource import ResourceType
 from asyncctl.queue.work_queue import WorkQueue
@@ -33,14 +35,16 @@ class Wiring:
         self._sweep = sweep
         self._faults = faults
         self._kind = environment.resource
-        self._when = declaration.when or default_predicate(self._kind, declaration.finalizers)
+        self._primary = environment.informer(self._kind)
+        self._everyone_waits = False
+        self._when = declaration.primary.when or default_predicate(self._kind, declaration.finalizers)
 
     def connect(self) -> None:
         """Have the caches tell what changes, and what is there."""
-        self._environment.informer(self._kind).subscribe(self._on_primary)
+        self._primary.subscribe(self._on_primary)
         for watch in self._declaration.watches:
-            kind = kind_of(watch)
-            self._environment.informer(kind).subscribe(self._on_watched(kind, watch.to))
+            informer = self._environment.informer(kind_of(watch))
+            informer.subscribe(self._on_watched(watch, mapping(watch, informer, self._primary)))
 
     def _on_primary(self, old: Header | None, new: Header | None, initial: bool) -> None:  # noqa: FBT001 - a Handler
         header = new or old
@@ -50,11 +54,7 @@ class Wiring:
             self._queue.discard(key)
             self._parking.leave(key)
             return
-        try:
-            matters = self._when(old, new)
-        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
-            self._faults.function("a predicate: the object is reconciled", error, self._kind, new)
-            matters = True
+        matters = self._matters(self._when, "the object is reconciled", self._kind, old, new)
         if old is not None:
             matters = matters or (old.deleting, old.paused, old.asked) != (new.deleting, new.paused, new.asked)
         if not matters:
@@ -64,31 +64,54 @@ class Wiring:
             self._parking.leave(key)
         self._queue.add(key, priority=LOW if initial else 0)
 
-    def _on_watched(self, kind: ResourceType, to: Mapper | None) -> Handler:
-        applied, queue = self._environment.applied, self._queue
+    def _matters(self, when: Predicate, else_: str, kind: ResourceType, old: Header | None, new: Header | None) -> bool:
+        try:
+            return when(old, new)
+        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
+            header = new or old
+            assert header is not None
+            self._faults.function(f"a predicate: {else_}", error, kind, header)
+            return True
+
+    def _on_watched(self, watch: Watch[Any], whom: Mapping | None) -> Handler:
+        applied, queue, kind, when = self._environment.applied, self._queue, kind_of(watch), watch.when
+        everyone = isinstance(watch.to, EveryMapper)
 
         def handler(old: Header | None, new: Header | None, initial: bool) -> None:  # noqa: FBT001 - a Handler
             if new is None:
                 assert old is not None
                 applied.forget(kind, old.key)
-            if to is None:
+            if whom is None and not everyone:
+                return
+            if when is not None and not self._matters(when, "it is taken for one that matters", kind, old, new):
+                return
+            if whom is None:
+                self._wake_everyone_soon()
                 return
             keys: set[Key] = set()
-            for header in (old, new):
-                if header is not None:
-                    self._map(kind, to, header, keys)
+            try:
+                for key in whom(old, new):
+                    keys.add(_checked(key))
+            except Exception as error:  # noqa: BLE001 - an author's mapper must not end the watch
+                header = new or old
+                assert header is not None
+                self._faults.function("a mapper: all objects are looked at again", error, kind, header)
+                self._sweep.ask()
             for key in keys:
                 queue.add(key, priority=LOW if initial else 0)
 
         return handler
 
-    def _map(self, kind: ResourceType, to: Mapper, header: Header, keys: set[Key]) -> None:
-        try:
-            for key in to(header):
-                keys.add(_checked(key))
-        except Exception as error:  # noqa: BLE001 - an author's mapper must not end the watch
-            self._faults.function("a mapper: all objects are looked at again", error, kind, header)
-            self._sweep.ask()
+    def _wake_everyone_soon(self) -> None:
+        """Once for all the events that one turn of the loop brings: a first list may bring thousands."""
+        if not self._everyone_waits:
+            self._everyone_waits = True
+            asyncio.get_running_loop().call_soon(self._wake_everyone)
+
+    def _wake_everyone(self) -> None:
+        self._everyone_waits = False
+        for entry in self._primary.entries():
+            self._queue.add(entry.header.key, priority=LOW)  # what has changed itself comes first
 
 
 def _checked(key: object) -> Key:

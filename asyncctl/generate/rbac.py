@@ -1,8 +1,9 @@
 """The RBAC rules that an operator needs, from its declarations alone.
 
 Least privilege: what the runtime sends for what is declared, what the operator says it needs beside that, its Lease
-and its events; nothing else. With `ASYNCCTL_NAMESPACES` the rules are of those namespaces (Roles), else of all (a
-ClusterRole). Whoever runs with exactly these rules can do the operator's work.
+and its events; nothing else. With `ASYNCCTL_NAMESPACES`, or where a `Watch` names its own, the rules are of those
+namespaces (Roles), else of all (a ClusterRole). Whoever runs with exactly these rules can do the operator's work. A
+selector narrows no rule: RBAC knows none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from asyncctl.controller.declaration import Declaration
+from asyncctl.controller.sources import Watch
 from asyncctl.objects import Event, JsonObject, ResourceType, resource_type_of
 from asyncctl.operator import Operator
 from asyncctl.settings import Settings
@@ -68,8 +70,8 @@ def rules(operator: Operator, settings: Settings, *, lease_namespace: str) -> li
     """
     placed = [
         replace(rule, namespace=namespace)
-        for kind, rule in _of_the_work(operator, settings)
-        for namespace in (settings.namespaces if kind.namespaced and settings.namespaces else (None,))
+        for kind, watch, rule in _of_the_work(operator, settings)
+        for namespace in _places(kind, watch, settings)
     ]
     if settings.leader_election:
         lease = settings.lease_namespace or lease_namespace
@@ -101,32 +103,43 @@ def rbac_yaml(rules: Iterable[Rule], name: str, *, namespace: str) -> str:
     return yaml.safe_dump_all(documents, sort_keys=False, width=120)
 
 
-def _of_the_work(operator: Operator, settings: Settings) -> Iterator[tuple[ResourceType, Rule]]:
+def _places(kind: ResourceType, watch: Watch[Any] | None, settings: Settings) -> tuple[str | None, ...]:
+    if not kind.namespaced:
+        return (None,)
+    own = watch.namespaces if watch is not None else None
+    return own or settings.namespaces or (None,)
+
+
+Placed = tuple[ResourceType, Watch[Any] | None, Rule]
+"""A rule, of which kind it is, and the watch that may say where."""
+
+
+def _of_the_work(operator: Operator, settings: Settings) -> Iterator[Placed]:
     for declaration in operator.declarations:
         yield from _of_a_controller(declaration)
     if operator.declarations:
         event = Event.resource_type
-        yield event, _rule(event, "create", optional=True, why="says what happened to an object")
+        yield event, None, _rule(event, "create", "patch", optional=True, why="says what happened to an object")
     for need in operator.needed:
         if need.when(settings):
             rule = _rule(need.kind, *need.verbs, subresource=need.subresource, optional=need.optional, why=need.why)
-            yield need.kind, replace(rule, names=need.names)
+            yield need.kind, None, replace(rule, names=need.names)
 
 
-def _of_a_controller(declaration: Declaration[Any]) -> Iterator[tuple[ResourceType, Rule]]:
-    primary = resource_type_of(declaration.kind)
+def _of_a_controller(declaration: Declaration[Any]) -> Iterator[Placed]:
+    primary, where = resource_type_of(declaration.kind), declaration.primary
     writes = ("patch",) if declaration.finalizers else ()
-    yield primary, _rule(primary, *READ, *writes, why="is reconciled")
+    yield primary, where, _rule(primary, *READ, *writes, why="is reconciled")
     if primary.has_status:
-        yield primary, _rule(primary, "patch", subresource="status", why="has a status")
+        yield primary, where, _rule(primary, "patch", subresource="status", why="has a status")
     for watch in declaration.watches:
         kind = resource_type_of(watch.kind)
         if kind in declaration.owns:
-            yield kind, _rule(kind, *OWN, why=f"is made for {primary.plural}")
-        else:
-            yield kind, _rule(kind, *READ, why=f"is read for {primary.plural}")
+            yield kind, watch, _rule(kind, *OWN, why=f"is made for {primary.plural}")
+        elif kind != primary:  # of its own kind it is told by the same cache
+            yield kind, watch, _rule(kind, *READ, why=f"is read for {primary.plural}")
     if declaration.owns:
-        yield primary, _owner_rule(primary)
+        yield primary, where, _owner_rule(primary)
 
 
 def _owner_rule(primary: ResourceType) -> Rule:

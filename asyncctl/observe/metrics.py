@@ -111,40 +111,49 @@ class RequestMetrics:
 
 
 class InformerMetrics:
-    """What one informer counts."""
+    """What one informer counts, and its reflectors."""
 
-    def __init__(self, metrics: "Metrics", resource: str, objects: Reading, size: Reading, clock: Clock) -> None:
-        families = metrics.families
+    def __init__(self, metrics: "Metrics", resource: str, objects: Reading, size: Reading) -> None:
+        self._families = families = metrics.families
         self._resource = resource
-        self._restarts = families.watch_restarts
         self._causes: dict[str, Count] = {}
-        self._clock = clock
-        self._heard_at = clock.monotonic()
-        self._synced = 0.0
-        self._ends = [
-            families.cache_objects.reading(objects, resource),
-            families.cache_bytes.reading(size, resource),
-            families.cache_synced.reading(lambda: self._synced, resource),
-            families.watch_idle.reading(lambda: clock.monotonic() - self._heard_at, resource),
+        self._unreadable = families.cache_unreadable.handle(resource)
+        self._ends = [families.cache_objects.reading(objects, resource), families.cache_bytes.reading(size, resource)]
+
+    def reflector(self, *, idle: Reading, synced: Callable[[], bool], state: Callable[[], str]) -> Callable[[], None]:
+        """Show one reflector, until what is returned here is called.
+
+        Args:
+            idle: returns the seconds since the server has last said something, were it a bookmark.
+            synced: returns whether there was a first list and it is kept up.
+            state: returns what it is doing, in a word.
+        """
+        families, resource = self._families, self._resource
+        ends = [
+            families.watch_idle.reading(idle, resource),
+            families.cache_synced.reading(synced, resource),
+            families.watch_states.source(lambda: [((resource, state()), 1.0)]),
         ]
 
-    def heard(self) -> None:
-        """Note that the watch has just said something, were it a bookmark."""
-        self._heard_at = self._clock.monotonic()
+        def close() -> None:
+            while ends:
+                ends.pop()()
 
-    def synced(self, synced: bool) -> None:  # noqa: FBT001  # `synced(True)` reads as what it says
-        """Note whether the cache has had its first list and is kept up."""
-        self._synced = float(synced)
+        return close
 
     def restarted(self, cause: str) -> None:
-        """Count a watch that had to be opened again: `expired`, `timeout`, `closed` … a word, never a message."""
+        """Count a list or watch that had to be asked for again: `end`, `expired`, `silent` … a word, no message."""
         count = self._causes.get(cause)
         if count is None:
-            count = self._causes[cause] = self._restarts.handle(self._resource, cause)
+            count = self._causes[cause] = self._families.watch_restarts.handle(self._resource, cause)
         count.inc()
 
+    def unreadable(self) -> None:
+        """Count an object that came and could not be read."""
+        self._unreadable.inc()
+
     def close(self) -> None:
-        """Show this informer no more; its restarts stay counted. Harmless a second time."""
+        """Show this informer no more; what it has counted stays. Harmless a second time."""
         while self._ends:
             self._ends.pop()()
 
@@ -267,8 +276,17 @@ class _Families:
         self.cache_synced = Numbers(
             gauge, "asyncctl_cache_synced", "1 when every cache of this resource is kept up.", resource, min
         )
+        self.cache_unreadable = Numbers(
+            counter, "asyncctl_cache_unreadable_total", "Objects that came and could not be read.", resource
+        )
         self.watch_restarts = Numbers(
-            counter, "asyncctl_watch_restarts_total", "Watches opened again, by cause.", (*resource, "cause")
+            counter,
+            "asyncctl_watch_restarts_total",
+            "Lists and watches asked for again, by cause.",
+            (*resource, "cause"),
+        )
+        self.watch_states = Numbers(
+            gauge, "asyncctl_watch_states", "Watches, by what they are doing.", (*resource, "state")
         )
         self.watch_idle = Numbers(
             gauge, "asyncctl_watch_idle_seconds", "Time since the last event or bookmark.", resource, max
@@ -280,6 +298,9 @@ class _Families:
             counter, "asyncctl_fenced_writes_total", "Writes refused because the Lease was not held."
         )
         self.parked = Numbers(gauge, "asyncctl_parked_keys", "Keys that are not tried again soon.", controller)
+        self.background_failures = Numbers(
+            counter, "asyncctl_background_failures_total", "Times that a background task has failed.", ("task",)
+        )
         self.loop_lag = Distributions(
             "asyncctl_event_loop_lag_seconds", "How late the event loop calls a timer.", (), LAG_BUCKETS
         )
@@ -335,11 +356,15 @@ class Metrics(Collector):
             objects: returns how many objects its store holds.
             size: returns how many bytes they take.
         """
-        return InformerMetrics(self, resource, objects, size, self._clock)
+        return InformerMetrics(self, resource, objects, size)
 
     def leader(self, lease: str) -> Count:
         """Return the gauge of one Lease, by its name: 1 while it is held."""
         return self.families.leader.handle(lease)
+
+    def background(self, task: str) -> Count:
+        """Return the counter of a background task's failures; `task` is its declared name."""
+        return self.families.background_failures.handle(task)
 
     def http(self, path: str) -> Distribution:
         """Return what times requests to a path of the side server; prometheus-async's `time` takes it."""

@@ -3,22 +3,26 @@
 Operators share nothing: several may run in one process.
 """
 
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, overload
 
+from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.clock import Clock, SystemClock
-from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler, check_coroutine
-from asyncctl.controller.sources import Predicate, Watch, as_watch, to_controller_of
+from asyncctl.controller.declaration import Declaration, Reconcile, Reconciler, check_coroutine, sources_of
+from asyncctl.controller.sources import Predicate, Watch
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
-from asyncctl.observe.logs import Logger
+from asyncctl.observe.logs import Logger, make_logger
 from asyncctl.operator.checking import Check
 from asyncctl.operator.needs import Need
-from asyncctl.operator.running import Hook, Running
+from asyncctl.operator.readiness import RESERVED, ReadyCheck
+from asyncctl.operator.running import Hook, Running, name_of
 from asyncctl.settings import Settings
 
 T = TypeVar("T")
@@ -54,40 +58,47 @@ class Operator:
         self.declarations: list[Declaration[Any]] = []
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
+        self.backgrounds: dict[str, Hook] = {}
+        self.ready_checks: dict[str, ReadyCheck] = {}
         self.needed: list[Need] = []
         self.checks: list[tuple[str, Check]] = []
 
     @overload
     def controller(
-        self, kind: type[R], *, name: str | None = ..., owns: Sequence[Kind | Watch] = ...,
-        watches: Sequence[Watch] = ..., reads: Sequence[Kind | Watch] = ..., workers: int | None = ...,
+        self, kind: type[R] | Watch[R], *, name: str | None = ..., owns: Sequence[Kind | Watch[Any]] = ...,
+        watches: Sequence[Watch[Any]] = ..., reads: Sequence[Kind | Watch[Any]] = ..., workers: int | None = ...,
         when: Predicate | None = ..., resync: timedelta | None = ..., timeout: timedelta | None = ...,
+        interval: timedelta | None = ..., rate: float | None = ...,
     ) -> _Decorator[R]: ...  # fmt: skip
     @overload
     def controller(
-        self, kind: Unstructured, *, name: str | None = ..., owns: Sequence[Kind | Watch] = ...,
-        watches: Sequence[Watch] = ..., reads: Sequence[Kind | Watch] = ..., workers: int | None = ...,
-        when: Predicate | None = ..., resync: timedelta | None = ..., timeout: timedelta | None = ...,
+        self, kind: Unstructured | Watch[JsonObject], *, name: str | None = ...,
+        owns: Sequence[Kind | Watch[Any]] = ..., watches: Sequence[Watch[Any]] = ...,
+        reads: Sequence[Kind | Watch[Any]] = ..., workers: int | None = ..., when: Predicate | None = ...,
+        resync: timedelta | None = ..., timeout: timedelta | None = ..., interval: timedelta | None = ...,
+        rate: float | None = ...,
     ) -> _Decorator[JsonObject]: ...  # fmt: skip
     def controller(
         self,
-        kind: Kind,
+        kind: Kind | Watch[Any],
         *,
         name: str | None = None,
-        owns: Sequence[Kind | Watch] = (),
-        watches: Sequence[Watch] = (),
-        reads: Sequence[Kind | Watch] = (),
+        owns: Sequence[Kind | Watch[Any]] = (),
+        watches: Sequence[Watch[Any]] = (),
+        reads: Sequence[Kind | Watch[Any]] = (),
         workers: int | None = None,
         when: Predicate | None = None,
         resync: timedelta | None = None,
         timeout: timedelta | None = None,
+        interval: timedelta | None = None,
+        rate: float | None = None,
     ) -> _Decorator[Any]:
         """Declare a controller: decorate `async def reconcile(ctx, obj)`, or pass an object that has that method.
 
         What is declared is what may be read from the cache, and what RBAC is generated for.
 
         Args:
-            kind: The primary kind, a class or `Unstructured`.
+            kind: The primary kind, a class or `Unstructured`; as a `Watch`, those of it that are meant.
             name: Default: the kind's plural. Unique within the operator.
             owns: Kinds it makes; a change of one wakes the object that controls it.
             watches: Kinds whose changes wake whom their `to` says.
@@ -96,39 +107,33 @@ class Operator:
             when: Which changes of the primary matter; default: all but those of its status alone.
             resync: How often each object is looked at anew; default `ASYNCCTL_RESYNC`.
             timeout: How long a pass may take; default `ASYNCCTL_RECONCILE_TIMEOUT`.
+            interval: At least so long between the starts of two passes over one object; default: no limit.
+            rate: Passes that may begin in a second, over all objects; default: no limit.
 
         Raises:
-            ValueError: The name is taken, a kind is declared twice or has a controller in this operator already, or a
-                number or time is none to work with.
+            ValueError: The name is taken, a kind is declared twice or has a controller in this operator already, a
+                number or time is none to work with, or the sources don't go together.
             TypeError: What is decorated is no coroutine function.
         """
-        resource = resource_type_of(kind)
+        primary = kind.kind if isinstance(kind, Watch) else kind
+        resource = resource_type_of(primary)
         chosen = name or resource.plural
         self._check_free(chosen, resource)
         if workers is not None and workers < 1:
             raise ValueError(f"controller {chosen!r}: workers={workers}, but it takes at least 1 to do anything")
-        for what, time in {"timeout": timeout, "resync": resync}.items():
+        if rate is not None and not 0 < rate < float("inf"):
+            raise ValueError(f"controller {chosen!r}: rate={rate} passes a second is no limit; leave it out for none")
+        for what, time in {"timeout": timeout, "resync": resync, "interval": interval}.items():
             if time is not None and time <= timedelta():
-                raise ValueError(f"controller {chosen!r}: {what}={time} is no time; leave it out for the setting's")
-        sources = (
-            *(as_watch(each, to_controller_of(resource)) for each in owns),
-            *watches,
-            *(as_watch(each, None) for each in reads),
-        )
-        made = frozenset(resource_type_of(each.kind if isinstance(each, Watch) else each) for each in owns)
-        kinds = [resource_type_of(watch.kind) for watch in sources]
-        twice = {kind for kind in kinds if kinds.count(kind) > 1}
-        if twice:
-            raise ValueError(f"controller {chosen!r} declares {', '.join(map(str, twice))} twice; one Watch will do")
-        if any(watch.labels and resource_type_of(watch.kind) == resource for watch in sources):
-            raise ValueError(f"controller {chosen!r} can't narrow its own kind {resource} by labels: it reconciles all")
+                raise ValueError(f"controller {chosen!r}: {what}={time} is no time; leave it out for the default")
+        sources = sources_of(chosen, kind, owns=owns, watches=watches, reads=reads, when=when)
 
         def declare(reconcile: Reconcile[Any]) -> Declaration[Any]:
             check_coroutine(reconcile, f"controller {chosen!r}")
             self._check_free(chosen, resource)  # once more: another may have been declared since
             declaration: Declaration[Any] = Declaration(
-                name=chosen, kind=kind, reconcile=reconcile, watches=sources, owns=made,
-                workers=workers, when=when, resync=resync, timeout=timeout,
+                name=chosen, primary=sources.primary, reconcile=reconcile, watches=sources.watches, owns=sources.owns,
+                workers=workers, resync=resync, timeout=timeout, interval=interval, rate=rate,
             )  # fmt: skip
             self.declarations.append(declaration)
             return declaration
@@ -197,42 +202,113 @@ class Operator:
         return declare
 
     def on_startup(self, hook: Hook) -> Hook:
-        """Run `hook` before the caches fill; what it raises ends the start."""
+        """Decorate `async def start(running)`: it runs before the caches fill, in every replica.
+
+        In the order of declaration, each awaited. What one raises ends the start. There is no deadline: the program
+        lives and is not ready meanwhile.
+
+        Raises:
+            TypeError: It is no coroutine function.
+        """
+        check_coroutine(hook, f"operator {self.name!r}, on_startup")
         self.startup.append(hook)
         return hook
 
     def on_shutdown(self, hook: Hook) -> Hook:
-        """Run `hook` after the last pass."""
+        """Decorate `async def stop(running)`: it runs after the last pass and the last background task.
+
+        In the reverse order of declaration, each within 5 seconds; what one raises is logged. Also where the start has
+        ended half way, so that what one startup hook has opened is closed when the next one fails. The Lease is given
+        back after it.
+
+        Raises:
+            TypeError: It is no coroutine function.
+        """
+        check_coroutine(hook, f"operator {self.name!r}, on_shutdown")
         self.shutdown.append(hook)
         return hook
+
+    def background(self, task: Hook) -> Hook:
+        """Decorate `async def task(running)`: it runs beside the passes, and only while this process leads.
+
+        Begun once the Lease is held; cancelled, and awaited for 5 seconds, before it is given back. What it raises is
+        logged, counted (`asyncctl_background_failures_total`) and followed by a new start, after 1 s, doubling to a
+        minute. One that returns has ended.
+
+        Raises:
+            ValueError: There is a background task of that name already.
+            TypeError: It is no coroutine function.
+        """
+        check_coroutine(task, f"operator {self.name!r}, background")
+        name = name_of(task)
+        if name in self.backgrounds:
+            raise ValueError(f"operator {self.name!r} has a background task {name!r} already; give it another name")
+        self.backgrounds[name] = task
+        return task
+
+    def ready_check(self, name: str, check: ReadyCheck) -> None:
+        """Have `/readyz` fail while `check` returns a reason, and show it there by name.
+
+        Args:
+            name: What it is about, such as `mail-server`.
+            check: Returns None when all is well, else the reason in one line. A plain function is asked for each
+                probe, and must not wait. A coroutine function is asked every 5 seconds, and may take as long; `/readyz`
+                tells what it said last.
+
+        Raises:
+            ValueError: The name is taken, or the runtime's.
+        """
+        if not name.strip() or name in RESERVED or name.startswith("cache-"):
+            raise ValueError(f"operator {self.name!r}: a ready check can't be called {name!r}; choose another name")
+        if name in self.ready_checks:
+            raise ValueError(f"operator {self.name!r} has a ready check {name!r} already")
+        self.ready_checks[name] = check
 
     def running(
         self,
         *,
-        settings: Settings,
-        logger: Logger,
+        settings: Settings | None = None,
+        logger: Logger | None = None,
+        client: Client | None = None,
         config: ClusterConfig | None = None,
         clock: Clock | None = None,
     ) -> AbstractAsyncContextManager[Running]:
         """The operator at work, as an async context manager; leaving it drains, gives the Lease back and stops.
 
         Args:
-            settings: What to do; of the operator's settings class.
-            logger: Where to say it.
-            config: Which cluster; None searches as `runtime` says.
+            settings: What to do; of the operator's settings class. Default: the environment's.
+            logger: Where to say it. Default: stderr, as the settings say.
+            client: Works in the cluster of this client, as the same user. Its own requests have their own connections,
+                limits, and fence.
+            config: Which cluster; without it and `client`, one is searched for as `runtime` says.
             clock: Time.
 
         Raises:
+            SettingsError: The environment's settings can't be used.
             ConfigError: No cluster was found.
             BadCertificateFile: A CA, certificate or key of the configuration can't be used.
             CredentialsError: A startup hook needs a credential, and there is none. So is each other error of a hook.
             ListenError: The side server can't listen on its address.
             LeaseLost: In an exception group: somebody else leads now.
+            ValueError: Both `client` and `config` are given.
+            TypeError: The settings are not of the operator's class.
         """
-        return Running(
-            self.name, self.declarations, settings=settings, logger=logger, clock=clock or SystemClock(),
-            startup=self.startup, shutdown=self.shutdown,
-        ).live(config)  # fmt: skip
+        if client is not None and config is not None:
+            raise ValueError(f"operator {self.name!r}: client= and config= both say which cluster; give one")
+        if settings is None:
+            settings = self.settings.from_environment(os.environ)
+        if not isinstance(settings, self.settings):
+            raise TypeError(
+                f"operator {self.name!r} wants its settings as {self.settings.__name__}, and was given a "
+                f"{type(settings).__name__}"
+            )
+        clock = clock or SystemClock()
+        running = Running(
+            self.name, self.declarations, settings=settings, clock=clock,
+            logger=logger or make_logger(settings.log_level, settings.log_format, sys.stderr, clock),
+            startup=self.startup, shutdown=self.shutdown, backgrounds=self.backgrounds, ready_checks=self.ready_checks,
+        )  # fmt: skip
+        return running.live(client.config if client is not None else config)
 
     def run(self) -> None:
         """Run as a program until SIGTERM or SIGINT, and exit with the code that the end deserves."""

@@ -1,14 +1,15 @@
 """The supervised life of an operator: what starts in which order, who owns which task, what stops in which order.
 
-Start: side server (live, not ready), credentials, transport, hooks, caches, ready, Lease, workers. Stop: not ready,
-workers drain, what is left to say is said, Lease released, caches, transport, side server last. No task outlives
-`live`.
+Start: side server (live, not ready), credentials, transport, hooks, caches, ready, Lease, background tasks and workers.
+Stop: not ready, workers drain, background tasks, hooks, what is left to say is said, Lease released, caches, transport,
+side server last. No task outlives `live`.
 """
 
 import os
 import random as system_random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,12 +25,15 @@ from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
 from asyncctl.controller.events import EventRecorder
+from asyncctl.controller.sources import Watch, kind_of
 from asyncctl.ha.elector import HEARTBEAT, Elector, LeaseSettings
 from asyncctl.ha.fence import Fence
 from asyncctl.http import Probes, SideServer
 from asyncctl.objects.resource import ResourceType, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
+from asyncctl.operator.background import Backgrounds
+from asyncctl.operator.readiness import Ready, ReadyCheck
 from asyncctl.operator.watchdog import Watchdog
 from asyncctl.queue.backoff import Backoff
 from asyncctl.queue.work_queue import WorkQueue
@@ -77,6 +81,8 @@ class Running:
         clock: Clock,
         startup: Sequence[Hook] = (),
         shutdown: Sequence[Hook] = (),
+        backgrounds: Mapping[str, Hook] = MappingProxyType({}),
+        ready_checks: Mapping[str, ReadyCheck] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.settings = settings
@@ -86,8 +92,13 @@ class Running:
         self.ready = anyio.Event()
         self._declarations = declarations
         self._startup = startup
-        self._shutdown = shutdown
+        self._shutdown: Sequence[Hook] | None = shutdown  # None when they have run
+        self._starting: str | None = "the program is starting"
         self._random = system_random.Random().random  # for jitter: seeded by the system, and no call into it each time
+        self._backgrounds = Backgrounds(
+            backgrounds, self, clock=clock, random=self._random, logger=logger, metrics=self.metrics
+        )
+        self._checks = {name: Ready(check, clock=clock) for name, check in ready_checks.items()}
         self._informers: dict[tuple[ResourceType, str | None], Informer] = {}
         self._controllers: list[Controller] = []
         self._elector: Elector | None = None
@@ -97,8 +108,9 @@ class Running:
 
     @property
     def ended(self) -> bool:
-        """Whether every pass has ended; one that swallows its cancellation has not, and can't be made to."""
-        return not any(task for controller in self._controllers for task in controller.left if not task.done())
+        """Whether every pass and background task has ended; one that swallows its cancellation can't be made to."""
+        passes = [task for controller in self._controllers for task in controller.left if not task.done()]
+        return not passes and not self._backgrounds.left
 
     @property
     def leading(self) -> bool:
@@ -117,6 +129,9 @@ class Running:
         probes = self.probes = Probes()
         probes.live("workers", self._stuck)
         probes.ready("shutdown", lambda: "the process is stopping" if self._stopping else None)
+        probes.ready("startup", lambda: self._starting)
+        for name, check in self._checks.items():
+            probes.ready(name, check)
         probes.inform("leader", self._why_not_leading)
         async with SideServer(self.settings.http_address, probes, self.metrics) as server:
             self.port = server.port
@@ -137,18 +152,24 @@ class Running:
                     clock=self.clock,
                     random=self._random,
                 )
-                for hook in self._startup:
-                    await hook(self)
-                async with self._tasks(transport, probes):
-                    yield self
+                try:
+                    for hook in self._startup:
+                        self._starting = f"the startup hook {name_of(hook)} is running"
+                        await hook(self)
+                    async with self._tasks(transport, probes):
+                        yield self
+                finally:  # of a start that went half way; else it is done
+                    with anyio.CancelScope(shield=True):
+                        await self._run_shutdown_hooks()
 
     @asynccontextmanager
     async def _tasks(self, transport: Transport, probes: Probes) -> AsyncIterator[None]:
         events = EventRecorder(
             self.client, controller=f"asyncctl-{self.name}", instance=self.settings.pod_name,
-            clock=self.clock, logger=self.logger,
+            clock=self.clock, random=self._random, logger=self.logger,
         )  # fmt: skip
         self._make_controllers(events, probes)
+        self._starting = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heartbeat, name="heartbeat")
             tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
@@ -157,6 +178,8 @@ class Running:
             tasks.start_soon(events.run, name="events")
             for informer in self._informers.values():
                 tasks.start_soon(informer.run, name=f"informer {informer.kind.resource}")
+            for name, check in self._checks.items():
+                tasks.start_soon(check.run, name=f"ready check {name}")
             tasks.start_soon(self._announce_ready, name="readiness")
             if self._elector is not None:
                 self._elector.start()
@@ -183,12 +206,8 @@ class Running:
             self.logger.warning("passes were still running after ASYNCCTL_DRAIN_TIMEOUT, and are cancelled")
         self._cancel_workers()
         await self._idle.wait()
-        for hook in self._shutdown:
-            try:
-                with anyio.fail_after(_LAST_WORDS):
-                    await hook(self)
-            except Exception:
-                self.logger.exception("a shutdown hook has failed")
+        await self._backgrounds.stop()
+        await self._run_shutdown_hooks()
         if not lost:
             with anyio.move_on_after(_EVENTS):
                 await events.flush()
@@ -196,6 +215,16 @@ class Running:
             with anyio.move_on_after(_LAST_WORDS):
                 await self._elector.release()
         self.logger.info("stopped", seconds=round(self.clock.monotonic() - began, 3))
+
+    async def _run_shutdown_hooks(self) -> None:
+        """Once; the last that was declared first, as what was opened is closed."""
+        hooks, self._shutdown = self._shutdown or (), None
+        for hook in reversed(hooks):
+            try:
+                with anyio.fail_after(_LAST_WORDS):
+                    await hook(self)
+            except Exception:
+                self.logger.exception("a shutdown hook has failed", hook=name_of(hook))
 
     def _cluster_kinds(self) -> Iterator[ResourceType]:
         """What was declared and is in no namespace: no namespace's boundary holds it."""
@@ -246,10 +275,10 @@ class Running:
         for declaration in self._declarations:
             primary = resource_type_of(declaration.kind)
             client = self.client.with_caller(declaration.name)
-            informers = {primary: self._informer(primary, None, probes, client)}
+            informers = {primary: self._informer(declaration.primary, probes, client)}
             for watch in declaration.watches:
-                resource = resource_type_of(watch.kind)
-                informers[resource] = self._informer(resource, watch.labels, probes, client)
+                if kind_of(watch) != primary:
+                    informers[kind_of(watch)] = self._informer(watch, probes, client)
             environment = Environment(
                 controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
                 owns=declaration.owns, events=events, clock=self.clock, logger=self.logger, fence=self.fence,
@@ -269,8 +298,11 @@ class Running:
             controller.wire()
             self._controllers.append(controller)
 
-    def _informer(self, kind: ResourceType, labels: str | None, probes: Probes, client: Client) -> Informer:
+    def _informer(self, watch: Watch[Any], probes: Probes, client: Client) -> Informer:
         """The cache of a kind; one that controllers share asks in the name of the first of them."""
+        kind, labels = kind_of(watch), watch.labels
+        if watch.fields or watch.namespaces or watch.metadata_only or watch.indexes:
+            raise NotImplementedError(f"Watch of {kind}: fields, namespaces, metadata_only, indexes are not there yet")
         found = self._informers.get((kind, labels))
         if found is None:
             found = self._informers[kind, labels] = Informer(
@@ -295,6 +327,7 @@ class Running:
             with self._workers:
                 if self._elector is not None:
                     await self._elector.elected.wait()
+                self._backgrounds.start()
                 async with anyio.create_task_group() as controllers:
                     for controller in self._controllers:
                         controllers.start_soon(self._control, controller, name=controller.declaration.name)
@@ -338,3 +371,9 @@ class Running:
 def own_namespace(config: ClusterConfig) -> str:
     """Where the Lease is, unless a setting says otherwise: the pod's own namespace."""
     return config.namespace if config.source == "in-cluster" else OUTSIDE_A_POD
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """What to call an author's function in the log."""
+    name: str = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return name.rpartition("<locals>.")[2]

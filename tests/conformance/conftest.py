@@ -3,11 +3,15 @@
 import asyncio
 import itertools
 import json
+from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
 from asyncctl.apiserver import ApiServer
+from asyncctl.client.config.cluster import ClusterConfig
 from tests.conformance.script import Backend, Client
+from tests.unit.harness import cluster_at
 
 WIDGETS = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -135,12 +139,17 @@ async def backend(request, tmp_path_factory):
     if request.param == "embedded":
         async with ApiServer() as server:
             request.getfixturevalue("backends").have("embedded")
-            found = Backend("embedded", server.url)
+
+            async def compact():
+                server.compact()
+
+            found = Backend("embedded", server.url, compact=compact)
             await _define(found)
             yield found
     else:
         kube = request.getfixturevalue("kube")
-        found = Backend("kube", kube.url, kube.admin_token, str(kube.ca_file))
+        compact = partial(asyncio.to_thread, kube.compact)
+        found = Backend("kube", kube.url, kube.admin_token, str(kube.ca_file), compact)
         await _define(found)
         yield found
 
@@ -177,3 +186,13 @@ def ask(client):
         return reply.code, json.loads(reply.body)
 
     return send
+
+
+@pytest.fixture
+async def cluster(backend):
+    """The real server is shared; an embedded one is the test's own, so that its watches end with it."""
+    async with AsyncExitStack() as stack:
+        url = (await stack.enter_async_context(ApiServer())).url if backend.name == "embedded" else backend.url
+        token = f"Bearer {backend.token}" if backend.token else None
+        config = ClusterConfig(server=url, ca_file=backend.ca or None, authorization=token)
+        yield await stack.enter_async_context(cluster_at(config))

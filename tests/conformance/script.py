@@ -10,10 +10,13 @@ import asyncio
 import json
 import re
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import aiohttp
 import yaml
+
+from asyncctl.client.config.cluster import ClusterConfig
 
 JSON = "application/json"
 PATCHES = {
@@ -35,14 +38,23 @@ class Backend:
     url: str
     token: str = ""
     ca: str = ""
+    compact: Callable[[], Awaitable[object]] | None = None
+    """Makes it forget its history, so that whoever asks for what has been gets 410."""
 
-    def session(self):
+    def config(self, server="", **options):
+        """How our client is to reach it, perhaps by a proxy in front of it at `server`."""
+        if server:
+            return ClusterConfig(server=server, **options)
+        token = f"Bearer {self.token}" if self.token else None
+        return ClusterConfig(server=self.url, ca_file=self.ca or None, **({"authorization": token} | options))
+
+    def session(self, **options):
         headers = {"User-Agent": "conformance/1"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         context = ssl.create_default_context(cafile=self.ca) if self.ca else False
         connector = aiohttp.TCPConnector(ssl=context, limit=0)
-        return aiohttp.ClientSession(self.url, headers=headers, connector=connector)
+        return aiohttp.ClientSession(self.url, headers=headers, connector=connector, **options)
 
 
 @dataclass

@@ -1,98 +1,21 @@
 """The runtime against an API server, embedded and real: apply, status, finalizers, deletion, what wakes."""
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import orjson
 import pytest
 
-from asyncctl.apiserver import ApiServer
 from asyncctl.client.client import Client
-from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import AlreadyExists, Conflict, NotFound
+from asyncctl.client.errors import Conflict, Invalid, NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import NotOwned, Requeue
 from asyncctl.controller.sources import Watch, generation_changed
-from asyncctl.objects import ConfigMap, Namespace, Secret
+from asyncctl.objects import ConfigMap, Event, Namespace, Secret
+from asyncctl.objects.meta import ObjectMeta
 from asyncctl.operator import Operator
-from tests.unit.harness import Widget, cluster_at, working
+from tests.conformance.hands import hands, poke, settle
+from tests.unit.harness import Widget, working
 from tests.unit.support import connected, until
-
-
-@pytest.fixture
-async def cluster(backend):
-    """The real server is shared; an embedded one is the test's own, so that its watches end with it."""
-    async with AsyncExitStack() as stack:
-        url = (await stack.enter_async_context(ApiServer())).url if backend.name == "embedded" else backend.url
-        token = f"Bearer {backend.token}" if backend.token else None
-        config = ClusterConfig(server=url, ca_file=backend.ca or None, authorization=token)
-        yield await stack.enter_async_context(cluster_at(config))
-
-
-class Sent(list):
-    """What an operator's transport has sent: (method, path)."""
-
-    def __init__(self, running):
-        transport = running.client._transport
-        request = transport.request
-
-        async def noting(asked):
-            if asked.method != "GET" and "/events" not in asked.path:
-                self.append((asked.method, asked.path.partition("?")[0].rpartition("/")[2]))
-            return await request(asked)
-
-        transport.request = noting
-
-
-class Hands:
-    """A reconcile that hands its context to the test and does what the test says, pass by pass."""
-
-    def __init__(self):
-        self.asked = asyncio.Queue()
-
-    async def reconcile(self, ctx, widget):
-        done = asyncio.get_running_loop().create_future()
-        self.asked.put_nowait((ctx, widget, done))
-        return await done
-
-    @asynccontextmanager
-    async def taking(self):
-        """One pass, with the test in it."""
-        async with asyncio.timeout(10):
-            ctx, widget, done = await self.asked.get()
-            try:
-                yield ctx, widget
-            except BaseException as error:
-                done.set_exception(error if isinstance(error, Exception) else RuntimeError("the test has failed"))
-                raise
-            else:
-                done.set_result(None)
-
-
-@asynccontextmanager
-async def hands(cluster, name="w", **options):
-    """A Widget, and the hands that reconcile it; ConfigMaps are owned, Secrets are read."""
-    made = Hands()
-    operator = Operator("test")
-    operator.controller(Widget, owns=[ConfigMap], reads=[Secret], **options)(made)
-    with suppress(AlreadyExists):
-        await cluster.create(Widget, name)
-    async with working(operator, cluster, drain_timeout=0.0) as running:
-        made.sent = Sent(running)
-        made.running = running
-        yield made
-
-
-def poke(cluster, made, name="w"):
-    made.running._controllers[0].queue.add((cluster.namespace, name))
-
-
-async def settle(cluster, made, kind=ConfigMap):
-    """Return when the operator's cache has seen all that was written so far."""
-    await cluster.create(kind, f"marker-{len(made.sent)}-{id(object())}")
-    informer = next(each for key, each in made.running._informers.items() if key[0] == kind.resource_type)
-    names = {each.name async for each in cluster.client.list(kind, namespace=cluster.namespace)}
-    await until(lambda: names <= {entry.header.name for entry in informer.entries()})
 
 
 async def test_apply_creates_with_owner_and_then_sends_nothing(cluster):
@@ -471,28 +394,102 @@ async def test_a_foreign_finalizer_stays_and_is_not_ours_to_wait_for(cluster):
         await cluster.patch(Widget, "w", {"metadata": {"finalizers": None}})
 
 
+def then(operator, name, act):
+    """Have `act` happen once, when the clean-up of that name has been done and its finalizer is to go."""
+    clean_up, acts = operator.declarations[0].finalizers[name], [act]
+
+    async def clean_up_and_act(ctx, widget):
+        await clean_up(ctx, widget)
+        if acts:
+            await acts.pop()()
+
+    operator.declarations[0].finalizers[name] = clean_up_and_act
+
+
 async def test_a_finalizer_that_moved_meanwhile_is_still_the_one_that_is_removed(cluster):
     operator = finalizing("example.com/one")
     await cluster.create(Widget, "w")
     await cluster.patch(Widget, "w", {"metadata": {"finalizers": ["example.com/theirs"]}})
-    moved = []
-    clean_up = operator.declarations[0].finalizers["example.com/one"]
-
-    async def move(ctx, widget):
-        await clean_up(ctx, widget)
-        if not moved:
-            moved.append(1)
-            remove = [
-                {"op": "test", "path": "/metadata/finalizers/0", "value": "example.com/theirs"},
-                {"op": "remove", "path": "/metadata/finalizers/0"},
-            ]
-            await cluster.patch(Widget, "w", remove, patch=Patch.JSON)
-
-    operator.declarations[0].finalizers["example.com/one"] = move
+    then(operator, "example.com/one", lambda: take_off(cluster, "example.com/theirs", 0))
     async with working(operator, cluster):
         await until(lambda: operator.log)
         await cluster.delete(Widget, "w")
         await cluster.until_gone(Widget, "w")
+        assert operator.log.count(("example.com/one", True)) == 1
+
+
+async def take_off(cluster, name, index):
+    path = f"/metadata/finalizers/{index}"
+    remove = [{"op": "test", "path": path, "value": name}, {"op": "remove", "path": path}]
+    await cluster.patch(Widget, "w", remove, patch=Patch.JSON)
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["others left", "none left"])
+async def test_a_finalizer_that_somebody_else_takes_off_meanwhile_is_off(cluster, others):
+    operator = finalizing("example.com/one", "example.com/two")
+    await cluster.create(Widget, "w")
+    removed = "example.com/one" if others else "example.com/two"
+    then(operator, removed, lambda: take_off(cluster, removed, 0))
+    async with working(operator, cluster) as running:
+        await until(lambda: operator.log)
+        await cluster.delete(Widget, "w")
+        await cluster.until_gone(Widget, "w")
+        await until(lambda: not running._controllers[0].queue.statistics().processing)
+        assert operator.log[1:] == [("example.com/one", True), ("example.com/two", True)]
+        assert not running.log.said("the pass has failed")
+
+
+async def test_a_clean_up_that_fails_holds_those_declared_after_it(cluster):
+    operator = finalizing("example.com/one", "example.com/two")
+    operator.failing.add("example.com/one")
+    await cluster.create(Widget, "w")
+    async with working(operator, cluster):
+        await until(lambda: operator.log)
+        await cluster.delete(Widget, "w")
+        await until(lambda: operator.log.count(("example.com/one", True)) == 3)
+        assert ("example.com/two", True) not in operator.log
+        operator.failing.clear()
+        await cluster.until_gone(Widget, "w")
+        assert operator.log[-2:] == [("example.com/one", True), ("example.com/two", True)]
+
+
+async def test_a_clean_up_whose_finalizer_somebody_else_took_off_before_is_not_run(cluster):
+    operator = finalizing("example.com/one", "example.com/two")
+    operator.failing.add("example.com/one")
+    await cluster.create(Widget, "w")
+    async with working(operator, cluster):
+        await until(lambda: operator.log)
+        await cluster.delete(Widget, "w")
+        await until(lambda: operator.log.count(("example.com/one", True)))
+        await take_off(cluster, "example.com/one", 0)
+        await cluster.until_gone(Widget, "w")
+        assert operator.log[-1] == ("example.com/two", True)
+
+
+async def test_a_finalizers_name_is_refused_when_it_is_declared_if_the_server_would_refuse_it(cluster):
+    names = [
+        "example.com/a", "a/b", "a.b-c/D_e.f", "1.2/3", "a/" + "b" * 63, "a" * 253 + "/b", "No/a", "a..b/c", "-a/b",
+        "a/-b", "a/b-", "a/" + "b" * 64, "a" * 254 + "/b", "a/b/c", "a/", "/a", "a b/c", "a", "",
+    ]  # fmt: skip
+    declaration = Operator("test").controller(ConfigMap)(counting().declarations[0])
+
+    async def taken(name):
+        meta = ObjectMeta(name="c", namespace=cluster.namespace, finalizers=[name])
+        try:
+            await cluster.client.create(ConfigMap(metadata=meta), dry_run=True)
+        except Invalid:
+            return False
+        return True
+
+    def declared(name):
+        try:
+            declaration.finalizer(name)
+        except ValueError:
+            return False
+        return True
+
+    assert {name: declared(name) for name in names} == {name: await taken(name) for name in names}
+    assert not declared("orphan")  # Kubernetes' own, and so taken
 
 
 async def test_an_object_that_terminates_without_our_finalizer_is_not_reconciled(cluster):
@@ -601,15 +598,22 @@ async def test_an_owner_of_the_core_group_hears_of_what_it_owns(cluster):
         await cluster.until(Secret, "s", lambda secret: secret.data == {"k": b"1"})
 
 
-async def test_events_are_about_the_object_and_never_block(cluster, monkeypatch):
-    monkeypatch.setattr("asyncctl.controller.events.LIMIT", 10)
+async def test_events_are_about_the_object_and_what_is_said_again_is_counted(cluster):
+    path = f"/apis/events.k8s.io/v1/namespaces/{cluster.namespace}/events"
     async with hands(cluster) as made:
-        async with made.taking() as (ctx, _):
-            for _ in range(15):  # more than fit in the line
+        async with made.taking() as (ctx, widget):
+            ctx.normal("Tried", "x" * 5000)
+            assert await cluster.until_said("w") == [("Tried", "x" * 1024)]
+            for _ in range(3):
                 ctx.normal("Tried", "x" * 5000)
-        events = await cluster.until_said("w")
-        assert events[0] == ("Tried", "x" * 1024)
-        assert made.running.log.said("some are dropped")
+        async with asyncio.timeout(10):
+            while "series" not in (event := (await cluster.send("GET", path))["items"][0]):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+        assert event["series"]["count"] == 4
+        assert event["regarding"]["uid"] == widget.uid
+        assert (event["type"], event["reportingController"]) == ("Normal", "asyncctl-test")
+    with pytest.raises(NotFound):  # so that a series which the server has forgotten is made anew
+        await cluster.patch(Event, "none", {"series": event["series"]})
 
 
 async def test_requests_of_a_pass_carry_its_id(cluster):

@@ -163,6 +163,11 @@ class Connection(asyncio.Protocol):
             self._poll.register(found.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
         return bool(self._poll.poll(0))
 
+    def peer(self) -> str:
+        """The address at the other end, as `host:port`: the server's, or its load balancer's, or the proxy's."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
     def peer_certificate(self) -> bytes:
         """The certificate that the peer showed, as DER; empty where there is no TLS."""
         assert self._transport is not None

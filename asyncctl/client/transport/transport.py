@@ -289,7 +289,7 @@ class Transport:
         return Reply(connection.status, connection.body, connection.headers)
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(self, request: Request) -> "AsyncIterator[Chunks]":
         """Open a watch: yields its chunks as they come. Idle for longer than `WATCH_IDLE` is a `TransportError`.
 
         Opening it raises, and is tried again, as `request` is.
@@ -304,7 +304,7 @@ class Transport:
                 await self._wait_to_retry(request, identity, error, tries)
         silence = _Silence(connection, request.timeout or WATCH_IDLE)
         try:
-            yield _Chunks(connection, lambda error: self._failure(request, error, sent=True))
+            yield Chunks(connection, lambda error: self._failure(request, error, sent=True))
         finally:
             silence.cancel()
             self._pools[request.lane].release(connection)
@@ -508,10 +508,15 @@ class _Tries:
         return error
 
 
-class _Chunks:
-    """The body of a stream as it comes; what ends it too early is told as `explained`."""
+class Chunks:
+    """The body of a stream as it comes; what ends it too early is told as `explained`.
+
+    Attributes:
+        peer: The address that it comes from, as `host:port`.
+    """
 
     def __init__(self, connection: Connection, explained: Callable[[Exception], Awaitable[KubernetesError]]) -> None:
+        self.peer = connection.peer()
         self._connection = connection
         self._explained = explained
 

@@ -7,7 +7,6 @@ import pytest
 from aiohttp import web
 
 from asyncctl.check.definition import differences, schema_differences, schema_of
-from asyncctl.controller.sources import Watch
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from asyncctl.objects import Unstructured
@@ -274,7 +273,7 @@ async def test_with_namespaces_a_kind_is_listed_in_one_of_them(check, cluster):
 
 async def test_only_a_kind_that_is_reconciled_has_a_definition_of_ours(check, cluster):
     operator = Operator("test")
-    operator.controller(Unstructured("v1", "ConfigMap", has_status=False), watches=[Watch(Widget)])(nothing)
+    operator.controller(Unstructured("v1", "ConfigMap", has_status=False), reads=[Widget])(nothing)
     rows = await check(cluster.url, operator)
     assert [row.check for row in rows if row.check.startswith("crd")] == []
 

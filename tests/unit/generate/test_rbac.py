@@ -8,7 +8,7 @@ import pytest
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.transport.transport import Transport
-from asyncctl.controller.sources import Watch
+from asyncctl.controller.sources import Watch, to_every
 from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.generate.rbac import Rule, rules
@@ -43,7 +43,7 @@ def test_a_kind_that_is_reconciled_is_read_and_its_status_patched():
     assert needed(operator) == {
         (None, f"widgets.{GROUP}", ()): READ,
         (None, f"widgets.{GROUP}/status", ()): ("patch",),
-        (None, "events.events.k8s.io", ()): ("create",),
+        (None, "events.events.k8s.io", ()): ("create", "patch"),
     }
 
 
@@ -61,7 +61,7 @@ def test_a_kind_without_a_status_has_none_to_patch():
 
 @pytest.mark.parametrize("owned", [ConfigMap, Watch(ConfigMap, labels="a=b")])
 def test_what_is_owned_is_made_changed_and_deleted(owned):
-    operator, _ = declared(owns=[owned], reads=[Secret], watches=[Watch(Namespace)])
+    operator, _ = declared(owns=[owned], reads=[Secret], watches=[Watch(Namespace, to=to_every)])
     found = needed(operator)
     assert found[None, "configmaps", ()] == (*READ, "create", "patch", "delete")
     assert found[None, "secrets", ()] == READ
@@ -100,7 +100,27 @@ def test_with_namespaces_the_rules_are_those_of_each_and_cluster_kinds_stay_in_t
     found = needed(operator, namespaces=("a", "b"))
     assert {namespace for namespace, resource, _ in found if resource != "namespaces"} == {"a", "b"}
     assert found[None, "namespaces", ()] == READ
-    assert found["b", "events.events.k8s.io", ()] == ("create",)
+    assert found["b", "events.events.k8s.io", ()] == ("create", "patch")
+
+
+def test_a_watch_that_names_its_own_namespaces_has_its_rules_there():
+    operator = Operator("test")
+    operator.controller(
+        Watch(Widget, namespaces=["w"]),
+        owns=[Watch(ConfigMap, namespaces=["c", "d"])],
+        reads=[Watch(Secret, metadata_only=True, labels="a=b")],
+    )(nothing)
+    found = needed(operator)
+    assert {place for place, resource, _ in found if resource.startswith("widgets.")} == {"w"}
+    assert {place for place, resource, _ in found if resource == "configmaps"} == {"c", "d"}
+    assert found["c", "configmaps", ()] == (*READ, "create", "patch", "delete")
+    assert found[None, "secrets", ()] == READ  # neither a selector nor the metadata alone is a smaller right
+    assert {place for place, resource, _ in needed(operator, namespaces=["x"]) if resource == "secrets"} == {"x"}
+
+
+def test_its_own_kind_that_is_watched_too_takes_no_other_rule():
+    operator, _ = declared(watches=[Watch(Widget, to=to_every)])
+    assert needed(operator) == needed(declared()[0])
 
 
 def test_the_lease_is_taken_by_name_in_its_own_namespace():

@@ -43,9 +43,12 @@ def used(metrics, clock):
     requests.answered(200, "GET", 0.1)
     requests.limited("GET", 0.0)
     requests.retried(429, "GET")
-    metrics.informer("databases.apps.example.com", objects=lambda: 3, size=lambda: 4000).restarted("expired")
+    informer = metrics.informer("databases.apps.example.com", objects=lambda: 3, size=lambda: 4000)
+    informer.restarted("expired")
+    informer.reflector(idle=lambda: 1.0, synced=lambda: True, state=lambda: "watching")
     metrics.leader("db-controller-leader").set(1)
     metrics.loop_lag.observe(0.001)
+    metrics.background("poll").inc()
     metrics.http("/livez").observe(0.001)
 
 
@@ -79,9 +82,12 @@ OURS = {
     "asyncctl_cache_objects": ("gauge", {"resource"}),
     "asyncctl_cache_bytes": ("gauge", {"resource"}),
     "asyncctl_cache_synced": ("gauge", {"resource"}),
+    "asyncctl_cache_unreadable_total": ("counter", {"resource"}),
     "asyncctl_watch_restarts_total": ("counter", {"resource", "cause"}),
+    "asyncctl_watch_states": ("gauge", {"resource", "state"}),
     "asyncctl_watch_idle_seconds": ("gauge", {"resource"}),
     "asyncctl_api_warnings_total": ("counter", {"host"}),
+    "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
@@ -286,43 +292,45 @@ def test_a_scrape_in_another_thread_goes_well_while_a_queue_changes(metrics):
         worker.join()
 
 
-def test_an_informer_is_shown_by_what_it_holds_and_hears(metrics, clock):
+def test_an_informer_is_shown_by_what_it_holds_and_hears(metrics):
     informer = metrics.informer("widgets.example.com", objects=lambda: 3, size=lambda: 4000)
-    clock.advance(30)
+    informer.reflector(idle=lambda: 30.0, synced=lambda: True, state=lambda: "watching")
     informer.restarted("expired")
+    informer.unreadable()
     labels = {"resource": "widgets.example.com"}
     assert value(metrics, "asyncctl_cache_objects", **labels) == 3
     assert value(metrics, "asyncctl_cache_bytes", **labels) == 4000
-    assert value(metrics, "asyncctl_cache_synced", **labels) == 0
+    assert value(metrics, "asyncctl_cache_synced", **labels) == 1
+    assert value(metrics, "asyncctl_cache_unreadable_total", **labels) == 1
     assert value(metrics, "asyncctl_watch_idle_seconds", **labels) == 30
     assert value(metrics, "asyncctl_watch_restarts_total", **labels, cause="expired") == 1
-    informer.heard()
-    informer.synced(True)
-    assert value(metrics, "asyncctl_watch_idle_seconds", **labels) == 0
-    assert value(metrics, "asyncctl_cache_synced", **labels) == 1
+    assert value(metrics, "asyncctl_watch_states", **labels, state="watching") == 1
 
 
-def test_informers_of_one_resource_are_shown_as_their_sum_and_their_worst(metrics, clock):
+def test_all_that_watch_one_resource_are_shown_as_their_sum_and_their_worst(metrics):
     first = metrics.informer("w", objects=lambda: 3, size=lambda: 30)
-    clock.advance(10)
     second = metrics.informer("w", objects=lambda: 4, size=lambda: 40)
-    clock.advance(1)
-    first.synced(True)
+    first.reflector(idle=lambda: 11.0, synced=lambda: True, state=lambda: "watching")
+    first.reflector(idle=lambda: 1.0, synced=lambda: True, state=lambda: "watching")
+    close = second.reflector(idle=lambda: 90.0, synced=lambda: False, state=lambda: "backing_off")
     assert value(metrics, "asyncctl_cache_objects", resource="w") == 7
-    assert value(metrics, "asyncctl_watch_idle_seconds", resource="w") == 11
+    assert value(metrics, "asyncctl_watch_idle_seconds", resource="w") == 90
     assert value(metrics, "asyncctl_cache_synced", resource="w") == 0
-    second.synced(True)
+    assert value(metrics, "asyncctl_watch_states", resource="w", state="watching") == 2
+    close()
+    close()
+    assert value(metrics, "asyncctl_watch_idle_seconds", resource="w") == 11
     assert value(metrics, "asyncctl_cache_synced", resource="w") == 1
+    assert value(metrics, "asyncctl_watch_states", resource="w", state="backing_off") is None
 
 
 def test_a_closed_informer_is_gone_but_its_restarts_stay_counted(metrics):
     informer = metrics.informer("w", objects=lambda: 3, size=lambda: 30)
-    informer.restarted("closed")
+    informer.restarted("end")
     informer.close()
     informer.close()
     assert value(metrics, "asyncctl_cache_objects", resource="w") is None
-    assert value(metrics, "asyncctl_watch_idle_seconds", resource="w") is None
-    assert value(metrics, "asyncctl_watch_restarts_total", resource="w", cause="closed") == 1
+    assert value(metrics, "asyncctl_watch_restarts_total", resource="w", cause="end") == 1
 
 
 async def test_the_loops_lag_is_how_late_it_wakes(metrics, clock, monkeypatch):

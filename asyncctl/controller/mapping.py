@@ -1,0 +1,80 @@
+"""Whom a change of a watched object wakes: what an author declared (`sources`) over the caches of one controller.
+
+Each mapping is a function of (old header, new header). It is asked for each change, decodes only where the author
+wants the object, and then once: whom an object named before is remembered, not decoded again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from asyncctl.cache.header import Header, Key
+from asyncctl.cache.informer import Informer
+from asyncctl.controller.sources import ChangeMapper, EveryMapper, IndexMapper, Mapper, ObjectMapper, Watch
+from asyncctl.objects.codec import decode
+from asyncctl.objects.resource import Kind
+
+Mapping = Callable[[Header | None, Header | None], Iterable[Key]]
+
+
+def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping | None:
+    """What finds the keys to wake; None for a watch that wakes nobody, or everybody, who need not be found.
+
+    Args:
+        watch: As it was declared.
+        watched: The cache of its kind.
+        primary: The cache of the kind that is reconciled.
+    """
+    match watch.to:
+        case None | EveryMapper():
+            return None
+        case ChangeMapper(function):
+            return function
+        case ObjectMapper(function):
+            return _OfObjects(watch.kind, function, watched)
+        case IndexMapper(index, value):
+            return _indexed(index, value, primary)
+        case mapper:
+            return _of_headers(mapper)
+
+
+def _of_headers(mapper: Mapper) -> Mapping:
+    def keys(old: Header | None, new: Header | None) -> Iterator[Key]:
+        if old is not None:
+            yield from mapper(old)
+        if new is not None:
+            yield from mapper(new)
+
+    return keys
+
+
+def _indexed(index: str, value: Callable[[Header], str] | None, primary: Informer) -> Mapping:
+    def named(header: Header) -> Iterable[Key]:
+        found = (entry.header.key for entry in primary.by_index(index, value(header) if value else header.name))  # type: ignore[attr-defined]
+        if value is not None or not header.namespace:
+            return found
+        return (key for key in found if key[0] in {header.namespace, ""})
+
+    return _of_headers(named)
+
+
+class _OfObjects:
+    """Remembers whom each object named last: its bytes of then are gone when it changes."""
+
+    def __init__(self, kind: Kind, function: Callable[[Any], Iterable[Key]], watched: Informer) -> None:
+        self._kind = kind
+        self._function = function
+        self._watched = watched
+        self._named: dict[Key, frozenset[Key]] = {}
+
+    def __call__(self, old: Header | None, new: Header | None) -> Iterable[Key]:
+        header = new or old
+        assert header is not None
+        if new is None:
+            return self._named.pop(header.key, frozenset())
+        before = self._named.get(header.key, frozenset())
+        entry = self._watched.get(header.key)
+        if entry is None:  # we have deleted it ourselves; the watch has yet to tell
+            return before
+        now = frozenset(self._function(decode(self._kind, entry.data)))
+        self._named[header.key] = now
+        return before | now

@@ -1,0 +1,185 @@
+"""When an apply may be skipped, also where the server says nothing of who owns what."""
+
+from contextlib import asynccontextmanager
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+
+from asyncctl.cache.header import read_entry
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.controller.applied import ANNOTATION, Applied, covers, digest
+from asyncctl.objects import ConfigMap
+from asyncctl.operator import Operator
+from tests.unit.harness import Cluster, Widget, working
+from tests.unit.support import connected, http_server, until
+
+KIND = ConfigMap.resource_type
+FIELDS = {
+    "f:metadata": {"f:labels": {"f:app": {}}},
+    "f:spec": {
+        "f:replicas": {},
+        "f:selector": {},
+        "f:containers": {
+            'k:{"name":"main"}': {
+                ".": {},
+                "f:name": {},
+                "f:args": {},
+                "f:ports": {'k:{"containerPort":80,"protocol":"TCP"}': {".": {}, "f:containerPort": {}}},
+            }
+        },
+        "f:finalizers": {'v:"a"': {}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "covered"),
+    [
+        ({"metadata": {"labels": {"app": "x"}}}, True),
+        ({"metadata": {"labels": {"app": "x", "tier": "y"}}}, False),
+        ({"spec": {"selector": {"matchLabels": {"app": "x"}}}}, True),  # owned as a whole
+        ({"spec": {"paused": True}}, False),
+        ({"spec": {"containers": [{"name": "main", "args": ["a"]}]}}, True),
+        ({"spec": {"containers": [{"name": "other"}]}}, False),
+        ({"spec": {"containers": [{"name": "main", "image": "x"}]}}, False),
+        ({"spec": {"containers": [{"name": "main", "ports": [{"containerPort": 80}]}]}}, False),  # it can't be told
+        (
+            {"spec": {"containers": [{"name": "main", "ports": [{"containerPort": 80, "protocol": "TCP"}]}]}},
+            False,  # the protocol is the server's
+        ),
+        ({"spec": {"finalizers": ["a"]}}, True),
+        ({"spec": {"finalizers": ["a", "b"]}}, False),
+        ({"spec": {"replicas": 1, "containers": "odd"}}, False),
+    ],
+)
+def test_what_a_manager_owns_of_what_is_wanted(wanted, covered):
+    assert covers(FIELDS, wanted) is covered
+
+
+def stored(version, data, *, told=None, uid="u", managed=None):
+    metadata = {"name": "c", "namespace": "n", "uid": uid, "resourceVersion": str(version)}
+    metadata["annotations"] = {ANNOTATION: told} if told else {}
+    if managed is not None:
+        metadata["managedFields"] = [{"manager": "test", "operation": "Apply", "fieldsV1": managed}]
+    return read_entry(orjson.dumps({"metadata": metadata, "data": data}), "test")
+
+
+WANTED = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "n"}, "data": {"a": "1"}}
+TOLD = digest(WANTED)
+
+
+def test_without_a_record_only_the_very_version_of_the_answer_is_current():
+    applied = Applied()
+    entry = stored(5, {"a": "1"}, told=TOLD)
+    assert not applied.is_current(KIND, entry, WANTED, TOLD)
+    applied.answered(KIND, entry, TOLD)
+    assert applied.is_current(KIND, entry, WANTED, TOLD)
+    for other in (stored(6, {"a": "1"}, told=TOLD), stored(5, {"a": "1"}, told=TOLD, uid="v")):
+        assert not applied.is_current(KIND, other, WANTED, TOLD)
+    other = WANTED | {"data": {"a": "2"}}
+    assert not applied.is_current(KIND, entry, other, digest(other))
+    applied.forget(KIND, ("n", "c"))
+    assert not applied.is_current(KIND, entry, WANTED, TOLD)
+
+
+def test_a_record_of_nothing_is_no_record():
+    applied = Applied()
+    applied.answered(KIND, stored(5, {"a": "1"}, told=TOLD, managed={}), TOLD)
+    assert not applied.is_current(KIND, stored(6, {"a": "9"}, told=TOLD, managed={}), WANTED, TOLD)
+
+
+def test_an_object_without_a_version_is_never_current():
+    applied = Applied()
+    entry = stored(0, {"a": "1"}, told=TOLD)
+    applied.answered(KIND, entry, TOLD)
+    assert not applied.is_current(KIND, entry, WANTED, TOLD)
+
+
+@pytest.mark.parametrize("managed", [{"f:data": {"f:a": {}}}, {"f:data": {}}], ids=["leaf", "whole"])
+def test_with_a_record_what_we_own_and_its_values_count_and_nothing_else(managed):
+    applied = Applied()
+    applied.answered(KIND, stored(5, {"a": "1"}, told=TOLD, managed=managed), TOLD)
+    whole = managed == {"f:data": {}}
+    assert applied.is_current(KIND, stored(6, {"a": "1"}, told=TOLD, managed=managed), WANTED, TOLD)
+    foreign = stored(7, {"a": "1", "b": "2"}, told=TOLD, managed=managed)
+    assert applied.is_current(KIND, foreign, WANTED, TOLD) is not whole
+    assert not applied.is_current(KIND, stored(8, {"a": "9"}, told=TOLD, managed=managed), WANTED, TOLD)
+    assert not applied.is_current(KIND, stored(9, {"a": "1"}, told="other", managed=managed), WANTED, TOLD)
+    lost = stored(10, {"a": "1"}, told=TOLD, managed={"f:data": {"f:b": {}}})  # taken over, and put back
+    assert not applied.is_current(KIND, lost, WANTED, TOLD)
+    assert not applied.is_current(KIND, stored(11, {"a": "1"}, told=TOLD), WANTED, TOLD)  # the record is gone
+
+
+@asynccontextmanager
+async def without_managed_fields(cluster):
+    """A proxy of the API server, whose answers lack `managedFields`, as those of some aggregated servers do."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(each) for key, each in value.items() if key != "managedFields"}
+        return [strip(each) for each in value] if isinstance(value, list) else value
+
+    async def forward(request):
+        url = cluster.config.server + str(request.rel_url)
+        headers = {key: value for key, value in request.headers.items() if key in {"Content-Type", "Accept"}}
+        async with session.request(request.method, url, data=await request.read(), headers=headers) as answer:
+            kind = {"Content-Type": answer.headers.get("Content-Type", "application/json")}
+            if "watch=" not in request.query_string:
+                body = await answer.read()
+                return web.Response(status=answer.status, body=orjson.dumps(strip(orjson.loads(body))), headers=kind)
+            response = web.StreamResponse(status=answer.status, headers=kind)
+            await response.prepare(request)
+            async for line in answer.content:
+                await response.write(orjson.dumps(strip(orjson.loads(line))) + b"\n")
+            return response
+
+    async with aiohttp.ClientSession() as session, http_server(forward) as url, connected(url) as client:
+        yield Cluster(ClusterConfig(server=url), client, cluster.namespace)
+
+
+async def test_where_the_server_keeps_no_record_an_object_costs_two_requests_and_no_more(cluster):
+    passes, size = [], ["1"]
+
+    def operate():
+        operator = Operator("test")
+
+        @operator.controller(Widget, owns=[ConfigMap])
+        async def reconcile(ctx, widget):
+            await ctx.apply(ConfigMap(name=widget.name, data={"size": size[0]}))
+            passes.append(widget.name)
+
+        return operator
+
+    async def passing(running):
+        count = len(passes)
+        running._controllers[0].queue.add((cluster.namespace, "w"))
+        await until(lambda: len(passes) > count)
+
+    def writes(running):
+        samples = running.metrics.families.requests.collect().samples
+        return sum(sample.value for sample in samples if sample.labels["method"] != "GET")
+
+    async with without_managed_fields(cluster) as stripped:
+        await stripped.create(Widget, "w")
+        async with working(operate(), stripped) as running:
+            await until(lambda: len(passes) >= 2)  # the second is woken by the ConfigMap
+            for _ in range(3):
+                await passing(running)
+            assert writes(running) == 2
+            await stripped.patch(ConfigMap, "w", {"data": {"size": "9"}})
+            await stripped.until(ConfigMap, "w", lambda found: found.data == {"size": "1"})
+            await passing(running)
+            assert writes(running) == 3
+            await stripped.patch(ConfigMap, "w", {"data": {"theirs": "1"}})  # it can't be told whether it is ours
+            await until(lambda: writes(running) == 4)
+            size[0] = "2"
+            for _ in range(3):
+                await passing(running)
+            assert writes(running) == 5
+        async with working(operate(), stripped) as running:
+            for _ in range(3):
+                await passing(running)
+            assert writes(running) == 1
+        assert (await stripped.get(ConfigMap, "w")).data == {"size": "2", "theirs": "1"}
