@@ -2,7 +2,7 @@
 
 import pytest
 
-from asyncctl.controller.sources import Predicate, Watch
+from asyncctl.controller.sources import Predicate, Watch, of_object
 from asyncctl.controller.sweep import LOW
 from asyncctl.objects import ConfigMap
 from tests.unit.controller.stage import Stage, declared
@@ -69,6 +69,24 @@ async def test_whom_the_half_that_worked_has_named_is_enqueued_and_all_others_ar
         assert stage.counts.panics.value == 2
         await stage.clock.elapse(600.0)
         assert sum(passes) - before == 6
+
+
+async def test_whom_an_object_named_before_is_enqueued_when_it_can_not_be_read_any_more():
+    stage = watching(of_object(lambda config: [("team", config.data["to"])]))
+    stage.changed("config", kind=ConfigMap, data={"to": "old"})
+    assert waiting(stage) == {"old": 0}
+    await drained(stage)
+    stage.changed("config", kind=ConfigMap, data={})
+    stage.changed("other", kind=ConfigMap, data=7)
+    assert waiting(stage) == {"old": 0}
+    first, second = stage.log.said("an author's function has failed", "error")
+    assert first["error"] == "KeyError: 'to'"
+    assert second["error"].startswith("DecodeError: ConfigMap team/other: data: expected ")
+    assert stage.controller._sweep._asked.is_set()
+    await drained(stage)
+    stage.changed("config", kind=ConfigMap, data={"to": "new"})
+    assert waiting(stage) == {"old": 0, "new": 0}
+    stage.queue.close()
 
 
 @pytest.mark.parametrize(
