@@ -82,7 +82,7 @@ class Controller:
             retry_limit=retry_limit, random=random, metrics=metrics,
         )  # fmt: skip
         self._passes: dict[Key, float] = {}
-        self._working: dict[str, Key] = {}
+        self._working: dict[asyncio.Task[Any], Key] = {}
         self._ending = False
         self.left: set[asyncio.Task[None]] = set()
         """Workers that did not end when they were cancelled."""
@@ -125,16 +125,23 @@ class Controller:
             with anyio.CancelScope(shield=True):
                 _, self.left = await asyncio.wait(workers, timeout=GIVE_UP)
             for key in self._passes:
-                self._environment.logger.error("a pass does not end, though it was cancelled", name="/".join(key))
+                self._environment.logger.error(
+                    "a pass does not end, though it was cancelled",
+                    controller=self.declaration.name, namespace=key[0], name=key[1],
+                )  # fmt: skip
 
-    def overdue(self, grace: float) -> str | None:
-        """An object whose pass is longer past its timeout than `grace` seconds, or None. For the watchdog."""
+    def overdue(self, grace: float) -> list[Key]:
+        """The objects whose passes are longer past their timeout than `grace` seconds."""
         limit = self._environment.clock.monotonic() - self.timeout - grace
-        return next(("/".join(key) for key, since in self._passes.items() if since < limit), None)
+        return [key for key, since in self._passes.items() if since < limit]
 
-    def at_work(self, task: str) -> Key | None:
-        """The key that the worker of this task's name holds; may be asked from another thread."""
+    def at_work(self, task: "asyncio.Task[Any]") -> Key | None:
+        """The key that this task holds, if it is a worker; may be asked from another thread."""
         return self._working.get(task)
+
+    def worker_of(self, key: Key) -> "asyncio.Task[None] | None":
+        """The task that holds `key`."""
+        return next((task for task, held in self._working.items() if held == key), None)
 
     @property
     def held(self) -> list[Key]:
@@ -149,7 +156,6 @@ class Controller:
 
     async def _take(self, alarm: Alarm) -> None:
         """Take keys from the queue until it is closed."""
-        name = alarm.task.get_name()
         passes = 0
         while True:
             try:
@@ -159,14 +165,14 @@ class Controller:
             except asyncio.CancelledError:
                 await self._own_cancellation_taken_back(alarm.task)
                 continue
-            self._working[name] = key
+            self._working[alarm.task] = key
             try:
                 await self._process(key, alarm)
             except asyncio.CancelledError:
                 await self._own_cancellation_taken_back(alarm.task)
                 self.queue.add(key)  # it came while the runtime wrote what the pass had said
             finally:
-                del self._working[name]
+                del self._working[alarm.task]
                 self.queue.done(key)
             passes += 1
             if passes % _TURN == 0:

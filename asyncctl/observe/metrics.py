@@ -47,7 +47,7 @@ class ControllerMetrics:
         families.plain_reconcile_errors.reading(lambda: self.errors.value, controller)
         self.terminal_errors = families.terminal_errors.handle(controller)
         self.panics = families.panics.handle(controller)
-        """Passes that ended with an exception that is no `Exception`."""
+        """Passes, predicates and mappers that raised what nobody foresaw: a bug, most often."""
         self.timeouts = families.timeouts.handle(controller)
         self.reconcile_time = families.reconcile_time.handle(controller)
         families.plain_reconcile_time.share(self.reconcile_time, controller)
@@ -216,7 +216,10 @@ class _Families:
             controller,
         )
         self.panics = Numbers(
-            counter, "controller_runtime_reconcile_panics_total", "Passes that ended by no ordinary error.", controller
+            counter,
+            "controller_runtime_reconcile_panics_total",
+            "Errors that nobody foresaw, of passes, predicates and mappers.",
+            controller,
         )
         self.timeouts = Numbers(
             counter, "controller_runtime_reconcile_timeouts_total", "Passes that were cut off.", controller
