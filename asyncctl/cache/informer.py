@@ -1,28 +1,51 @@
-"""One cache of one kind, shared by all who read it: a reflector and a store for each namespace that is watched."""
+"""One cache of one kind, shared by all who read it: a reflector and a store for each namespace that is watched.
 
-from collections.abc import Iterator
+Namespaces come and go while it runs. One that goes takes its objects with it: each is told as gone once, with its last
+state. One that comes is empty until its first list has come; the others are as current as before.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import anyio
+from anyio.abc import TaskGroup
 
-from asyncctl.cache.header import Entry, Key
+from asyncctl.cache.header import Entry, Header, Key
+from asyncctl.cache.index import Functions, IndexFunction
 from asyncctl.cache.reflector import Reflector
 from asyncctl.cache.store import Handler, Store
+from asyncctl.cache.streaming import StreamingSupport
 from asyncctl.client.client import Client
 from asyncctl.clock import Clock
-from asyncctl.objects.resource import ResourceType
+from asyncctl.objects.resource import Kind, ResourceType
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.queue.backoff import Random
 
+Scope = str | None
+"""A namespace, or None: everywhere."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One scope: what is kept of it, and what keeps it current."""
+
+    store: Store
+    reflector: Reflector
+    cancel: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
 
 class Informer:
-    """Reads go to `get` and `entries`; changes are told to `subscribe`rs; `run` keeps it current.
+    """Reads go to `get`, `entries` and `by_…`; changes are told to `subscribe`rs; `run` keeps it current.
 
     Args:
         client: Whom to ask.
         kind: What is kept.
         namespaces: Which are watched; empty means all, with one watch.
         labels: A label selector; others are neither watched nor kept.
+        fields: A field selector, the same way.
+        metadata_only: Whether of each object only the metadata are asked for and kept.
         manager: The field manager whose Apply entries are kept, for kinds that this program applies.
     """
 
@@ -35,79 +58,237 @@ class Informer:
         random: Random,
         logger: Logger,
         metrics: Metrics,
-        namespaces: tuple[str, ...] = (),
+        namespaces: Iterable[str] = (),
         labels: str | None = None,
+        fields: str | None = None,
+        metadata_only: bool = False,
         manager: str | None = None,
     ) -> None:
         self.kind = kind
-        scopes: tuple[str | None, ...] = namespaces if kind.namespaced and namespaces else (None,)
-        self._stores = {scope: Store() for scope in scopes}
+        self._client = client
+        self._clock = clock
+        self._random = random
+        self._logger = logger
+        self._labels = labels
+        self._fields = fields
+        self._metadata_only = metadata_only
+        self._manager = manager
+        self._streaming = StreamingSupport(clock)
+        self._functions = Functions(self._blame)
+        self._failures = metrics.cache_failures(kind.resource)
+        self._told: set[tuple[str, int]] = set()
+        self._handlers: list[Handler] = []
+        self._watched: dict[Scope, _Watched] = {}
         self._metrics = metrics.informer(
             kind.resource,
             objects=lambda: sum(map(len, self._stores.values())),
             size=lambda: sum(store.size for store in self._stores.values()),
         )
-        self._reflectors = [
-            Reflector(
-                client, kind, store, namespace=scope, labels=labels, manager=manager,
-                clock=clock, random=random, logger=logger, metrics=self._metrics,
-            )
-            for scope, store in self._stores.items()
-        ]  # fmt: skip
+        self._tasks: TaskGroup | None = None
+        self._was_synced = False
+        self.set_namespaces(namespaces)
 
     async def run(self) -> None:
-        """Keep the cache current until cancelled."""
+        """Keep the cache current until cancelled. Once only."""
         try:
-            async with anyio.create_task_group() as tasks:
-                for reflector in self._reflectors:
-                    tasks.start_soon(reflector.run, name=f"reflector {self.kind.resource}")
+            async with anyio.create_task_group() as self._tasks:
+                for watched in self._watched.values():
+                    self._start(watched)
+                await anyio.sleep_forever()  # while there is no namespace to watch, one may come
         finally:
+            self._tasks = None
             self._metrics.close()
 
+    @property
+    def namespaces(self) -> tuple[str, ...] | None:
+        """Which are watched; None: all."""
+        return None if None in self._watched else tuple(scope for scope in self._watched if scope is not None)
+
+    def set_namespaces(self, namespaces: Iterable[str]) -> None:
+        """Watch these from now on; empty means all. What is watched already goes on as it was."""
+        wanted: tuple[Scope, ...] = tuple(dict.fromkeys(namespaces)) if self.kind.namespaced else ()
+        wanted = wanted or (None,)
+        for scope in wanted:
+            if scope not in self._watched:
+                self._add(scope)
+        for scope in [scope for scope in self._watched if scope not in wanted]:
+            self._remove(scope)
+
+    def add_namespace(self, namespace: str) -> None:
+        """Watch one more namespace. Nothing happens when it, or every one, is watched already."""
+        if None not in self._watched and namespace not in self._watched:
+            self._add(namespace)
+
+    def remove_namespace(self, namespace: str) -> None:
+        """Watch one namespace less: its objects are told as gone. The last one may go; all is not watched then.
+
+        Raises:
+            ValueError: All namespaces are watched, by one watch.
+        """
+        if None in self._watched and self.kind.namespaced:
+            raise ValueError(
+                f"{self.kind}: all namespaces are watched, so that {namespace!r} can't be taken out: set_namespaces() "
+                "says which are to be watched instead"
+            )
+        if namespace in self._watched:
+            self._remove(namespace)
+
     async def wait_synced(self) -> None:
-        """Return when the first list has come, of each namespace."""
-        for reflector in self._reflectors:
-            await reflector.synced.wait()
+        """Return when the first list has come, of each namespace that is watched by then."""
+        while (waiting := self._not_synced()) is not None:
+            await waiting.reflector.synced.wait()
 
     @property
     def synced(self) -> bool:
-        """Whether the first lists have come."""
-        return all(reflector.synced.is_set() for reflector in self._reflectors)
+        """Whether the first lists have come, of each namespace that is watched now."""
+        return self._not_synced() is None
+
+    @property
+    def was_synced(self) -> bool:
+        """Whether there was a moment at which it was `synced`: a namespace that is added later changes nothing."""
+        self._was_synced = self._was_synced or self.synced
+        return self._was_synced
+
+    def synced_in(self, namespace: str) -> bool:
+        """Whether the first list of what is in `namespace` has come; False where it is not watched."""
+        watched = self._of(namespace)
+        return watched is not None and watched.reflector.synced.is_set()
 
     @property
     def problem(self) -> str | None:
         """Why the cache is not current, or None."""
-        return next((reflector.problem for reflector in self._reflectors if reflector.problem), None)
+        return next((each.reflector.problem for each in self._watched.values() if each.reflector.problem), None)
 
-    def subscribe(self, handler: Handler) -> None:
-        """Tell `handler` of what is there, and of each change."""
-        for store in self._stores.values():
-            store.subscribe(handler)
+    def subscribe(self, handler: Handler) -> Callable[[], None]:
+        """Tell `handler` of what is there, and of each change.
+
+        Returns:
+            What ends that: nothing is told any more from the next change on. Harmless a second time.
+        """
+        self._handlers.append(handler)
+        for watched in list(self._watched.values()):
+            watched.store.subscribe(handler)
+        subscribed = True
+
+        def unsubscribe() -> None:
+            nonlocal subscribed
+            if not subscribed:
+                return
+            subscribed = False
+            del self._handlers[next(at for at, each in enumerate(self._handlers) if each is handler)]
+            for watched in self._watched.values():
+                watched.store.unsubscribe(handler)
+
+        return unsubscribe
+
+    def add_index(self, name: str, function: IndexFunction, kind: Kind | None = None) -> None:
+        """Let `by_index(name, …)` find objects; nothing is computed before it is first asked.
+
+        Args:
+            name: What to ask by.
+            function: Of the decoded object, or of the header if wrapped in `of_header`; returns strings.
+            kind: As what an object is decoded for it: a class, or `Unstructured`.
+
+        Raises:
+            ValueError: The name has another function already, or there is no `kind` to decode.
+        """
+        self._functions.add(name, function, kind)
 
     def get(self, key: Key) -> Entry | None:
         """What is known of `key`, one's own writes included."""
-        store = self._store(key)
-        return None if store is None else store.get(key)
+        watched = self._of(key[0])
+        return None if watched is None else watched.store.get(key)
 
-    def entries(self, namespace: str | None = None) -> Iterator[Entry]:
-        """All objects, or those of one namespace."""
-        for scope, store in self._stores.items():
-            if namespace is None or scope == namespace:
-                yield from store.entries()
-            elif scope is None:
-                yield from (entry for entry in store.entries() if entry.header.namespace == namespace)
+    def entries(self, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> Iterator[Entry]:
+        """Objects as of now, one's own writes included; safe while the cache changes.
+
+        Args:
+            namespace: Of this one only; None: of all that are watched.
+            labels: Only those that have all these.
+        """
+        if namespace is not None:
+            watched = self._of(namespace)
+            if watched is not None:
+                everywhere = None in self._watched
+                yield from watched.store.entries(namespace if everywhere else None, labels)
+            return
+        for store in self._stores.values():
+            yield from store.entries(labels=labels)
+
+    def by_owner(self, uid: str) -> Iterator[Entry]:
+        """Those that have an owner reference to `uid`, one's own writes included."""
+        for store in self._stores.values():
+            yield from store.by_owner(uid)
+
+    def by_index(self, name: str, value: str) -> Iterator[Entry]:
+        """Those for which the index function of that name returns `value`, one's own writes included.
+
+        Raises:
+            LookupError: No such function was given to `add_index`.
+        """
+        self._functions.values(("function", name))
+        return (entry for store in self._stores.values() for entry in store.by_index(name, value))
 
     def wrote(self, entry: Entry) -> None:
         """A write of ours was answered with this object."""
-        store = self._store(entry.header.key)
-        if store is not None:
-            store.wrote(entry)
+        watched = self._of(entry.header.namespace)
+        if watched is not None:
+            watched.store.wrote(entry)
 
-    def deleted(self, key: Key, uid: str) -> None:
-        """A deletion of ours was answered."""
-        store = self._store(key)
-        if store is not None:
-            store.deleted(key, uid)
+    def deleted(self, key: Key, uid: str, version: int = 0) -> None:
+        """A deletion of ours was answered; see `Store.deleted`."""
+        watched = self._of(key[0])
+        if watched is not None:
+            watched.store.deleted(key, uid, version)
 
-    def _store(self, key: Key) -> Store | None:
-        return self._stores[None] if None in self._stores else self._stores.get(key[0])
+    def _of(self, namespace: str) -> _Watched | None:
+        return self._watched.get(None) or self._watched.get(namespace)
+
+    @property
+    def _stores(self) -> dict[Scope, Store]:
+        return {scope: watched.store for scope, watched in self._watched.items()}
+
+    def _not_synced(self) -> _Watched | None:
+        return next((each for each in self._watched.values() if not each.reflector.synced.is_set()), None)
+
+    def _add(self, scope: Scope) -> None:
+        self._was_synced = self._was_synced or (bool(self._watched) and self.synced)
+        store = Store(self._functions, self._blame)
+        reflector = Reflector(
+            self._client, self.kind, store, namespace=scope, labels=self._labels, fields=self._fields,
+            metadata_only=self._metadata_only, manager=self._manager, streaming=self._streaming,
+            clock=self._clock, random=self._random, logger=self._logger, metrics=self._metrics,
+        )  # fmt: skip
+        for handler in self._handlers:
+            store.subscribe(handler)
+        watched = self._watched[scope] = _Watched(store, reflector)
+        if self._tasks is not None:
+            self._start(watched)
+
+    def _remove(self, scope: Scope) -> None:
+        watched = self._watched.pop(scope)
+        watched.cancel.cancel()  # its task is awaited by `run`; what it still reads goes to a store that nobody sees
+        watched.reflector.synced.set()  # for who waits for it: there is nothing to wait for
+        watched.store.retire()
+
+    def _start(self, watched: _Watched) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(self._reflect, watched, name=f"reflector {self.kind.resource}")
+
+    async def _reflect(self, watched: _Watched) -> None:
+        with watched.cancel:
+            await watched.reflector.run()
+
+    def _blame(self, what: str, header: Header, error: Exception) -> None:
+        """Count what a function of somebody's has raised; log it once for each place that it was raised at."""
+        self._failures.inc()
+        frames = traceback.extract_tb(error.__traceback__)
+        place = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+        if place in self._told or len(self._told) > 1000:
+            return
+        self._told.add(place)
+        self._logger.error(
+            "a function of the cache's user has failed; logged once, counted each time",
+            function=what, resource=self.kind.resource, namespace=header.namespace, name=header.name,
+            error=repr(error), exc_info=error,
+        )  # fmt: skip

@@ -1,75 +1,136 @@
 """One's own writes, laid over what the watch has shown so far.
 
 A write's answer is seen by the next read at once, and makes way when the informer's progress has reached its
-resourceVersion. A deletion lays a tombstone for that uid alone, so that a namesake created later is seen.
+resourceVersion. A deletion leaves a grave for that uid, so that a namesake created later is seen. Versions are compared
+within one resource of one server only, where they are one order (KEP-5504).
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
 
 from asyncctl.cache.header import Entry, Key
 
 
-class Overlay:
-    """Entries by key and tombstones by uid, over what `below` has.
+class Grave(msgspec.Struct, frozen=True, gc=False):
+    """A deletion of ours was answered: the object of this uid is gone, which lived at `version` still."""
 
-    Invariants: no entry laid here has a version at or below the progress. A tombstone is here only while its object
-    is below, or while the watch has not come as far as the object had when it was buried.
+    uid: str
+    version: int
+
+
+class Overlay:
+    """At most one thing for each key, over what `below` has: the answer of a write, or a grave.
+
+    Invariants: an answer that is here has a version above the progress. A grave is here only while its object is below,
+    or while the progress has not come to the version that the object had. What is here is newer than any other thing
+    of that name whose version is lower: a lower one is never seen through it.
+
+    Args:
+        below: What the watch has shown.
+        changed: Told of each answer that comes, goes or makes way for another: key, before, after.
     """
 
-    def __init__(self, below: Mapping[Key, Entry]) -> None:
+    def __init__(
+        self,
+        below: Mapping[Key, Entry],
+        changed: Callable[[Key, Entry | None, Entry | None], None] = lambda _key, _before, _after: None,
+    ) -> None:
         self._below = below
-        self._entries: dict[Key, Entry] = {}
-        self._tombstones: dict[str, int] = {}  # uid -> the version that was known of it
-        self._by_version: list[tuple[int, Key, str]] = []
+        self._changed = changed
+        self._laid: dict[Key, Entry | Grave] = {}
+        self._by_version: list[tuple[int, Key]] = []
+
+    def __len__(self) -> int:
+        """How many answers and graves there are."""
+        return len(self._laid)
 
     def lay(self, entry: Entry, progress: int) -> None:
         """Lay the answer of a write over the cache; nothing happens when the watch or another write is past it."""
         header = entry.header
-        laid = self._entries.get(header.key)
-        if header.version <= progress or (laid is not None and laid.header.version >= header.version):
+        key = header.key
+        if header.version <= progress:
             return
-        self._entries[header.key] = entry
-        heapq.heappush(self._by_version, (header.version, header.key, header.uid))
+        laid = self._laid.get(key)
+        if laid is not None and _version(laid) >= header.version:
+            return
+        if isinstance(laid, Grave) and laid.uid == header.uid:  # late: it has been deleted since
+            self._set(key, Grave(header.uid, header.version))
+        else:
+            self._set(key, entry)
 
-    def bury(self, key: Key, uid: str) -> None:
-        """The object of this uid has been deleted; nothing happens when the watch has shown that already."""
-        for found in (self._entries.get(key), self._below.get(key)):
-            if found is not None and found.header.uid == uid:
-                self._tombstones[uid] = found.header.version
-                heapq.heappush(self._by_version, (found.header.version, key, uid))
-                break
-        laid = self._entries.get(key)
-        if laid is not None and laid.header.uid == uid:
-            del self._entries[key]
+    def bury(self, key: Key, uid: str, version: int, progress: int) -> None:
+        """The object of this uid has been deleted; nothing happens when the watch has shown that already.
+
+        Args:
+            key: Its namespace and name.
+            uid: Which of those that had this name.
+            version: One that it had, 0 if that is not known; what is known here counts too.
+            progress: Of the watch.
+        """
+        laid, below = self._laid.get(key), self._below.get(key)
+        shown = below is not None and below.header.uid == uid
+        if below is not None and shown:
+            version = max(version, below.header.version)
+        if isinstance(laid, Entry) and laid.header.uid == uid:
+            version = max(version, laid.header.version)
+        elif laid is not None and _version(laid) >= version:  # of a namesake that came after it, or its own grave
+            return
+        if version > progress or shown:
+            self._set(key, Grave(uid, version))
 
     def advance(self, progress: int) -> None:
         """The watch has come so far: what is at or below it makes way."""
-        while self._by_version and self._by_version[0][0] <= progress:
-            _, key, uid = heapq.heappop(self._by_version)
-            laid, below = self._entries.get(key), self._below.get(key)
-            if laid is not None and laid.header.version <= progress:
-                del self._entries[key]
-            if self._tombstones.get(uid, progress + 1) <= progress and (below is None or below.header.uid != uid):
-                del self._tombstones[uid]
+        waiting = self._by_version
+        while waiting and waiting[0][0] <= progress:
+            key = heapq.heappop(waiting)[1]
+            laid = self._laid.get(key)
+            if laid is None or _version(laid) > progress:
+                continue
+            below = self._below.get(key)
+            if isinstance(laid, Grave) and below is not None and below.header.uid == laid.uid:
+                continue  # until `forget`
+            self._set(key, None)
 
-    def forget(self, uid: str) -> None:
-        """The watch has shown that this uid is gone."""
-        self._tombstones.pop(uid, None)
+    def forget(self, key: Key, uid: str, progress: int) -> None:
+        """What is below has lost the object of this uid."""
+        laid = self._laid.get(key)
+        if isinstance(laid, Grave) and laid.uid == uid and laid.version <= progress:
+            self._set(key, None)
 
     def over(self, key: Key) -> Entry | None:
         """What a reader sees of `key`."""
-        found, laid = self._below.get(key), self._entries.get(key)
-        if laid is not None and (found is None or laid.header.version > found.header.version):
-            found = laid
-        return None if found is None or found.header.uid in self._tombstones else found
+        found = self._below.get(key)
+        if not self._laid:
+            return found
+        laid = self._laid.get(key)
+        if laid is None:
+            return found
+        if isinstance(laid, Entry):
+            return laid if found is None or laid.header.version > found.header.version else found
+        if found is None or found.header.uid == laid.uid or found.header.version <= laid.version:
+            return None
+        return found
 
     def clear(self) -> None:
         """The server has gone back in time: nothing of what was written to it counts."""
-        self._entries.clear()
-        self._tombstones.clear()
+        for key in list(self._laid):
+            self._set(key, None)
         self._by_version.clear()
 
-    def keys(self) -> list[Key]:
-        """The keys for which there may be an entry that the cache lacks."""
-        return list(self._entries)
+    def entries(self) -> Iterator[tuple[Key, Entry]]:
+        """The answers that are laid, which need not be what is seen."""
+        return ((key, laid) for key, laid in list(self._laid.items()) if isinstance(laid, Entry))
+
+    def _set(self, key: Key, laid: Entry | Grave | None) -> None:
+        before = self._laid.pop(key, None)
+        if laid is not None:
+            self._laid[key] = laid
+            heapq.heappush(self._by_version, (_version(laid), key))
+        if isinstance(before, Entry) or isinstance(laid, Entry):
+            self._changed(key, before if isinstance(before, Entry) else None, laid if isinstance(laid, Entry) else None)
+
+
+def _version(laid: Entry | Grave) -> int:
+    return laid.header.version if isinstance(laid, Entry) else laid.version

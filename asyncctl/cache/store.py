@@ -1,12 +1,14 @@
 """The objects of one kind in one scope, and who hears when they change.
 
-Readers see their own writes (`Overlay`). What is handed out is immutable: nobody's change reaches the cache. A handler
-hears of each change exactly once, in order, and never of a version that is older than what it has heard of.
+Readers see their own writes (`Overlay`), also through indexes. What is handed out is immutable: nobody's change reaches
+the cache. A handler hears of each change exactly once, in order, and never of a version that is older than what it has
+heard of.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from asyncctl.cache.header import Entry, Header, Key
+from asyncctl.cache.index import NAMESPACE, OWNER, Blame, Functions, Indexes, Name
 from asyncctl.cache.overlay import Overlay
 
 Handler = Callable[[Header | None, Header | None, bool], None]
@@ -17,12 +19,18 @@ class Store:
     """Entries by key, fed by one reflector.
 
     Invariants: `progress` is never below the version of an entry, and goes back only by `replace`.
+
+    Args:
+        functions: The named indexes there may be; default: none.
+        blame: Told of each handler that raises, so that the others hear all the same; without it, that is raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, functions: Functions | None = None, blame: Blame | None = None) -> None:
         self._entries: dict[Key, Entry] = {}
-        self._overlay = Overlay(self._entries)
-        self._handlers: list[Handler] = []
+        self._overlay = Overlay(self._entries, self._laid_changed)
+        self._indexes = Indexes(functions or Functions(), self._entries, self._overlay.entries)
+        self._handlers: tuple[Handler, ...] = ()
+        self._blame = blame
         self.progress = 0
         self.size = 0
         """Bytes of all objects."""
@@ -32,9 +40,15 @@ class Store:
 
     def subscribe(self, handler: Handler) -> None:
         """From now on tell `handler` of each change; of what is there already, at once."""
-        self._handlers.append(handler)
-        for entry in self._entries.values():
-            handler(None, entry.header, True)
+        self._handlers = (*self._handlers, handler)
+        for entry in list(self._entries.values()):
+            self._tell_one(handler, None, entry.header, initial=True)
+
+    def unsubscribe(self, handler: Handler) -> None:
+        """Tell `handler` no more, as often as it was subscribed once; harmless if it is not."""
+        at = next((at for at, each in enumerate(self._handlers) if each is handler), None)
+        if at is not None:
+            self._handlers = self._handlers[:at] + self._handlers[at + 1 :]
 
     def get(self, key: Key) -> Entry | None:
         """What is known of `key`, one's own writes included."""
@@ -44,12 +58,38 @@ class Store:
         """What the server has shown of `key`, without one's own writes."""
         return self._entries.get(key)
 
-    def entries(self) -> Iterator[Entry]:
-        """All entries as of now, one's own writes included; safe while the store changes."""
-        for key in dict.fromkeys((*self._entries, *self._overlay.keys())):
-            entry = self.get(key)
-            if entry is not None:
+    def entries(self, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> Iterator[Entry]:
+        """Entries as of now, one's own writes included; safe while the store changes.
+
+        Args:
+            namespace: Of this one only; None: of all.
+            labels: Only those that have all these; found by an index of each label that is ever asked for.
+        """
+        if namespace is None and not labels:
+            yield from self._seen(self._all_keys())
+            return
+        wanted: list[tuple[Name, str]] = [(("label", label), value) for label, value in (labels or {}).items()]
+        if namespace is not None:
+            wanted.append((NAMESPACE, namespace))
+        least = min(wanted, key=lambda each: self._indexes.get(each[0]).count(each[1]))
+        pairs = (labels or {}).items()
+        for entry in self._under(*least):
+            header = entry.header
+            if (namespace is None or header.namespace == namespace) and pairs <= header.labels.items():
                 yield entry
+
+    def by_owner(self, uid: str) -> Iterator[Entry]:
+        """Those that have an owner reference to `uid`, one's own writes included."""
+        return self._under(OWNER, uid)
+
+    def by_index(self, name: str, value: str) -> Iterator[Entry]:
+        """Those for which the index function of that name returns `value`, one's own writes included.
+
+        Raises:
+            LookupError: There is no such function.
+        """
+        self._indexes.get(("function", name))  # now, and not when it is walked: who asks wrongly hears it at once
+        return self._under(("function", name), value)
 
     def upsert(self, entry: Entry) -> None:
         """The watch has shown an object; what it has shown before, or is past, is old news."""
@@ -60,12 +100,11 @@ class Store:
         self.advance(header.version)
 
     def remove(self, entry: Entry) -> None:
-        """The watch has shown that an object is gone."""
+        """The watch has shown that an object is gone; not one that has been shown since."""
         header = entry.header
         old = self._entries.get(header.key)
-        if old is not None and old.header.uid == header.uid:
-            self._drop(old, initial=False)
-        self._overlay.forget(header.uid)
+        if old is not None and old.header.uid == header.uid and old.header.version <= header.version:
+            self._drop(header.key, old, initial=False)
         self.advance(header.version)
 
     def replace(self, entries: Iterable[Entry], version: int) -> None:
@@ -73,11 +112,13 @@ class Store:
         if version < self.progress:
             self._overlay.clear()
         listed = {entry.header.key: entry for entry in entries}
-        for key in [key for key in self._entries if key not in listed]:
-            self._drop(self._entries[key], initial=True)
+        for key, gone in [each for each in self._entries.items() if each[0] not in listed]:
+            if key in self._entries:  # a handler may have had us `retire` by now
+                self._drop(key, gone, initial=True)
         for key, entry in listed.items():
             old = self._entries.get(key)
-            if old is None or old.header.uid != entry.header.uid or old.header.version != entry.header.version:
+            # A server that went back in time may use a version again, for something else.
+            if old is None or old.data != entry.data or old.header.version != entry.header.version:
                 self._put(key, old, entry, initial=True)
         self.progress = version
         self._overlay.advance(version)
@@ -92,25 +133,81 @@ class Store:
         """A write of ours was answered with this object."""
         self._overlay.lay(entry, self.progress)
 
-    def deleted(self, key: Key, uid: str) -> None:
-        """A deletion of ours was answered: the object of this uid is gone."""
-        self._overlay.bury(key, uid)
+    def deleted(self, key: Key, uid: str, version: int = 0) -> None:
+        """A deletion of ours was answered: the object of this uid is gone.
+
+        Args:
+            key: Its namespace and name.
+            uid: Which of those that had this name.
+            version: A resourceVersion that it had, which hides it also where the watch has not shown it yet; 0 where
+                that is not known.
+        """
+        self._overlay.bury(key, uid, version, self.progress)
+
+    def retire(self) -> None:
+        """Nobody watches here any more: all that was here is told as gone, with its last state, and nothing after."""
+        handlers, self._handlers = self._handlers, ()
+        gone = list(self._entries.values())
+        self._overlay.clear()
+        self._indexes.built.clear()
+        self._entries.clear()
+        self.size = 0
+        for entry in gone:
+            for handler in handlers:
+                self._tell_one(handler, entry.header, None, initial=True)
+
+    def _under(self, name: Name, value: str) -> Iterator[Entry]:
+        index = self._indexes.get(name)
+        for key in index.keys(value):
+            entry = self.get(key)
+            if entry is None:
+                continue
+            layer = index.below if entry is self._entries.get(key) else index.laid
+            if layer.has(value, key):
+                yield entry
+
+    def _all_keys(self) -> Iterable[Key]:
+        if not self._overlay:
+            return list(self._entries)
+        return dict.fromkeys((*self._entries, *(key for key, _ in self._overlay.entries())))
+
+    def _seen(self, keys: Iterable[Key]) -> Iterator[Entry]:
+        for key in keys:
+            entry = self.get(key)
+            if entry is not None:
+                yield entry
 
     def _put(self, key: Key, old: Entry | None, entry: Entry, *, initial: bool) -> None:
         if old is not None and old.header.uid != entry.header.uid:  # deleted and made anew in a gap
-            self._drop(old, initial=initial)
+            self._drop(key, old, initial=initial)
             old = None
         self._entries[key] = entry
         self.size += len(entry.data) - (len(old.data) if old else 0)
+        if self._indexes.built:
+            self._indexes.changed(key, old, entry)
         self._tell(old.header if old else None, entry.header, initial=initial)
 
-    def _drop(self, old: Entry, *, initial: bool) -> None:
+    def _drop(self, key: Key, old: Entry, *, initial: bool) -> None:
         header = old.header
-        del self._entries[header.key]
+        del self._entries[key]
         self.size -= len(old.data)
-        self._overlay.forget(header.uid)
+        if self._indexes.built:
+            self._indexes.changed(key, old, None)
+        self._overlay.forget(key, header.uid, self.progress)
         self._tell(header, None, initial=initial)
+
+    def _laid_changed(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        self._indexes.laid_changed(key, before, after)
 
     def _tell(self, old: Header | None, new: Header | None, *, initial: bool) -> None:
         for handler in self._handlers:
+            self._tell_one(handler, old, new, initial=initial)
+
+    def _tell_one(self, handler: Handler, old: Header | None, new: Header | None, *, initial: bool) -> None:
+        try:
             handler(old, new, initial)
+        except Exception as error:  # one who can't listen must not cost the others what they are told
+            header = new or old
+            if self._blame is None or header is None:
+                raise
+            self._blame("a handler", header, error)

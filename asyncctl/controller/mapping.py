@@ -55,7 +55,7 @@ def _of_headers(mapper: Mapper) -> Mapping:
 
 def _indexed(index: str, value: Callable[[Header], str] | None, primary: Informer) -> Mapping:
     def named(header: Header) -> Iterable[Key]:
-        found = (entry.header.key for entry in primary.by_index(index, value(header) if value else header.name))  # type: ignore[attr-defined]
+        found = (entry.header.key for entry in primary.by_index(index, value(header) if value else header.name))
         if value is not None or not header.namespace:
             return found
         return (key for key in found if key[0] in {header.namespace, ""})

@@ -304,6 +304,9 @@ class _Families:
         self.background_failures = Numbers(
             counter, "asyncctl_background_failures_total", "Times that a background task has failed.", ("task",)
         )
+        self.cache_failures = Numbers(
+            counter, "asyncctl_cache_failures_total", "Index functions and handlers that raised.", resource
+        )
         self.loop_lag = Distributions(
             "asyncctl_event_loop_lag_seconds", "How late the event loop calls a timer.", (), LAG_BUCKETS
         )
@@ -331,6 +334,7 @@ class Metrics(Collector):
         self.registry = registry if registry is not None else CollectorRegistry()
         self.families = _Families()
         self._clock: Clock = clock or SystemClock()
+        self._cache_failures: dict[str, Count] = {}
         self.fenced_writes = self.families.fenced_writes.handle()
         self.loop_lag = self.families.loop_lag.handle()
         self.families.build.handle(__version__, platform.python_version()).set(1)
@@ -360,6 +364,13 @@ class Metrics(Collector):
             size: returns how many bytes they take.
         """
         return InformerMetrics(self, resource, objects, size)
+
+    def cache_failures(self, resource: str) -> Count:
+        """Return what counts how often an index function or a handler of a resource's caches has raised."""
+        found = self._cache_failures.get(resource)
+        if found is None:  # one for all the caches that this resource ever has: they come and go
+            found = self._cache_failures[resource] = self.families.cache_failures.handle(resource)
+        return found
 
     def leader(self, lease: str) -> Count:
         """Return the gauge of one Lease, by its name: 1 while it is held."""

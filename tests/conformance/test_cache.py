@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-import json
 
-import aiohttp
 import orjson
 import pytest
 

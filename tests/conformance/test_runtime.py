@@ -179,7 +179,7 @@ async def test_what_was_deleted_is_not_read_any_more(cluster):
         assert ctx.get(ConfigMap, "c") is None
         assert list(ctx.list(ConfigMap, labels={"no": "such"})) == []
     overlay = made.running._informers[ConfigMap.resource_type, None]._stores[cluster.namespace]._overlay
-    assert len(overlay._tombstones) <= 1
+    assert len(overlay) <= 1
 
 
 async def test_an_undeclared_kind_says_what_to_add(cluster):

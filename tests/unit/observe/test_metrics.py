@@ -46,6 +46,7 @@ def used(metrics, clock):
     informer = metrics.informer("databases.apps.example.com", objects=lambda: 3, size=lambda: 4000)
     informer.restarted("expired")
     informer.reflector(idle=lambda: 1.0, synced=lambda: True, state=lambda: "watching")
+    metrics.cache_failures("databases.apps.example.com").inc()
     metrics.leader("db-controller-leader").set(1)
     metrics.loop_lag.observe(0.001)
     metrics.background("poll").inc()
@@ -89,6 +90,7 @@ OURS = {
     "asyncctl_api_warnings_total": ("counter", {"host"}),
     "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
+    "asyncctl_cache_failures_total": ("counter", {"resource"}),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
     "asyncctl_http_request_duration_seconds": ("histogram", {"path"}),

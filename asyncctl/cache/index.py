@@ -1,0 +1,264 @@
+"""Which objects have a value: their owner, a label, or what an author's function says of them.
+
+An index is built when it is first asked, and kept up from then on; one that nobody asks costs nothing. A function that
+raises costs its object its place in that index, and nothing else: it is told to whom keeps the log, and the object is
+read as ever in all other ways. What own writes have laid over the cache is indexed too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from asyncctl.cache.header import Entry, Header, Key
+from asyncctl.objects.codec import decode
+from asyncctl.objects.resource import Kind
+
+Name = tuple[str, str]
+"""What sort of index, and which of them: `("label", "app")`."""
+Values = Callable[[Entry], tuple[str, ...]]
+Blame = Callable[[str, Header, Exception], None]
+"""Hears that a function (what it is) has failed on the object of that header."""
+
+OWNER: Name = ("owner", "")
+NAMESPACE: Name = ("namespace", "")
+
+
+class of_header:  # noqa: N801 - reads as the function it is used as
+    """Mark an index function that asks for an object's `Header`: nothing is decoded for it.
+
+    Args:
+        function: Takes a `Header`, returns strings.
+    """
+
+    def __init__(self, function: Callable[[Header], Iterable[str]]) -> None:
+        self.function = function
+
+    def __call__(self, header: Header) -> Iterable[str]:
+        """What the function says."""
+        return self.function(header)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, of_header) and self.function == other.function
+
+    def __hash__(self) -> int:
+        return hash(self.function)
+
+
+IndexFunction = of_header | Callable[[Any], Iterable[str]]
+"""A function of the decoded object, or, marked by `of_header`, of its header; returns strings."""
+
+
+class Index:
+    """The keys that have a value.
+
+    Invariant: `_buckets` has a key under each of its values, bare while it is the only one there, and no empty bucket.
+
+    Args:
+        values: What values an entry has.
+        pure: Whether it says the same of the same entry each time. Else what it has said is remembered.
+    """
+
+    def __init__(self, values: Values, *, pure: bool) -> None:
+        self._values = values
+        self._buckets: dict[str, Key | dict[Key, None]] = {}
+        self._said: dict[Key, tuple[str, ...]] | None = None if pure else {}
+
+    def change(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        """The entry of `key` was `before` and is `after`."""
+        new = () if after is None else self._values(after)
+        if self._said is None:
+            old = () if before is None else self._values(before)
+        else:
+            old = self._said.pop(key, ())
+            if new:
+                self._said[key] = new
+        if old == new:
+            return
+        for value in old:
+            self._take(value, key)
+        for value in new:
+            self._give(value, key)
+
+    def keys(self, value: str) -> list[Key]:
+        """Those that have `value`."""
+        found = self._buckets.get(value)
+        if found is None:
+            return []
+        return [found] if isinstance(found, tuple) else list(found)
+
+    def count(self, value: str) -> int:
+        """How many have `value`."""
+        found = self._buckets.get(value)
+        return 0 if found is None else 1 if isinstance(found, tuple) else len(found)
+
+    def has(self, value: str, key: Key) -> bool:
+        """Whether `key` has `value`."""
+        found = self._buckets.get(value)
+        return found == key if found is None or isinstance(found, tuple) else key in found
+
+    def _give(self, value: str, key: Key) -> None:
+        found = self._buckets.get(value)
+        if found is None:
+            self._buckets[value] = key
+        elif isinstance(found, dict):
+            found[key] = None
+        elif found != key:
+            self._buckets[value] = {found: None, key: None}
+
+    def _take(self, value: str, key: Key) -> None:
+        found = self._buckets.get(value)
+        if isinstance(found, dict):
+            found.pop(key, None)
+            if found:
+                return
+        elif found != key:
+            return
+        del self._buckets[value]
+
+
+class Layered:
+    """One index over both layers of a store: what the watch has shown, and what own writes have laid over it."""
+
+    def __init__(
+        self, values: Values, below: Mapping[Key, Entry], laid: Iterable[tuple[Key, Entry]], *, pure: bool
+    ) -> None:
+        self.below = Index(values, pure=pure)
+        self.laid = Index(values, pure=pure)
+        for key, entry in below.items():
+            self.below.change(key, None, entry)
+        for key, entry in laid:
+            self.laid.change(key, None, entry)
+
+    def count(self, value: str) -> int:
+        """How many may be seen under `value`, at most."""
+        return self.below.count(value) + self.laid.count(value)
+
+    def keys(self, value: str) -> Iterable[Key]:
+        """Those of which one layer or the other has `value`."""
+        below, laid = self.below.keys(value), self.laid.keys(value)
+        return dict.fromkeys((*below, *laid)) if laid else below
+
+
+class Functions:
+    """The named functions of a kind: what its indexes are made of, the same in each of its namespaces.
+
+    Args:
+        blame: Told of each function that raises, which else raises through the store.
+    """
+
+    def __init__(self, blame: Blame | None = None) -> None:
+        self._blame = blame
+        self._named: dict[str, tuple[IndexFunction, Kind | None]] = {}
+
+    def add(self, name: str, function: IndexFunction, kind: Kind | None = None) -> None:
+        """Name a function; the same one may be named again.
+
+        Args:
+            name: What to ask the index by.
+            function: See `IndexFunction`.
+            kind: As what an object is decoded for it.
+
+        Raises:
+            ValueError: The name has another function already, or there is no `kind` to decode.
+        """
+        if kind is None and not isinstance(function, of_header):
+            raise ValueError(f"index {name!r} is of the decoded object: say of which kind, or wrap it in of_header()")
+        if self._named.setdefault(name, (function, kind)) != (function, kind):
+            raise ValueError(
+                f"there is an index {name!r} by another function on this kind already: caches are shared, give this "
+                "one a name of its own, or declare the same function"
+            )
+
+    def values(self, name: Name) -> tuple[Values, bool]:
+        """How to tell an entry's values in the index of that name, and whether that is pure.
+
+        Raises:
+            LookupError: Nobody has named such a function.
+        """
+        sort, which = name
+        if name == OWNER:
+            return _owners, True
+        if name == NAMESPACE:
+            return _namespace, True
+        if sort == "label":
+            return lambda entry: () if (value := entry.header.labels.get(which)) is None else (value,), True
+        if which not in self._named:
+            known = ", ".join(map(repr, sorted(self._named))) or "none"
+            raise LookupError(f"there is no index {which!r}: declare it with Watch(indexes=…); declared: {known}")
+        function, kind = self._named[which]
+        return self._guarded(which, function, kind), False
+
+    def _guarded(self, name: str, function: IndexFunction, kind: Kind | None) -> Values:
+        def values(entry: Entry) -> tuple[str, ...]:
+            try:
+                if kind is None or isinstance(function, of_header):
+                    return _strings(function(entry.header))
+                return _strings(function(decode(kind, entry.data)))
+            except Exception as error:  # an author's function must not cost an object
+                if self._blame is None:
+                    raise
+                self._blame(f"index {name!r}", entry.header, error)
+                return ()
+
+        return values
+
+
+def _owners(entry: Entry) -> tuple[str, ...]:
+    owners = entry.header.owners
+    return (owners[0].uid,) if len(owners) == 1 else tuple(dict.fromkeys(owner.uid for owner in owners))
+
+
+def _namespace(entry: Entry) -> tuple[str, ...]:
+    return (entry.header.namespace,)
+
+
+def _strings(said: Any) -> tuple[str, ...]:  # noqa: ANN401 - an author's function may return what it likes
+    """What an index function has returned, each once.
+
+    Raises:
+        TypeError: It is not what such a function may return.
+    """
+    if said is None:
+        return ()
+    if isinstance(said, str):
+        return (said,)
+    values: tuple[Any, ...] = tuple(dict.fromkeys(said)) if isinstance(said, Iterable) else (said,)
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"an index function returns strings, this one {type(value).__name__}: {value!r}")
+    return values
+
+
+class Indexes:
+    """The indexes of one store that somebody has asked.
+
+    Args:
+        functions: What they are made of.
+        below: What the watch has shown.
+        laid: What own writes have laid over it.
+    """
+
+    def __init__(
+        self, functions: Functions, below: Mapping[Key, Entry], laid: Callable[[], Iterator[tuple[Key, Entry]]]
+    ) -> None:
+        self._functions = functions
+        self._below = below
+        self._laid = laid
+        self.built: dict[Name, Layered] = {}
+
+    def get(self, name: Name) -> Layered:
+        """The index of that name, built when it is first asked. Raises LookupError, see `Functions.values`."""
+        found = self.built.get(name)
+        if found is None:
+            values, pure = self._functions.values(name)
+            found = self.built[name] = Layered(values, self._below, self._laid(), pure=pure)
+        return found
+
+    def changed(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        """The watch has shown a change."""
+        for index in self.built.values():
+            index.below.change(key, before, after)
+
+    def laid_changed(self, key: Key, before: Entry | None, after: Entry | None) -> None:
+        """An own write was laid over the cache, or has made way."""
+        for index in self.built.values():
+            index.laid.change(key, before, after)
