@@ -70,13 +70,14 @@ class Controller:
         self._kind = environment.resource
         self._informer = environment.informer(self._kind)
         self.parking = Parking(metrics.parked)
-        """The keys that are parked."""
+        """The keys that have used up their tries, or can't be helped by one."""
+        self._paused = Parking(metrics.paused)
         faults = Faults(declaration.name, logger=environment.logger, metrics=metrics, clock=environment.clock)
         self._sweep = Sweep(
             self._informer.entries, queue, period=_seconds(declaration.resync, resync), delay=retry_base,
             clock=environment.clock, random=random, logger=environment.logger.bind(controller=declaration.name),
         )  # fmt: skip
-        self._wiring = Wiring(declaration, environment, queue, self.parking, self._sweep, faults)
+        self._wiring = Wiring(declaration, environment, queue, (self.parking, self._paused), self._sweep, faults)
         self._aftermath = Aftermath(
             declaration, environment, queue, self.parking, faults,
             retry_limit=retry_limit, random=random, metrics=metrics,
@@ -190,8 +191,11 @@ class Controller:
     async def _process(self, key: Key, alarm: Alarm) -> None:
         entry = self._informer.get(key)
         if entry is None or entry.header.paused or self._is_none_of_ours(entry.header):
+            if entry is not None and entry.header.paused:
+                self._paused.enter(key)
             self._aftermath.no_pass(key)
             return
+        self._paused.leave(key)
         started = time.perf_counter()
         self._passes[key] = self._environment.clock.monotonic()
         self._metrics.active_workers.inc()

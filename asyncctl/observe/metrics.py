@@ -54,6 +54,8 @@ class ControllerMetrics:
         self.active_workers = families.active_workers.handle(controller)
         self.parked = families.parked.handle(controller)
         """A gauge: keys that are parked now."""
+        self.paused = families.paused.handle(controller)
+        """A gauge: objects that are annotated as paused."""
         self.active = families.active_controllers.handle()
         """A gauge: 1 while the workers run."""
         families.max_concurrent.handle(controller).set(workers)
@@ -306,6 +308,9 @@ class _Families:
         )
         self.cache_failures = Numbers(
             counter, "asyncctl_cache_failures_total", "Index functions and handlers that raised.", resource
+        )
+        self.paused = Numbers(
+            gauge, "asyncctl_paused_objects", "Objects that are skipped: asyncctl/paused.", controller
         )
         self.loop_lag = Distributions(
             "asyncctl_event_loop_lag_seconds", "How late the event loop calls a timer.", (), LAG_BUCKETS

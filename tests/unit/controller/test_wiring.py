@@ -155,3 +155,25 @@ async def test_what_is_deleted_is_neither_tried_again_nor_parked():
     assert stage.queue.statistics()[:5] == (0, 0, 0, 0, 0)
     assert key not in stage.controller.parking
     assert stage.counts.parked.value == 0
+
+
+async def test_a_paused_object_is_skipped_and_counted_until_it_goes_on_or_goes():
+    seen = []
+
+    async def reconcile(ctx, widget):
+        seen.append(widget.name)
+
+    stage = Stage(declared(reconcile))
+    paused = {"annotations": {"asyncctl/paused": "true"}}
+    stage.there("a", "b", metadata=paused)
+    stage.changed("c")
+    async with stage.working():
+        await stage.clock.settle()
+        assert seen == ["c"]
+        assert stage.counts.paused.value == 2
+        stage.changed("a")
+        await stage.clock.settle()
+        assert seen == ["c", "a"]
+        assert stage.counts.paused.value == 1
+        stage.there("c")
+        assert stage.counts.paused.value == 0
