@@ -545,3 +545,21 @@ async def test_its_own_finalizer_does_not_cut_the_first_delay_short(cluster):
         await cluster.create(Widget, "a")
         await until(lambda: len(passes) == 2)
         assert running.clock.monotonic() - began >= 0.5
+
+
+async def test_an_apply_conflict_is_retried_slowly_and_says_whose_field_it_is(begun, cluster):
+    async def write(ctx, widget):
+        await ctx.client.apply(ConfigMap(name="shared", namespace=cluster.namespace, data={"size": "ours"}))
+
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"size": "theirs"}}
+    path = f"/api/v1/namespaces/{cluster.namespace}/configmaps/shared?fieldManager=kubectl"
+    await cluster.send("PATCH", path, theirs, content_type="application/apply-patch+yaml")
+    running, passes = await begun(write, retry_base=5.0, retry_max=60.0)
+    await until(lambda: queue_of(running).statistics().delayed)
+    key = (cluster.namespace, "a")
+    assert 4.5 < queue_of(running)._delayed[key][0] - running.clock.monotonic() <= 6.25
+    assert queue_of(running).failures(key) == 1
+    assert len(passes) == 1
+    (line,) = running.log.said("the pass has failed", "warning")
+    assert "kubectl" in line["error"]
+    assert ".data.size" in line["error"]
