@@ -25,7 +25,7 @@ from asyncctl.controller.alarm import Alarm
 from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
-from asyncctl.controller.faults import Faults
+from asyncctl.controller.faults import Faults, text_of
 from asyncctl.controller.outcome import Requeue, TerminalError
 from asyncctl.controller.parking import Parking
 from asyncctl.controller.stalled import stalled
@@ -253,8 +253,8 @@ class Controller:
             if unsaved is not None and error is None:  # it counts only where the pass itself has not failed
                 error, parks = unsaved, self._aftermath.parks(key, unsaved)
                 news = parks and key not in self.parking
-            if news:
-                ctx.warning(stalled_reason(error), str(error))
+            if news and error is not None:
+                ctx.warning(stalled_reason(error), text_of(error))
         if error is not None:
             return self._aftermath.failure(key, ctx, error, parks=parks)
         return self._aftermath.success(key, requeue, gone=gone)

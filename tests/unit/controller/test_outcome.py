@@ -365,15 +365,22 @@ class Odd(Exception):
     retry_after = "soon"
 
 
+class Mute(Exception):
+    """Whose text can't be made."""
+
+    def __str__(self):
+        raise self
+
+
 @pytest.mark.parametrize(
     "step",
     [
         cancel_something, cancel_itself, cancel_itself_and_swallow_it, put_what_json_can_not,
-        put_a_bad_time, Odd("odd"), ExceptionGroup("two", [ValueError(), Odd()]), SystemExit(3), Weird(),
+        put_a_bad_time, Odd("odd"), Mute(), ExceptionGroup("two", [ValueError(), Odd()]), SystemExit(3), Weird(),
     ],
     ids=[
         "cancelled", "own task cancelled", "own cancellation swallowed", "unencodable",
-        "naive time", "odd attributes", "group", "exit", "no Exception",
+        "naive time", "odd attributes", "no text", "group", "exit", "no Exception",
     ],
 )  # fmt: skip
 async def test_nothing_an_author_does_ends_a_worker(begun, cluster, step):
