@@ -52,11 +52,11 @@ def read_event(line: bytes) -> tuple[str, bytes | msgspec.Raw]:
     """
     if line.endswith(b"}}"):
         if line.startswith(_MODIFIED):
-            return "MODIFIED", line[27:-1]
+            return "MODIFIED", line[28:-1]
         if line.startswith(_ADDED):
-            return "ADDED", line[24:-1]
+            return "ADDED", line[25:-1]
         if line.startswith(_DELETED):
-            return "DELETED", line[26:-1]
+            return "DELETED", line[27:-1]
     return read_any_event(line)
 
 

@@ -51,6 +51,19 @@ def test_a_list_deletes_what_it_does_not_have(store):
     assert seen(store) is None
 
 
+def test_an_item_of_a_list_that_does_not_say_what_it_is_tells_nothing_new(store):
+    """As those of the built-in kinds, while events say it."""
+    event, item = b'{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a"}}', b'{"metadata":{"name":"a"}}'
+    heard = Heard()
+    store.upsert(Entry(entry(version=3).header, event))
+    store.subscribe(heard)
+    heard.clear()
+    store.replace([Entry(entry(version=3).header, item)], 5)
+    assert heard == []
+    store.replace([Entry(entry(version=3).header, b'{"metadata":{"name":"b"}}')], 5)
+    assert heard == [(("1", 3), ("1", 3), True)]
+
+
 @pytest.mark.parametrize("step", ["event", "list"])
 def test_deleted_and_made_anew_in_a_gap_is_a_deletion_and_an_addition(store, step):
     store.replace([entry(uid="1", version=3)], 5)
