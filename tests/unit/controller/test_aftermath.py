@@ -232,3 +232,21 @@ async def test_one_key_is_held_to_its_interval_and_all_to_their_rate():
         assert len(began) == 4
         await stage.clock.elapse(0.1)
         assert began[4:] == [(60.0, "a")]
+
+
+async def test_each_object_is_looked_at_again_once_a_period_and_a_failed_one_when_its_retry_comes():
+    began = {f"w-{number}": [] for number in range(20)}
+
+    async def reconcile(ctx, widget):
+        began[widget.name].append(stage.clock.monotonic())
+        if widget.name == "w-0":
+            raise ValueError("odd")
+
+    stage = Stage(declared(reconcile, resync=timedelta(seconds=100)))
+    stage.there(*began)
+    async with stage.working():
+        await stage.clock.elapse(99.0)
+        assert all(len(times) == 2 for name, times in began.items() if name != "w-0")
+        assert len({round(times[1]) for name, times in began.items() if name != "w-0"}) >= 10
+        gaps = [after - before for before, after in itertools.pairwise(began["w-0"])]
+        assert all(gap >= 5.0 * 2**number for number, gap in enumerate(gaps))

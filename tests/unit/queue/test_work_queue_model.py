@@ -198,7 +198,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         how=st.sampled_from(
-            ["fails", "fails", "conflicts", "conflicts four times", "is held up by an outage", "parks"]
+            ["fails", "fails", "conflicts", "conflicts six times", "is held up by an outage", "parks"]
         ),
     )
     def worker_fails(self, data, how):
@@ -207,8 +207,8 @@ class QueueMachine(RuleBasedStateMachine):
             match how:
                 case "conflicts":
                     queue.retry_fast(key)
-                case "conflicts four times":
-                    for _ in range(4):
+                case "conflicts six times":
+                    for _ in range(6):
                         queue.retry_fast(key)
                 case "parks":
                     queue.retry(key, at_least=600.0)
