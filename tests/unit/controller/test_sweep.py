@@ -77,6 +77,7 @@ async def test_the_first_resync_is_spread_over_the_whole_period(swept):
         await swept.clock.elapse(PERIOD - 1)
         assert sorted(Counter(name for _, name in swept.seen).values()) == [1] * 1000
         assert is_flat([when for when, _ in swept.seen], 0.0, PERIOD)
+        assert max(Counter(when // 60 for when, _ in swept.seen).values()) <= 15  # in a minute; on the average 1.7
         assert swept.priorities == {LOW}
 
 

@@ -13,7 +13,7 @@ from asyncctl.operator import LeaseLost, Operator
 from tests.unit.harness import Widget, quick_settings, working
 from tests.unit.support import Log, until
 
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/db-controller-leader"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/test-leader"
 
 
 class Absent(Resource, group="absent.example.com", version="v1"):
@@ -383,6 +383,12 @@ def test_a_finalizers_name_is_checked(name):
     declared = Operator("test").controller(Widget)(nothing)
     with pytest.raises(ValueError, match="finalizer"):
         declared.finalizer(name)
+
+
+def test_a_finalizers_name_may_be_a_domain_alone():
+    declared = Operator("test").controller(Widget)(nothing)
+    declared.finalizer("widgets.example.com")(nothing)
+    assert [*declared.finalizers] == ["widgets.example.com"]
 
 
 def test_a_finalizer_that_is_declared_twice_is_refused():
