@@ -250,3 +250,21 @@ async def test_each_object_is_looked_at_again_once_a_period_and_a_failed_one_whe
         assert len({round(times[1]) for name, times in began.items() if name != "w-0"}) >= 10
         gaps = [after - before for before, after in itertools.pairwise(began["w-0"])]
         assert all(gap >= 5.0 * 2**number for number, gap in enumerate(gaps))
+
+
+async def test_a_slow_retry_that_succeeds_ends_the_parking():
+    script = [TerminalError("mend the size", reason="BadSize"), None]
+
+    async def reconcile(ctx, widget):
+        if (step := script.pop(0)) is not None:
+            raise step
+
+    stage = Stage(declared(reconcile))
+    stage.there("a")
+    async with stage.working():
+        await stage.clock.elapse(479.0)
+        assert stage.counts.parked.value == 1
+        await stage.clock.elapse(241.0)
+        assert script == []
+        assert stage.counts.parked.value == 0
+        assert stage.condition("a")["status"] == "False"
