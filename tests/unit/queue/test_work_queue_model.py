@@ -197,9 +197,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.processing)
     @rule(
         data=st.data(),
-        how=st.sampled_from(
-            ["fails", "fails", "conflicts", "conflicts six times", "is held up by an outage", "parks"]
-        ),
+        how=st.sampled_from(["fails", "fails", "conflicts", "conflicts six times", "is held up by an outage", "parks"]),
     )
     def worker_fails(self, data, how):
         key = data.draw(st.sampled_from(sorted(self.model.processing)))
