@@ -178,7 +178,7 @@ async def test_what_was_deleted_is_not_read_any_more(cluster):
         await ctx.delete(made_map)
         assert ctx.get(ConfigMap, "c") is None
         assert list(ctx.list(ConfigMap, labels={"no": "such"})) == []
-    overlay = informer_of(made.running, ConfigMap.resource_type)._stores[cluster.namespace]._overlay
+        overlay = informer_of(made.running, ConfigMap.resource_type)._stores[cluster.namespace]._overlay
     assert len(overlay) <= 1
 
 
