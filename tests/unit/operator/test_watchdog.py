@@ -27,9 +27,11 @@ def test_what_blocks_the_loop_is_named_with_its_pass_and_stack_and_again_when_it
     done = subprocess.run(program, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    blocked = [line for line in lines if line["msg"].startswith("the event loop is blocked")]
-    over = [line for line in lines if line["msg"] == "the event loop runs again"]
-    assert len(blocked) == len(over) == 2
+    told = [line for line in lines if line["msg"].startswith("the event loop ")]
+    # A machine that is busy with other things may hold the loop up, too: that is not what is asked here.
+    pairs = [pair for pair in zip(told[::2], told[1::2], strict=True) if "work_hard" in pair[0]["stack"]]
+    blocked, over = zip(*pairs, strict=True)
+    assert {line["msg"] for line in over} == {"the event loop runs again"}
     for line, task, name in zip(blocked, ["child", "widgets worker 0"], ["by-a-child", "by-itself"], strict=True):
         assert line["task"] == task
         assert line["coroutine"].startswith("wait_in_vain (")
