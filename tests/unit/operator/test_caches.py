@@ -280,4 +280,4 @@ async def test_interval_and_rate_reach_the_queue(cluster):
     async with working(operator, cluster) as running:
         queue = running._controllers[0].queue
         assert queue._interval == 30.0
-        assert (queue._limit._qps, queue._limit._burst) == (5, 3)
+        assert (queue._limit._qps, queue._limit._burst) == (5, 1)
