@@ -67,6 +67,11 @@ async def hands(cluster, name="w", **options):
         yield made
 
 
+def informer_of(running, kind):
+    """The cache that the operator's controller reads `kind` from."""
+    return running._controllers[0]._environment.informer(kind.resource_type)
+
+
 def poke(cluster, made, name="w"):
     made.running._controllers[0].queue.add((cluster.namespace, name))
 
@@ -74,6 +79,6 @@ def poke(cluster, made, name="w"):
 async def settle(cluster, made, kind=ConfigMap):
     """Return when the operator's cache has seen all that was written so far."""
     await cluster.create(kind, f"marker-{len(made.sent)}-{id(object())}")
-    informer = next(each for key, each in made.running._informers.items() if key[0] == kind.resource_type)
+    informer = informer_of(made.running, kind)
     names = {each.name async for each in cluster.client.list(kind, namespace=cluster.namespace)}
     await until(lambda: names <= {entry.header.name for entry in informer.entries()})
