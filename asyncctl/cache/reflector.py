@@ -320,6 +320,12 @@ class Reflector:
         except TimeoutError:
             self._metrics.restarted("silent")
             return Probing()
+        except StatusError as error:
+            if error.code < 500:
+                raise
+            # It took the watch and can't go on from this place, now or later (a compaction may have left an event
+            # without its object): client-go lists then, too.
+            return self._after(self._list(self._store.progress), error)
         self._metrics.restarted("end")
         return Watching() if heard or now() - opened >= SHORT else BackingOff(Watching())
 

@@ -181,7 +181,7 @@ class Context:
         return (
             _decoded(kind, entry) for entry in found
             if (namespace is None or entry.header.namespace == namespace)
-            and wanted <= entry.header.labels.items()
+            and wanted <= entry.header.own_labels.items()
             and (uid is None or any(each.uid == uid for each in entry.header.owners))
         )  # fmt: skip
 

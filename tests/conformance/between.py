@@ -1,7 +1,7 @@
 """A proxy between a client and a backend, that does to watches what networks, proxies and old servers do to them.
 
 It speaks plain HTTP to the client, and to the backend whatever that wants. What comes from the backend is its own: it
-can be refused, kept back, or cut into other pieces, and nothing is added to it.
+can be refused, kept back or cut into other pieces, and nothing is added to it.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class Between:
     Attributes:
         asked: the requests that came, as `METHOD /path?query`.
         ask: changes a request's query, in place.
-        keep: tells whether a line of a watch is passed on.
+        line: what is passed on of a line of a watch; nothing keeps it back.
         cut: cuts what is passed on of a watch into pieces, each sent by itself.
     """
 
@@ -29,7 +29,7 @@ class Between:
         self.url = ""
         self.asked: list[str] = []
         self.ask: Callable[[dict[str, str]], None] = lambda query: None
-        self.keep: Callable[[bytes], bool] = lambda line: True
+        self.line: Callable[[bytes], bytes] = lambda line: line
         self.cut: Callable[[bytes], Iterable[bytes]] = lambda line: (line,)
         self._session = session
         self._severed = False
@@ -77,10 +77,9 @@ class Between:
             response.enable_chunked_encoding()
             await response.prepare(request)
             async for line in answer.content:
-                if self.keep(line):
-                    for piece in self.cut(line):
-                        await response.write(piece)
-                        await asyncio.sleep(0)  # lets the client read this piece before the next one is there
+                for piece in self.cut(self.line(line)):
+                    await response.write(piece)
+                    await asyncio.sleep(0)  # lets the client read this piece before the next one is there
             await response.write_eof()
             return response
 

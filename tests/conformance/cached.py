@@ -119,5 +119,6 @@ async def caching(config, kind, *, clock=None, synced=True, **options):
         finally:
             task.cancel()
             await asyncio.wait([task])
-        assert cache.listener.wrong == []
-        assert cache.listener.known == {entry.header.key: entry.header for entry in informer.entries()}
+        assert not cache.listener.wrong, cache.listener.wrong
+        kept = {entry.header.key: entry.header for entry in informer.entries()}
+        assert cache.listener.known == kept, f"told: {cache.listener.known}; kept: {kept}"

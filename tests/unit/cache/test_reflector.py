@@ -132,13 +132,23 @@ async def test_a_line_that_is_no_event_ends_the_stream_and_loses_nothing(garbage
         assert running.informer.problem is None
 
 
-async def test_an_error_event_that_is_no_410_watches_again_without_a_list():
-    broken = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "etcd is away"}
-    api = Api(lists=[page(9)], watches=[Watch(event("ERROR", broken))])
+async def test_an_error_event_of_a_busy_server_watches_again_without_a_list():
+    busy = {"kind": "Status", "code": 429, "reason": "TooManyRequests", "message": "etcd is away"}
+    api = Api(lists=[page(9)], watches=[Watch(event("ERROR", busy))])
     async with reflecting(api) as running:
         await until(lambda: len(api.of("watch")) == 2)
         assert running.log.said("etcd is away")
     assert len(api.of("list")) == 1
+
+
+async def test_an_error_event_of_a_watch_that_cannot_go_on_lists_again():
+    """The server has taken the watch: from the same place it would fail for ever."""
+    broken = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "etcd has no such object"}
+    api = Api(lists=[page(9), page(10)], watches=[Watch(event("ERROR", broken))])
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("list")) == 2)
+        assert running.log.said("etcd has no such object")
+        await until(lambda: len(api.of("watch")) == 2)
 
 
 @pytest.mark.parametrize(

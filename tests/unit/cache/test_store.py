@@ -9,7 +9,7 @@ from asyncctl.cache.store import Store
 def entry(name="a", uid="1", version=1, *, size=10, namespace="team"):
     header = Header(
         name=name, namespace=namespace, uid=uid, version=version, generation=1, deleting=False, finalizers=(),
-        labels={}, owners=(), annotations=0, paused=False,
+        own_labels={}, owners=(), annotations=0, paused=False,
     )  # fmt: skip
     return Entry(header, b"x" * size)
 
@@ -49,6 +49,19 @@ def test_a_list_deletes_what_it_does_not_have(store):
     store.replace([entry("b", uid="2")], 9)
     assert heard == [(("1", 1), None, True)]
     assert seen(store) is None
+
+
+def test_an_item_of_a_list_that_does_not_say_what_it_is_tells_nothing_new(store):
+    """As those of the built-in kinds, while events say it."""
+    event, item = b'{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a"}}', b'{"metadata":{"name":"a"}}'
+    heard = Heard()
+    store.upsert(Entry(entry(version=3).header, event))
+    store.subscribe(heard)
+    heard.clear()
+    store.replace([Entry(entry(version=3).header, item)], 5)
+    assert heard == []
+    store.replace([Entry(entry(version=3).header, b'{"metadata":{"name":"b"}}')], 5)
+    assert heard == [(("1", 3), ("1", 3), True)]
 
 
 @pytest.mark.parametrize("step", ["event", "list"])
