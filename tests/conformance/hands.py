@@ -7,7 +7,7 @@ from asyncctl.client.errors import AlreadyExists
 from asyncctl.objects import ConfigMap, Secret
 from asyncctl.operator import Operator
 from tests.unit.harness import Widget, working
-from tests.unit.support import until
+from tests.unit.support import informer_of, until
 
 
 class Sent(list):
@@ -67,11 +67,6 @@ async def hands(cluster, name="w", **options):
         yield made
 
 
-def informer_of(running, kind):
-    """The cache that the operator's controller reads `kind` from."""
-    return running._controllers[0]._environment.informer(kind.resource_type)
-
-
 def poke(cluster, made, name="w"):
     made.running._controllers[0].queue.add((cluster.namespace, name))
 
@@ -79,6 +74,6 @@ def poke(cluster, made, name="w"):
 async def settle(cluster, made, kind=ConfigMap):
     """Return when the operator's cache has seen all that was written so far."""
     await cluster.create(kind, f"marker-{len(made.sent)}-{id(object())}")
-    informer = informer_of(made.running, kind)
+    informer = informer_of(made.running, kind.resource_type)
     names = {each.name async for each in cluster.client.list(kind, namespace=cluster.namespace)}
     await until(lambda: names <= {entry.header.name for entry in informer.entries()})

@@ -3,9 +3,9 @@
 import pytest
 
 from asyncctl.objects import ConfigMap, Secret, Unstructured
-from tests.conformance.hands import hands, informer_of, poke
+from tests.conformance.hands import hands, poke
 from tests.unit.harness import Widget
-from tests.unit.support import until
+from tests.unit.support import informer_of, until
 
 UNTYPED = Unstructured("v1", "ConfigMap")
 
@@ -16,7 +16,7 @@ def names(found):
 
 async def test_objects_are_listed_by_label_owner_and_index_own_writes_included(cluster):
     async with hands(cluster) as made, made.taking() as (ctx, widget):
-        informer_of(made.running, Secret).add_index("type", lambda secret: [secret.type], Secret)
+        informer_of(made.running, Secret.resource_type).add_index("type", lambda secret: [secret.type], Secret)
         await cluster.create(Secret, "s", type="example.com/a", labels={"a": "1"})
         await cluster.create(Secret, "t", type="example.com/b", labels={"a": "1"})
         await until(lambda: len(list(ctx.list(Secret))) >= 2)
