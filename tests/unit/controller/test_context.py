@@ -91,13 +91,15 @@ async def test_conditions_and_the_generation_go_out_in_one_patch_also_when_the_p
         flipped = {each.type: each.last_transition_time for each in found.status.conditions}
         assert made.sent == [("PATCH", "status")]
         await cluster.patch(Widget, "w", {"spec": {"size": 2}})
-        async with made.taking() as (_, widget):
-            assert widget.status.observed_generation == 1
-        async with made.taking() as (_, widget):
-            widget.status.conditions.set("Zeta", True, "MadeAgain")
-            widget.status.conditions.set("Alpha", False, "Waiting", "for another")
+        generation = 1
+        while generation == 1:  # the failed pass is tried again, before the change is known or after
+            async with made.taking() as (_, widget):
+                assert widget.status.observed_generation == 1
+                generation = widget.metadata.generation
+                widget.status.conditions.set("Zeta", True, "MadeAgain")
+                widget.status.conditions.set("Alpha", False, "Waiting", "for another")
         found = await cluster.until(Widget, "w", lambda widget: widget.status.observed_generation == 2)
-        found = await cluster.until(Widget, "w", lambda widget: widget.status.conditions.get("Zeta").reason != "Made")
+        assert found.status.conditions.get("Zeta").reason == "MadeAgain"
         assert {each.type: each.last_transition_time for each in found.status.conditions} == flipped
 
 
