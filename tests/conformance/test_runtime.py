@@ -174,11 +174,11 @@ async def test_delete_hits_what_was_read_and_no_namesake(cluster):
 
 async def test_what_was_deleted_is_not_read_any_more(cluster):
     async with hands(cluster) as made, made.taking() as (ctx, _):
-        overlay = informer_of(made.running, ConfigMap.resource_type)._stores[cluster.namespace]._overlay
         made_map = await ctx.apply(ConfigMap(name="c", data={"a": "1"}))
         await ctx.delete(made_map)
         assert ctx.get(ConfigMap, "c") is None
         assert list(ctx.list(ConfigMap, labels={"no": "such"})) == []
+        overlay = informer_of(made.running, ConfigMap.resource_type)._stores[cluster.namespace]._overlay
     assert len(overlay) <= 1
 
 
