@@ -221,9 +221,8 @@ class Context:
             ValueError: It has no name, or the owner would be in another namespace.
         """
         known = _kind_of(obj, kind)
-        body = to_dict(obj) if isinstance(obj, Resource) else obj
         applier = Applier(self._environment, lambda: self.client, self._ownership)
-        return _decoded(known, await applier.apply(resource_type_of(known), body, owned=owned, adopt=adopt))
+        return _decoded(known, await applier.apply(resource_type_of(known), obj, owned=owned, adopt=adopt))
 
     def owns(self, obj: Resource | JsonObject) -> bool:
         """Whether `obj`, as it was read, is the reconciled object's: by owner reference, or by `apply(owned=False)`."""
