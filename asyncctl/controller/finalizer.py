@@ -12,15 +12,16 @@ from asyncctl.objects.resource import ResourceType
 TRIES = 5  # to take one off, where others come and go at the same time
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NAME = re.compile(rf"(?=[^/]{{1,253}}/){_LABEL}(\.{_LABEL})*/[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
+_DOMAIN = re.compile(rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})+")
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` unless the API server would take `name` for a finalizer, of any kind.
+    """Raise `ValueError` unless the API server would take `name` for a finalizer.
 
-    After `IsQualifiedName` of apimachinery's `util/validation/validation.go`. A name without a domain is taken for
-    custom resources only, and may be one that Kubernetes gives a meaning of its own, such as `orphan`.
+    After `IsQualifiedName` of apimachinery's `util/validation/validation.go`. A domain alone is taken for custom
+    resources only; one word may have a meaning of its own for Kubernetes, such as `orphan`.
     """
-    if not _NAME.fullmatch(name):
+    if not (_NAME.fullmatch(name) or _DOMAIN.fullmatch(name)):
         raise ValueError(
             f"finalizer {name!r}: a name like 'example.com/widgets' is needed: a lower-case domain, a slash, a word"
         )
