@@ -178,8 +178,8 @@ async def test_what_was_deleted_is_not_read_any_more(cluster):
         await ctx.delete(made_map)
         assert ctx.get(ConfigMap, "c") is None
         assert list(ctx.list(ConfigMap, labels={"no": "such"})) == []
-    overlay = cache_of(made.running, ConfigMap.resource_type)._stores[cluster.namespace]._overlay
-    assert len(overlay) <= 1
+        overlay = cache_of(made.running, ConfigMap)._stores[cluster.namespace]._overlay
+        assert len(overlay) <= 1
 
 
 async def test_an_undeclared_kind_says_what_to_add(cluster):
