@@ -156,7 +156,8 @@ class Watch(Generic[T]):
         labels: A label selector, as text or as a map: what does not match is neither watched nor cached.
         fields: A field selector, such as `spec.nodeName=a`; which fields there are depends on the kind.
         namespaces: Only these; default: those of the operator, `ASYNCCTL_NAMESPACES`.
-        metadata_only: Cache the metadata alone (`PartialObjectMetadata`); such an object has no spec to be read.
+        metadata_only: Cache the metadata alone (`PartialObjectMetadata`). All else of such an object reads as its
+            class's default; where that has none, read it as an `Unstructured`.
         indexes: By which values objects are found: `ctx.list(Kind, index=(name, value))`.
         when: Which changes matter; default: any, and of the primary kind all but those of its status alone.
 

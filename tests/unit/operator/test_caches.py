@@ -281,3 +281,20 @@ async def test_interval_and_rate_reach_the_queue(cluster):
         queue = running._controllers[0].queue
         assert queue._interval == 30.0
         assert (queue._limit._qps, queue._limit._burst) == (5, 3)
+
+
+async def test_a_watch_of_the_metadata_alone_keeps_headers_and_wakes_by_them(cluster, seen):
+    operator = Operator("test")
+    secrets = Watch(Secret, to=lambda secret: [(secret.namespace, secret.labels["widget"])], metadata_only=True)
+    operator.controller(Widget, watches=[secrets])(seen)
+    await cluster.create(Widget, "w")
+    await cluster.create(Secret, "s", labels={"widget": "w"}, data={"password": b"x" * 1000})
+    async with working(operator, cluster) as running:
+        await until(lambda: seen.names)
+        async with running.informer(Watch(Secret, metadata_only=True)) as found:
+            assert [header.name for header in found.headers(labels={"widget": "w"})] == ["s"]
+            (entry,) = found.informer.entries(cluster.namespace)
+            assert b"password" not in entry.data
+        seen.names.clear()
+        await cluster.patch(Secret, "s", {"data": {"password": "eA=="}})
+        await until(lambda: seen.names)
