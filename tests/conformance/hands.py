@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from asyncctl.client.errors import AlreadyExists
 from asyncctl.objects import ConfigMap, Secret
 from asyncctl.operator import Operator
-from tests.unit.harness import Widget, cache_of, working
-from tests.unit.support import until
+from tests.unit.harness import Widget, working
+from tests.unit.support import informer_of, until
 
 
 class Sent(list):
@@ -74,6 +74,6 @@ def poke(cluster, made, name="w"):
 async def settle(cluster, made, kind=ConfigMap):
     """Return when the operator's cache has seen all that was written so far."""
     await cluster.create(kind, f"marker-{len(made.sent)}-{id(object())}")
-    informer = cache_of(made.running, kind)
+    informer = informer_of(made.running, kind.resource_type)
     names = {each.name async for each in cluster.client.list(kind, namespace=cluster.namespace)}
     await until(lambda: names <= {entry.header.name for entry in informer.entries()})

@@ -121,12 +121,6 @@ async def cluster_at(config: ClusterConfig):
         yield cluster
 
 
-def cache_of(running, kind):
-    """The informer of that kind, as a class, `Unstructured` or `ResourceType`, of an operator at work."""
-    wanted = getattr(kind, "resource_type", kind)
-    return next(informer for informer in running._informers if informer.kind == wanted)
-
-
 def quick_settings(**values):
     """No Lease, a free port, and retries that a test can wait for."""
     quick = {
