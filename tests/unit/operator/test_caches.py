@@ -298,3 +298,19 @@ async def test_a_watch_of_the_metadata_alone_keeps_headers_and_wakes_by_them(clu
         seen.names.clear()
         await cluster.patch(Secret, "s", {"data": {"password": "eA=="}})
         await until(lambda: seen.names)
+
+
+async def test_a_watch_that_reaches_beyond_the_operators_namespaces_is_told_and_holds_up_no_other(cluster, seen):
+    operator = Operator("test")
+    operator.controller(Widget)(seen)
+    operator.controller(Watch(ConfigMap, namespaces=["elsewhere"]), name="configs")(nothing)
+    await cluster.create(Widget, "w")
+    settings = quick_settings(namespaces=(cluster.namespace,))
+    async with operator.running(settings=settings, config=cluster.config, logger=Log().logger) as running:
+        await until(lambda: seen.names)
+        code, text = await probe(running, "/readyz")
+        assert code == 500
+        told = f"namespace 'elsewhere' is outside of ASYNCCTL_NAMESPACES ({cluster.namespace})"
+        assert told in next(
+            line for line in text.splitlines() if line.startswith("[-]cache-configmaps-elsewhere failed")
+        )
