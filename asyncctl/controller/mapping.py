@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncctl.cache.header import Header, Key
 from asyncctl.cache.informer import Informer
-from asyncctl.controller.sources import ChangeMapper, EveryMapper, IndexMapper, Mapper, ObjectMapper, Watch
+from asyncctl.controller.sources import ChangeMapper, EveryMapper, IndexMapper, Mapper, ObjectMapper, OwnerMapper, Watch
 from asyncctl.objects.codec import decode
 from asyncctl.objects.resource import Kind
 
@@ -34,6 +34,8 @@ def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping 
             return _OfObjects(watch.kind, function, watched)
         case IndexMapper(index, value):
             return _indexed(index, value, primary)
+        case OwnerMapper() as mapper:
+            return _of_owners(mapper)
         case mapper:
             return _of_headers(mapper)
 
@@ -49,6 +51,17 @@ def _of_headers(mapper: Mapper) -> Mapping:
                     failed = failed or error
         if failed is not None:
             raise failed
+
+    return keys
+
+
+def _of_owners(mapper: OwnerMapper) -> Mapping:
+    both = _of_headers(mapper)
+
+    def keys(old: Header | None, new: Header | None) -> Iterable[Key]:
+        if old is not None and new is not None and old.owners == new.owners:  # as it nearly always is
+            return mapper(new)
+        return both(old, new)
 
     return keys
 

@@ -99,6 +99,7 @@ class Running:
         )
         self._checks = {name: Ready(check, clock=clock) for name, check in ready_checks.items()}
         self._informers: Informers | None = None
+        self._serving = False
         self._controllers: list[Controller] = []
         self._stuck = Stuck(self._controllers, logger)
         self._elector: Elector | None = None
@@ -223,7 +224,7 @@ class Running:
         raise LookupError(f"operator {self.name!r} has no controller of {resource} to wake")
 
     def _caches(self) -> Informers:
-        if self._informers is None:
+        if self._informers is None or not self._serving:
             raise RuntimeError(f"operator {self.name!r} has its caches only after its startup hooks, and until it ends")
         return self._informers
 
@@ -239,7 +240,7 @@ class Running:
         )  # fmt: skip
         failed: Exception | None = None
         async with informers, AsyncExitStack() as users:
-            self._informers = informers
+            self._informers, self._serving = informers, True
             for declaration in self._declarations:
                 used = await self._use(declaration, users, probes)
                 self._controllers.append(self._parts.controller(
@@ -255,7 +256,7 @@ class Running:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._stop(events)
-                    self._informers = None
+                    self._serving = False
                     tasks.cancel_scope.cancel()
         if failed is not None:  # the body's own, as it is: only what our tasks raise comes in a group
             raise failed
