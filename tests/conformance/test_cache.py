@@ -199,21 +199,22 @@ async def test_a_cut_stream_gives_the_same_events(backend, cluster):
                 await cache.agrees(cluster.client, cluster.namespace, labels="cut")
 
 
-async def test_a_line_cut_in_two_at_any_byte_is_the_same_line(backend, cluster):
+async def test_lines_cut_in_two_at_any_byte_are_the_same_lines(backend, cluster):
     """What the server sent, its framing included, comes in two pieces, for each place where they can part."""
     await cluster.create(ConfigMap, "c", data={"text": "ü\n\\"})
-    made = await cluster.patch(
-        ConfigMap, "c", {"metadata": {"managedFields": [{}]}}
-    )  # they are long, and no other case
+    made = await cluster.get(ConfigMap, "c")
+    # Without managedFields, which are long and no other case.
+    await cluster.patch(ConfigMap, "c", {"metadata": {"managedFields": [{}]}})
     await cluster.delete(ConfigMap, "c")
-    path = f"/api/v1/namespaces/{cluster.namespace}/configmaps?fieldSelector=metadata.name%3Dc&watch=1"
-    version = orjson.loads(made)["metadata"]["resourceVersion"]
-    async with backend.session() as session, session.get(f"{path}&resourceVersion={version}") as reply:
-        line = await reply.content.readline()
-    assert orjson.loads(line)["type"] == "DELETED"
+    query = f"fieldSelector=metadata.name%3Dc&watch=1&resourceVersion={made.metadata.resource_version}"
+    path = f"/api/v1/namespaces/{cluster.namespace}/configmaps?{query}"
+    async with backend.session() as session, session.get(path) as reply:
+        told = [await reply.content.readline(), await reply.content.readline()]
+    assert [orjson.loads(line)["type"] for line in told] == ["MODIFIED", "DELETED"]
+    body = b"".join(told)
     sent = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line)
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     )
     cuts = iter(range(1, len(sent)))
 
@@ -231,7 +232,7 @@ async def test_a_line_cut_in_two_at_any_byte_is_the_same_line(backend, cluster):
         for at in range(1, len(sent)):
             async with client.watch(ConfigMap.resource_type, namespace=cluster.namespace) as batches:
                 lines = [each async for batch in batches for each in batch]
-            assert lines == [line.removesuffix(b"\n")], f"cut before byte {at} of {len(sent)}"
+            assert lines == [line.removesuffix(b"\n") for line in told], f"cut before byte {at} of {len(sent)}"
 
 
 async def watched(client, path, *, lines=100, accept="application/json"):
