@@ -4,6 +4,8 @@ Objects of Kubernetes itself are in `asyncctl.objects`, what requests give in `a
 server in `asyncctl.client.errors`.
 """
 
+from asyncctl.cache.header import Header
+from asyncctl.cache.index import of_header
 from asyncctl.client import Client, ClusterConfig, Patch
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
@@ -15,7 +17,6 @@ from asyncctl.controller.sources import (
     generation_changed,
     labels_changed,
     of_change,
-    of_header,
     of_object,
     to_every,
     to_indexed,
@@ -34,17 +35,20 @@ from asyncctl.objects import (
     list_map,
     ready_column,
 )
-from asyncctl.operator import Checking, LeaseLost, Operator, Running, State
-from asyncctl.settings import Settings, SettingsError, setting
+from asyncctl.operator import Cached, Checking, LeaseLost, Operator, Running, State
+from asyncctl.settings import Address, Settings, SettingsError, setting
 from asyncctl.version import __version__
 
 __all__ = [
+    "Address",
+    "Cached",
     "Checking",
     "Client",
     "ClusterConfig",
     "Column",
     "Condition",
     "Context",
+    "Header",
     "LeaseLost",
     "Meta",
     "NotOwned",

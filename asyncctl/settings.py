@@ -258,8 +258,9 @@ class Settings(_Declared, prefix="ASYNCCTL_"):
     retry_max: Duration = setting(default=60.0, at_least=0.001, meaning="longest wait before a retry")
     retry_limit: int = setting(default=10, at_least=1, meaning="counted failures until an object is parked")
     leader_election: bool = setting(default=True, meaning="wait for the Lease before working")
-    lease_name: str = setting(
-        default="db-controller-leader",
+    lease_name: str | None = setting(
+        default=None,
+        shown="<program>-leader",
         meaning="name of the Lease",
         matches=r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
         allowed="the name of an object",

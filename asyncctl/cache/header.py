@@ -4,6 +4,9 @@
 kept, which tells later whether an apply would change anything.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 Key = tuple[str, str]
@@ -35,7 +38,8 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     generation: int
     deleting: bool
     finalizers: tuple[str, ...]
-    labels: dict[str, str]
+    own_labels: dict[str, str]
+    """The cache's own, for what is asked at each event: nothing that may be changed is handed to an author."""
     owners: tuple[Owner, ...]
     annotations: int
     """A digest, within this process: it differs when the annotations do."""
@@ -47,6 +51,11 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     def key(self) -> Key:
         """Namespace and name."""
         return self.namespace, self.name
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels, to be read: it is the cache's own header that authors' functions are given."""
+        return MappingProxyType(self.own_labels)
 
     @property
     def controller(self) -> Owner | None:

@@ -180,7 +180,7 @@ class Functions:
         if name == NAMESPACE:
             return _namespace, True
         if sort == "label":
-            return lambda entry: () if (value := entry.header.labels.get(which)) is None else (value,), True
+            return lambda entry: () if (value := entry.header.own_labels.get(which)) is None else (value,), True
         if which not in self._named:
             known = ", ".join(map(repr, sorted(self._named))) or "none"
             raise LookupError(f"there is no index {which!r}: declare it with Watch(indexes=…); declared: {known}")

@@ -5,7 +5,7 @@ state. One that comes is empty until its first list has come; the others are as 
 """
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -105,13 +105,19 @@ class Informer:
         return None if None in self._watched else tuple(scope for scope in self._watched if scope is not None)
 
     def set_namespaces(self, namespaces: Iterable[str]) -> None:
-        """Watch these from now on; empty means all. What is watched already goes on as it was."""
+        """Watch these from now on; empty means all. What is watched already goes on as it was.
+
+        From all to some, or from some to all, what is known of those that are still watched stays known, and is not
+        told anew: the first list of the new watches tells what has changed meanwhile.
+        """
         wanted: tuple[Scope, ...] = tuple(dict.fromkeys(namespaces)) if self.kind.namespaced else ()
         wanted = wanted or (None,)
+        leaving = [scope for scope in self._watched if scope not in wanted]
+        known = [self._watched[scope].store for scope in leaving]
         for scope in wanted:
             if scope not in self._watched:
-                self._add(scope)
-        for scope in [scope for scope in self._watched if scope not in wanted]:
+                self._add(scope, known if scope is None or None in leaving else ())
+        for scope in leaving:
             self._remove(scope)
 
     def add_namespace(self, namespace: str) -> None:
@@ -251,7 +257,7 @@ class Informer:
     def _not_synced(self) -> _Watched | None:
         return next((each for each in self._watched.values() if not each.reflector.synced.is_set()), None)
 
-    def _add(self, scope: Scope) -> None:
+    def _add(self, scope: Scope, known: Sequence[Store] = ()) -> None:
         self._was_synced = self._was_synced or (bool(self._watched) and self.synced)
         store = Store(self._functions, self._blame)
         reflector = Reflector(
@@ -261,6 +267,7 @@ class Informer:
         )  # fmt: skip
         for handler in self._handlers:
             store.subscribe(handler)
+        store.adopt(known, scope)
         watched = self._watched[scope] = _Watched(store, reflector)
         if self._tasks is not None:
             self._start(watched)
@@ -269,7 +276,7 @@ class Informer:
         watched = self._watched.pop(scope)
         watched.cancel.cancel()  # its task is awaited by `run`; what it still reads goes to a store that nobody sees
         watched.reflector.synced.set()  # for who waits for it: there is nothing to wait for
-        watched.store.retire()
+        watched.store.retire(lambda key: (now := self._of(key[0])) is not None and now.store.shown(key) is not None)
 
     def _start(self, watched: _Watched) -> None:
         assert self._tasks is not None

@@ -84,6 +84,7 @@ class Informers:
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
         tasks.cancel_scope.cancel()
+        self._shared.clear()
         return await tasks.__aexit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Informer]:
@@ -130,7 +131,8 @@ class Informers:
         finally:
             shared.users -= 1
             if not shared.users:
-                del self._shared[what]  # before anything is awaited: who comes now must not get one that ends
+                if self._shared.get(what) is shared:  # else all have ended by now
+                    del self._shared[what]  # before anything is awaited: who comes now must not get one that ends
                 shared.cancel.cancel()
                 with anyio.move_on_after(ENDING, shield=True):
                     await shared.ended.wait()

@@ -119,6 +119,12 @@ class Overlay:
             self._set(key, None)
         self._by_version.clear()
 
+    def adopt(self, other: "Overlay", namespace: str | None) -> None:
+        """Begin with what `other` has of `namespace` (None: of all)."""
+        for key, laid in other._laid.items():  # noqa: SLF001 - of its own kind
+            if namespace in {None, key[0]}:
+                self._set(key, laid)
+
     def entries(self) -> Iterator[tuple[Key, Entry]]:
         """The answers that are laid, which need not be what is seen."""
         return ((key, laid) for key, laid in list(self._laid.items()) if isinstance(laid, Entry))

@@ -5,7 +5,7 @@ the cache. A handler hears of each change exactly once, in order, and never of a
 heard of.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.index import NAMESPACE, OWNER, Blame, Functions, Indexes, Name
@@ -42,7 +42,10 @@ class Store:
         """From now on tell `handler` of each change; of what is there already, at once."""
         self._handlers = (*self._handlers, handler)
         for entry in list(self._entries.values()):
-            self._tell_one(handler, None, entry.header, initial=True)
+            try:
+                handler(None, entry.header, True)
+            except Exception as error:  # noqa: BLE001 - as in `_tell`
+                self._failed(entry.header, error)
 
     def unsubscribe(self, handler: Handler) -> None:
         """Tell `handler` no more, as often as it was subscribed once; harmless if it is not."""
@@ -75,7 +78,7 @@ class Store:
         pairs = (labels or {}).items()
         for entry in self._under(*least):
             header = entry.header
-            if (namespace is None or header.namespace == namespace) and pairs <= header.labels.items():
+            if (namespace is None or header.namespace == namespace) and pairs <= header.own_labels.items():
                 yield entry
 
     def by_owner(self, uid: str) -> Iterator[Entry]:
@@ -144,17 +147,30 @@ class Store:
         """
         self._overlay.bury(key, uid, version, self.progress)
 
-    def retire(self) -> None:
-        """Nobody watches here any more: all that was here is told as gone, with its last state, and nothing after."""
-        handlers, self._handlers = self._handlers, ()
-        gone = list(self._entries.values())
+    def adopt(self, others: Sequence["Store"], namespace: str | None) -> None:
+        """Begin with what other stores know of `namespace` (None: of all); the handlers were told of it by them."""
+        for other in others:
+            for key, entry in other._entries.items():  # noqa: SLF001 - of its own kind, as below
+                if namespace in {None, key[0]}:
+                    self._entries[key] = entry
+                    self.size += len(entry.data)
+            self._overlay.adopt(other._overlay, namespace)  # noqa: SLF001
+        self.progress = min((other.progress for other in others), default=0)  # a list is yet to come
+
+    def retire(self, elsewhere: Callable[[Key], bool] = lambda _key: False) -> None:
+        """Nobody watches here any more: what was here is told as gone, with its last state, and nothing after.
+
+        Args:
+            elsewhere: Whether another store has it now, so that it is not gone.
+        """
+        gone = [entry for key, entry in self._entries.items() if not elsewhere(key)]
         self._overlay.clear()
         self._indexes.built.clear()
         self._entries.clear()
         self.size = 0
         for entry in gone:
-            for handler in handlers:
-                self._tell_one(handler, entry.header, None, initial=True)
+            self._tell(entry.header, None, initial=True)
+        self._handlers = ()
 
     def _under(self, name: Name, value: str) -> Iterator[Entry]:
         index = self._indexes.get(name)
@@ -201,16 +217,16 @@ class Store:
 
     def _tell(self, old: Header | None, new: Header | None, *, initial: bool) -> None:
         for handler in self._handlers:
-            self._tell_one(handler, old, new, initial=initial)
+            try:
+                handler(old, new, initial)
+            except Exception as error:  # noqa: BLE001 - told on, or raised again
+                self._failed(old or new, error)
 
-    def _tell_one(self, handler: Handler, old: Header | None, new: Header | None, *, initial: bool) -> None:
-        try:
-            handler(old, new, initial)
-        except Exception as error:  # one who can't listen must not cost the others what they are told
-            header = new or old
-            if self._blame is None or header is None:
-                raise
-            self._blame("a handler", header, error)
+    def _failed(self, header: Header | None, error: Exception) -> None:
+        """A handler has raised, which must not cost the others what they are told."""
+        if self._blame is None or header is None:
+            raise error
+        self._blame("a handler", header, error)
 
 
 def _same(one: bytes, other: bytes) -> bool:

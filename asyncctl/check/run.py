@@ -19,7 +19,7 @@ from asyncctl.objects import resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.operator import Operator
 from asyncctl.operator.checking import Check, Checking, NotReached, Row, State
-from asyncctl.operator.running import OUTSIDE_A_POD, own_namespace
+from asyncctl.operator.parts import OUTSIDE_A_POD, lease_name, own_namespace
 from asyncctl.settings import Settings
 
 DEADLINE = 30.0  # seconds for each check of an author
@@ -80,7 +80,7 @@ async def _in_the_cluster(operator: Operator, settings: Settings, found: Link) -
     rows = await check_kinds(found.transport, operator, settings, needed)
     rows += await check_rules(found.transport, needed, found.user)
     if settings.leader_election:
-        rows.append(await check_lease(found.transport, namespace, settings.lease_name))
+        rows.append(await check_lease(found.transport, namespace, lease_name(operator.name, settings)))
     else:
         rows.append(Row("lease", State.SKIPPED, "not needed: ASYNCCTL_LEADER_ELECTION is false"))
     return rows

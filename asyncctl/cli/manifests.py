@@ -9,7 +9,7 @@ from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
 from asyncctl.generate import crd_yaml
 from asyncctl.generate.rbac import rbac_yaml, rules
-from asyncctl.operator.running import OUTSIDE_A_POD
+from asyncctl.operator.parts import OUTSIDE_A_POD
 
 NAME = "asyncctl"
 _COMMAND = "asyncctl manifests"

@@ -5,6 +5,7 @@ what exists is applied to its uid alone.
 """
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -51,9 +52,15 @@ def without_nulls(value: Any) -> Any:  # noqa: ANN401 - any part of an object
 
 
 class Applier:
-    """The applies of one pass, in the name of `owner`, by a client whose requests carry the pass's id."""
+    """The applies of one pass, in the name of `owner`.
 
-    def __init__(self, environment: Environment, client: Client, owner: Ownership) -> None:
+    Args:
+        environment: What the passes share.
+        client: Gives the client whose requests carry the pass's id; asked only when there is something to send.
+        owner: Whose the objects are.
+    """
+
+    def __init__(self, environment: Environment, client: Callable[[], Client], owner: Ownership) -> None:
         self._environment = environment
         self._client = client
         self._owner = owner
@@ -80,7 +87,7 @@ class Applier:
             if environment.applied.is_current(kind, entry, wanted, told):
                 return entry
             answer = await self._update(kind, entry, wanted)
-        entry = read_entry(answer, self._client.field_manager)
+        entry = read_entry(answer, self._environment.client.field_manager)
         informer.wrote(entry)
         environment.applied.answered(kind, entry, told)
         return entry
@@ -89,7 +96,7 @@ class Applier:
         """Apply what can't exist yet; None when it does. A POST would leave the fields owned by an Update as well."""
         pinned = wanted | {"metadata": wanted["metadata"] | {"resourceVersion": "1"}}
         try:
-            return await self._client.patch(
+            return await self._client().patch(
                 kind, key[1], pinned, patch=Patch.APPLY, namespace=key[0] or None, force=True
             )
         except Conflict:
@@ -97,18 +104,18 @@ class Applier:
 
     async def _read(self, kind: ResourceType, key: Key) -> Entry:
         try:
-            live = await self._client.get(kind, key[1], namespace=key[0] or None)
+            live = await self._client().get(kind, key[1], namespace=key[0] or None)
         except NotFound as error:
             message = "it was there a moment ago, and has been deleted since"
             target = Target("apply", kind.resource, key[0] or None, key[1])
             raise Conflict(target, 409, {"reason": "Conflict", "message": message}) from error
-        return read_entry(live, self._client.field_manager)
+        return read_entry(live, self._environment.client.field_manager)
 
     async def _update(self, kind: ResourceType, entry: Entry, wanted: JsonObject) -> bytes:
         header = entry.header
         pinned = wanted | {"metadata": wanted["metadata"] | {"uid": header.uid}}
         try:
-            return await self._client.patch(
+            return await self._client().patch(
                 kind, header.name, pinned, patch=Patch.APPLY, namespace=header.namespace or None, force=True
             )
         except Invalid as error:

@@ -14,7 +14,6 @@ import msgspec
 import orjson
 
 from asyncctl.cache.header import Entry, Header, Key, read_entry
-from asyncctl.cache.informer import Informer
 from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Target
@@ -135,7 +134,7 @@ class Context:
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
         key = self._key(resource, name, namespace)
-        self.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
+        self._environment.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
         entry = informer.get(key)
         return None if entry is None else _decoded(kind, entry)
 
@@ -170,11 +169,21 @@ class Context:
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
         if namespace is not None:
-            self.client.check_boundary(Target("list", resource.resource, namespace), resource)
+            self._environment.client.check_boundary(Target("list", resource.resource, namespace), resource)
         uid = None if owner is None else self._uid(owner)
-        found = self._candidates(informer, namespace, uid, index)
+        if index is not None:
+            found = informer.by_index(*index)
+        elif uid is not None:
+            found = informer.by_owner(uid)
+        else:
+            found = informer.entries(namespace, labels)
         wanted = (labels or {}).items()
-        return (_decoded(kind, entry) for entry in found if wanted <= entry.header.labels.items())
+        return (
+            _decoded(kind, entry) for entry in found
+            if (namespace is None or entry.header.namespace == namespace)
+            and wanted <= entry.header.own_labels.items()
+            and (uid is None or any(each.uid == uid for each in entry.header.owners))
+        )  # fmt: skip
 
     @overload
     async def apply(self, obj: R, kind: None = None, /, *, owned: bool = True, adopt: bool = False) -> R: ...
@@ -213,7 +222,7 @@ class Context:
         """
         known = _kind_of(obj, kind)
         body = to_dict(obj) if isinstance(obj, Resource) else obj
-        applier = Applier(self._environment, self.client, self._ownership)
+        applier = Applier(self._environment, lambda: self.client, self._ownership)
         return _decoded(known, await applier.apply(resource_type_of(known), body, owned=owned, adopt=adopt))
 
     def owns(self, obj: Resource | JsonObject) -> bool:
@@ -239,11 +248,14 @@ class Context:
             ValueError: It was not read from the server, so that nothing tells it from a namesake.
         """
         resource, metadata = resource_type_of(_kind_of(obj, kind)), _metadata(obj)
-        name, uid = metadata.get("name", ""), metadata.get("uid")
-        if not uid:
-            raise ValueError(f"{resource.kind} {name!r} has no uid: delete an object that was read, by ctx.get or list")
+        name, uid, version = (metadata.get(key, "") for key in ("name", "uid", "resourceVersion"))
+        if not uid or not version:
+            raise ValueError(
+                f"{resource.kind} {name!r} has no {'resourceVersion' if uid else 'uid'}: delete an object that was "
+                "read, by ctx.get or list"
+            )
         deleter = Deleter(self._environment, self.client, self._ownership)
-        await deleter.delete(resource, (metadata.get("namespace", ""), name), uid, metadata["resourceVersion"])
+        await deleter.delete(resource, (metadata.get("namespace", ""), name), uid, version)
 
     @overload
     async def prune(self, kind: type[R], *, keep: Iterable[R | str]) -> builtins.list[R]: ...
@@ -352,16 +364,6 @@ class Context:
         if not uid:
             raise ValueError("an owner without a uid owns nothing: give an object that was read")
         return str(uid)
-
-    def _candidates(
-        self, informer: Informer, namespace: str | None, uid: str | None, index: tuple[str, str] | None
-    ) -> Iterator[Entry]:
-        """The entries that are in `namespace`, owned by `uid` and in `index`."""
-        if index is not None:
-            raise LookupError("no index")
-        for entry in informer.entries(namespace):
-            if uid is None or any(owner.uid == uid for owner in entry.header.owners):
-                yield entry
 
 
 def _look_of(obj: Resource | JsonObject) -> bytes | None:

@@ -4,7 +4,7 @@ from asyncctl.cache.header import Entry, Key, read_entry
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, NotFound
 from asyncctl.controller.environment import Environment
-from asyncctl.controller.ownership import Ownership
+from asyncctl.controller.ownership import ANY, OWNER, Ownership, marks_of
 from asyncctl.objects.resource import ResourceType
 
 _TRIES = 5  # of deleting what is changed all the time, such as a Deployment whose pods come and go
@@ -34,7 +34,7 @@ class Deleter:
         if informer is None:
             return
         if left is None:
-            informer.deleted(key, uid)
+            informer.deleted(key, uid, int(version))
         else:  # it waits for its finalizers
             informer.wrote(read_entry(left, self._client.field_manager))
 
@@ -46,11 +46,10 @@ class Deleter:
             raise LookupError(
                 f"controller {environment.controller!r} does not own {kind}, and deletes none: add it to owns="
             )
-        unwanted = [
-            entry
-            for entry in informer.entries()
-            if entry.header.key not in kept and not entry.header.deleting and self._owner.has_entry(entry)
-        ]
+        informer.add_index(OWNER, marks_of, ANY)
+        by_key = {entry.header.key: entry for entry in informer.by_owner(self._owner.header.uid)}
+        by_key |= {entry.header.key: entry for entry in informer.by_index(OWNER, self._owner.mark)}
+        unwanted = [entry for key, entry in by_key.items() if key not in kept and not entry.header.deleting]
         return [entry for entry in unwanted if await self._delete_ours(kind, entry)]
 
     async def _delete_ours(self, kind: ResourceType, entry: Entry) -> bool:
@@ -67,7 +66,7 @@ class Deleter:
             try:
                 live = await self._client.get(kind, key[1], namespace=key[0] or None)
             except NotFound:
-                self._environment.informer(kind).deleted(key, uid)
+                self._environment.informer(kind).deleted(key, uid, entry.header.version)
                 return False
             entry = read_entry(live, self._client.field_manager)
             if entry.header.uid != uid or entry.header.deleting or not self._owner.has_entry(entry):

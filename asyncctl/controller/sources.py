@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from asyncctl.cache.header import Header, Key
+from asyncctl.cache.index import of_header
 from asyncctl.client.selectors import Selector, fields as field_selector, labels as label_selector, narrow
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
@@ -41,7 +42,7 @@ class Predicate:
 
 
 generation_changed = Predicate(lambda old, new: old.generation != new.generation)
-labels_changed = Predicate(lambda old, new: old.labels != new.labels)
+labels_changed = Predicate(lambda old, new: old.own_labels != new.own_labels)
 annotations_changed = Predicate(lambda old, new: old.annotations != new.annotations)
 any_change = Predicate(lambda old, new: old.version != new.version)
 
@@ -138,20 +139,8 @@ def to_controller_of(primary: ResourceType) -> Mapper:
     return mapper
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderIndex:
-    """A function of an object's header alone; made by `of_header`."""
-
-    function: Callable[[Header], Iterable[str]]
-
-
-def of_header(function: Callable[[Header], Iterable[str]]) -> HeaderIndex:
-    """Make an index of a function of the header, which spares the decoding of each object that comes by."""
-    return HeaderIndex(function)
-
-
 AnyMapper: TypeAlias = Mapper | ObjectMapper[T] | ChangeMapper | IndexMapper | EveryMapper
-Indexes: TypeAlias = Mapping[str, Callable[[T], Iterable[str]] | HeaderIndex]
+Indexes: TypeAlias = Mapping[str, Callable[[T], Iterable[str]] | of_header]
 """Name -> the values by which an object is found: a function of the object, or `of_header`."""
 
 
@@ -230,7 +219,7 @@ class Watch(Generic[T]):
             raise ValueError(f"Watch of {kind}: it is in no namespace; leave out namespaces={self.namespaces!r}")
         if self.namespaces == ():
             raise ValueError(f"Watch of {kind}: namespaces is empty, so that nothing would be watched; leave it out")
-        wanting = [name for name, index in self.indexes.items() if not isinstance(index, HeaderIndex)]
+        wanting = [name for name, index in self.indexes.items() if not isinstance(index, of_header)]
         wanting += ["to"] if isinstance(self.to, ObjectMapper) else []
         if self.metadata_only and wanting:
             raise ValueError(
@@ -251,7 +240,7 @@ class Watch(Generic[T]):
         return self.namespaces, self.labels, self.fields, self.metadata_only
 
 
-_MADE = (ObjectMapper, ChangeMapper, IndexMapper, EveryMapper, HeaderIndex)
+_MADE = (ObjectMapper, ChangeMapper, IndexMapper, EveryMapper, of_header)
 _EVERYTHING = (None, None, None, False)
 
 

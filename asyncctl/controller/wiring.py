@@ -54,7 +54,11 @@ class Wiring:
             self._queue.discard(key)
             self._parking.leave(key)
             return
-        matters = self._matters(self._when, "the object is reconciled", self._kind, old, new)
+        try:
+            matters = self._when(old, new)
+        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
+            self._faults.function("a predicate: the object is reconciled", error, self._kind, new)
+            matters = True
         if old is not None:
             matters = matters or (old.deleting, old.paused, old.asked) != (new.deleting, new.paused, new.asked)
         if not matters:
@@ -64,13 +68,13 @@ class Wiring:
             self._parking.leave(key)
         self._queue.add(key, priority=LOW if initial else 0)
 
-    def _matters(self, when: Predicate, else_: str, kind: ResourceType, old: Header | None, new: Header | None) -> bool:
+    def _matters(self, when: Predicate, kind: ResourceType, old: Header | None, new: Header | None) -> bool:
         try:
             return when(old, new)
         except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
             header = new or old
             assert header is not None
-            self._faults.function(f"a predicate: {else_}", error, kind, header)
+            self._faults.function("a predicate: it is taken for a change that matters", error, kind, header)
             return True
 
     def _on_watched(self, watch: Watch[Any], whom: Mapping | None) -> Handler:
@@ -83,7 +87,7 @@ class Wiring:
                 applied.forget(kind, old.key)
             if whom is None and not everyone:
                 return
-            if when is not None and not self._matters(when, "it is taken for one that matters", kind, old, new):
+            if when is not None and not self._matters(when, kind, old, new):
                 return
             if whom is None:
                 self._wake_everyone_soon()

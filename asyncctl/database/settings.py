@@ -17,6 +17,14 @@ class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):
         meaning="how often each database is compared with what is wanted",
     )
 
+    lease_name: str | None = setting(
+        default="db-controller-leader",
+        variable="ASYNCCTL_LEASE_NAME",
+        meaning="name of the Lease",
+        matches=r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
+        allowed="the name of an object",
+    )
+
     def check(self) -> Iterator[Problem]:
         """See `Settings.check`."""
         yield from super().check()

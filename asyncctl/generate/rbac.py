@@ -16,6 +16,7 @@ from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.sources import Watch
 from asyncctl.objects import Event, JsonObject, ResourceType, resource_type_of
 from asyncctl.operator import Operator
+from asyncctl.operator.parts import lease_name
 from asyncctl.settings import Settings
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
@@ -75,7 +76,7 @@ def rules(operator: Operator, settings: Settings, *, lease_namespace: str) -> li
     ]
     if settings.leader_election:
         lease = settings.lease_namespace or lease_namespace
-        placed += [replace(rule, namespace=lease) for rule in _of_the_lease(settings.lease_name)]
+        placed += [replace(rule, namespace=lease) for rule in _of_the_lease(lease_name(operator.name, settings))]
     return _joined(placed)
 
 

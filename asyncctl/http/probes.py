@@ -42,6 +42,10 @@ class Probes:
         """Show what `probe` returns in `/readyz?verbose`, which does not fail by it."""
         _add(self._info, name, probe)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a check of this name in any of the lists."""
+        return any(name in checks for checks in (self._live, self._ready, self._info))
+
     def remove(self, name: str) -> None:
         """Drop the checks of this name from all lists; harmless when there are none."""
         for checks in (self._live, self._ready, self._info):

@@ -60,11 +60,16 @@ class Backgrounds(Generic[T]):
             for name, function in self._functions.items():
                 self._tasks.add(asyncio.create_task(self._run(name, function), name=f"background {name}"))
 
+    def cancel(self) -> None:
+        """Cancel each, once; and start none any more."""
+        if not self._ending:
+            self._ending = True
+            for task in self._tasks:
+                task.cancel()
+
     async def stop(self) -> None:
         """Cancel each, and wait until it has cleaned up; one that does not end in time is told of."""
-        self._ending = True
-        for task in self._tasks:
-            task.cancel()
+        self.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GIVE_UP)
         for task in self.left:

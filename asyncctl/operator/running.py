@@ -7,44 +7,43 @@ side server last. No task outlives `live`.
 
 import os
 import random as system_random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar, overload
 
 import anyio
+from anyio.abc import TaskGroup
 
-from asyncctl.cache.header import Key
 from asyncctl.cache.informer import Informer
+from asyncctl.cache.informers import Informers
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig, find_config
 from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
-from asyncctl.controller.environment import Environment
 from asyncctl.controller.events import EventRecorder
-from asyncctl.controller.sources import Watch, kind_of
-from asyncctl.ha.elector import HEARTBEAT, Elector, LeaseSettings
-from asyncctl.ha.fence import Fence
+from asyncctl.controller.sources import Watch, as_watch, kind_of
+from asyncctl.ha.elector import HEARTBEAT, Elector
 from asyncctl.http import Probes, SideServer
-from asyncctl.objects.resource import ResourceType, resource_type_of
+from asyncctl.objects.json import JsonObject
+from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.background import Backgrounds
+from asyncctl.operator.cached import Cached, announce, use
+from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
 from asyncctl.operator.watchdog import Watchdog
-from asyncctl.queue.backoff import Backoff
-from asyncctl.queue.work_queue import WorkQueue
 from asyncctl.settings import Settings
 
+R = TypeVar("R", bound=Resource)
 Hook = Callable[["Running"], Awaitable[None]]
 WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
 _EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
 _LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
 _SHOWN = 10  # passes that a line about a blocked loop names
-OUTSIDE_A_POD = "controllers"
 
 
 class LeaseLost(Exception):
@@ -95,11 +94,12 @@ class Running:
         self._shutdown: Sequence[Hook] | None = shutdown  # None when they have run
         self._starting: str | None = "the program is starting"
         self._random = system_random.Random().random  # for jitter: seeded by the system, and no call into it each time
+        self._parts = Parts(name, settings, clock=clock, random=self._random, logger=logger, metrics=self.metrics)
         self._backgrounds = Backgrounds(
             backgrounds, self, clock=clock, random=self._random, logger=logger, metrics=self.metrics
         )
         self._checks = {name: Ready(check, clock=clock) for name, check in ready_checks.items()}
-        self._informers: dict[tuple[ResourceType, str | None], Informer] = {}
+        self._informers: Informers | None = None
         self._controllers: list[Controller] = []
         self._elector: Elector | None = None
         self._workers = anyio.CancelScope()
@@ -142,13 +142,14 @@ class Running:
             self.logger.info("the cluster", **config.describe())
             for warning in config.warnings:
                 self.logger.warning(warning)
-            async with self._transport(config) as transport:
+            self._elector, self.fence = self._parts.elector(config)
+            async with self._parts.transport(config, self.fence) as transport:
                 self.client = Client(
                     transport,
                     field_manager=f"asyncctl-{self.name}",
                     namespaces=self.settings.namespaces,
                     cluster_kinds=frozenset(self._cluster_kinds()),
-                    lease=self._lease_key(config),
+                    lease=self._parts.lease(config),
                     clock=self.clock,
                     random=self._random,
                 )
@@ -162,42 +163,124 @@ class Running:
                     with anyio.CancelScope(shield=True):
                         await self._run_shutdown_hooks()
 
+    def set_namespaces(self, namespaces: Collection[str]) -> None:
+        """From now on touch these namespaces only: the client's boundary and all caches follow.
+
+        Caches whose `Watch` names its own namespaces keep those. What was cached of a namespace that goes is gone, and
+        its keys leave the queues; a pass that is at work in it ends as its next request fails. One that comes is listed
+        first, and the others are as current as before.
+
+        Raises:
+            ValueError: There is none: empty would mean all of them.
+            RuntimeError: The caches are not there yet, or no longer.
+        """
+        wanted = tuple(dict.fromkeys(namespaces))
+        if isinstance(namespaces, str) or not wanted:
+            raise ValueError(f"{namespaces!r} is no list of namespaces; give at least one, none would stand for all")
+        informers = self._caches()
+        self.client.set_namespaces(wanted)
+        informers.set_namespaces(wanted)
+        self.logger.info("namespaces", namespaces=list(wanted))
+
+    @overload
+    def informer(self, watch: type[R] | Watch[R]) -> AbstractAsyncContextManager[Cached[R]]: ...
+    @overload
+    def informer(self, watch: Unstructured | Watch[JsonObject]) -> AbstractAsyncContextManager[Cached[JsonObject]]: ...
+    @asynccontextmanager
+    async def informer(self, watch: Kind | Watch[Any]) -> AsyncIterator[Cached[Any]]:
+        """A cache while inside, for a background task or the application: filled, and then kept up::
+
+            async with running.informer(Watch(Node, labels="zone=a")) as nodes:
+                names = [node.name for node in nodes.list()]
+
+        It is the one that controllers use, where they declare the same. RBAC for it is said by `operator.needs`.
+
+        Raises:
+            ValueError: It says whom to wake: only what a controller declares wakes somebody.
+            RuntimeError: The caches are not there yet, or no longer.
+        """
+        wanted, informers = as_watch(watch, None), self._caches()
+        if wanted.to is not None or wanted.when is not None:
+            raise ValueError(f"an informer of {kind_of(wanted)} wakes nobody: leave out to= and when=; see `wake`")
+        async with use(informers, wanted) as informer:
+            await informer.wait_synced()
+            yield Cached(wanted.kind, informer, self.client)
+
+    def wake(self, kind: Kind, name: str, *, namespace: str = "") -> None:
+        """Have an object reconciled as if it had changed: for what is heard from outside of the cluster.
+
+        Raises:
+            LookupError: This operator has no controller of that kind.
+            ValueError: It is in a namespace, and which is not said.
+        """
+        resource = resource_type_of(kind)
+        if resource.namespaced and not namespace:
+            raise ValueError(f"{resource} {name!r} is namespaced: say in which namespace")
+        for controller in self._controllers:
+            if resource_type_of(controller.declaration.kind) == resource:
+                controller.queue.add((namespace if resource.namespaced else "", name))
+                return
+        raise LookupError(f"operator {self.name!r} has no controller of {resource} to wake")
+
+    def _caches(self) -> Informers:
+        if self._informers is None:
+            raise RuntimeError(f"operator {self.name!r} has its caches only after its startup hooks, and until it ends")
+        return self._informers
+
     @asynccontextmanager
     async def _tasks(self, transport: Transport, probes: Probes) -> AsyncIterator[None]:
         events = EventRecorder(
             self.client, controller=f"asyncctl-{self.name}", instance=self.settings.pod_name,
             clock=self.clock, random=self._random, logger=self.logger,
         )  # fmt: skip
-        self._make_controllers(events, probes)
-        self._starting = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._heartbeat, name="heartbeat")
-            tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
-            watchdog = Watchdog(logger=self.logger, clock=self.clock, passes=self._passes)
-            tasks.start_soon(watchdog.run, name="watchdog")
-            tasks.start_soon(events.run, name="events")
-            for informer in self._informers.values():
-                tasks.start_soon(informer.run, name=f"informer {informer.kind.resource}")
-            for name, check in self._checks.items():
-                tasks.start_soon(check.run, name=f"ready check {name}")
-            tasks.start_soon(self._announce_ready, name="readiness")
-            if self._elector is not None:
-                self._elector.start()
-                tasks.start_soon(self._watch_lease, self._elector, transport, name="lease")
-            tasks.start_soon(self._work, name="workers")
-            try:
-                yield
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._stop(events)
-                tasks.cancel_scope.cancel()
+        informers = Informers(
+            self.client, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
+            namespaces=self.client.namespaces, manager=self.client.field_manager,
+        )  # fmt: skip
+        failed: Exception | None = None
+        async with informers, AsyncExitStack() as users:
+            self._informers = informers
+            for declaration in self._declarations:
+                used = await self._use(declaration, users, probes)
+                self._controllers.append(self._parts.controller(
+                    declaration, used, client=self.client, events=events, fence=self.fence
+                ))  # fmt: skip
+            self._starting = None
+            async with anyio.create_task_group() as tasks:
+                self._start(tasks, transport, events)
+                try:
+                    yield
+                except Exception as error:  # noqa: BLE001 - raised below
+                    failed = error
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._stop(events)
+                    self._informers = None
+                    tasks.cancel_scope.cancel()
+        if failed is not None:  # the body's own, as it is: only what our tasks raise comes in a group
+            raise failed
+
+    def _start(self, tasks: TaskGroup, transport: Transport, events: EventRecorder) -> None:
+        tasks.start_soon(self._heartbeat, name="heartbeat")
+        tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
+        watchdog = Watchdog(logger=self.logger, clock=self.clock, passes=self._passes)
+        tasks.start_soon(watchdog.run, name="watchdog")
+        tasks.start_soon(events.run, name="events")
+        for name, check in self._checks.items():
+            tasks.start_soon(check.run, name=f"ready check {name}")
+        tasks.start_soon(self._announce_ready, name="readiness")
+        if self._elector is not None:
+            self._elector.start()
+            tasks.start_soon(self._watch_lease, self._elector, transport, name="lease")
+        tasks.start_soon(self._work, name="workers")
 
     async def _stop(self, events: EventRecorder) -> None:
         began = self.clock.monotonic()
         self._stopping = True
         lost = self._elector is not None and self._elector.lost is not None
-        if lost:
+        if lost:  # at once: somebody else works by now
             self._cancel_workers()
+            self._backgrounds.cancel()
         with anyio.move_on_after(0 if lost else self.settings.drain_timeout) as drain:
             async with anyio.create_task_group() as drains:
                 for controller in self._controllers:
@@ -233,92 +316,28 @@ class Running:
                 if not resource_type_of(kind).namespaced:
                     yield resource_type_of(kind)
 
-    def _lease_key(self, config: ClusterConfig) -> tuple[str, str] | None:
-        settings = self.settings
-        if not settings.leader_election:
-            return None
-        return settings.lease_namespace or own_namespace(config), settings.lease_name
-
     def _cancel_workers(self) -> None:
         for controller in self._controllers:
             controller.queue.close()
         self._workers.cancel()
 
-    def _transport(self, config: ClusterConfig) -> Transport:
-        settings, host = self.settings, urlsplit(config.server).netloc
-        fence: WriteFence = lambda: float("inf")  # noqa: E731 - without leader election nobody else writes
-        if settings.leader_election:
-            lease_fence = Fence(self.clock)
-            lease = LeaseSettings(
-                name=settings.lease_name,
-                namespace=settings.lease_namespace or own_namespace(config),
-                duration=settings.lease_duration,
-                renew_deadline=settings.renew_deadline,
-                retry_period=settings.retry_period,
-            )
-            status = self.metrics.leader(lease.name)
-            status.set(0)
-            self._elector = Elector(
-                config, lease, lease_fence, pod_name=settings.pod_name, clock=self.clock, random=self._random,
-                logger=self.logger, metrics=self.metrics.requests(host), on_change=status.set,
-            )  # fmt: skip
-            fence = lease_fence
-        self.fence = fence
-        return Transport(
-            config, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics.requests(host),
-            fence=fence, on_fenced=self.metrics.fenced_writes.inc,
-            timeout=settings.request_timeout, qps=settings.qps, burst=settings.burst,
-        )  # fmt: skip
-
-    def _make_controllers(self, events: EventRecorder, probes: Probes) -> None:
-        settings = self.settings
-        for declaration in self._declarations:
-            primary = resource_type_of(declaration.kind)
-            client = self.client.with_caller(declaration.name)
-            informers = {primary: self._informer(declaration.primary, probes, client)}
-            for watch in declaration.watches:
-                if kind_of(watch) != primary:
-                    informers[kind_of(watch)] = self._informer(watch, probes, client)
-            environment = Environment(
-                controller=declaration.name, kind=declaration.kind, client=client, informers=informers,
-                owns=declaration.owns, events=events, clock=self.clock, logger=self.logger, fence=self.fence,
-            )  # fmt: skip
-            workers = declaration.workers or settings.workers
-            retry = Backoff(base=settings.retry_base, maximum=settings.retry_max)
-            queue: WorkQueue[Key] = WorkQueue(
-                clock=self.clock, random=self._random, retry=retry, metrics=self.metrics.queue(declaration.name),
-                interval=declaration.interval.total_seconds() if declaration.interval else 0.0,
-                rate=declaration.rate or 0.0, burst=workers,
-            )  # fmt: skip
-            controller = Controller(
-                declaration, environment, queue, workers=workers, timeout=settings.reconcile_timeout,
-                resync=settings.resync, retry_base=settings.retry_base, retry_limit=settings.retry_limit,
-                random=self._random, metrics=self.metrics.controller(declaration.name, workers=workers),
-            )  # fmt: skip
-            controller.wire()
-            self._controllers.append(controller)
-
-    def _informer(self, watch: Watch[Any], probes: Probes, client: Client) -> Informer:
-        """The cache of a kind; one that controllers share asks in the name of the first of them."""
-        kind, labels = kind_of(watch), watch.labels
-        if watch.fields or watch.namespaces or watch.metadata_only or watch.indexes:
-            raise NotImplementedError(f"Watch of {kind}: fields, namespaces, metadata_only, indexes are not there yet")
-        found = self._informers.get((kind, labels))
-        if found is None:
-            found = self._informers[kind, labels] = Informer(
-                client, kind, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
-                namespaces=self.settings.namespaces, labels=labels, manager=self.client.field_manager,
-            )  # fmt: skip
-            informer = found
-            name = f"cache-{kind.resource}" + (f"-{labels}" if labels else "")
-            probes.ready(name, lambda: None if informer.synced else informer.problem)
-            probes.inform(f"{name}-current", lambda: informer.problem)
-        return found
+    async def _use(
+        self, declaration: Declaration[Any], users: AsyncExitStack, probes: Probes
+    ) -> dict[ResourceType, Informer]:
+        """The caches of a controller; one that several share asks in the name of the first of them."""
+        used: dict[ResourceType, Informer] = {}
+        for watch in (declaration.primary, *declaration.watches):
+            kind = kind_of(watch)
+            if kind not in used:  # a watch of the primary kind beside it listens to the same cache
+                used[kind] = await users.enter_async_context(use(self._caches(), watch, declaration.name))
+                announce(probes, watch, used[kind])
+        return used
 
     async def _announce_ready(self) -> None:
         began = self.clock.monotonic()
-        for informer in self._informers.values():
-            await informer.wait_synced()
+        for controller in self._controllers:
+            for informer in controller.informers:
+                await informer.wait_synced()
         self.ready.set()
         self.logger.info("ready", seconds=round(self.clock.monotonic() - began, 3))
 
@@ -366,11 +385,6 @@ class Running:
             if overdue is not None:
                 return f"controller {controller.declaration.name}: the pass over {overdue} does not end"
         return None
-
-
-def own_namespace(config: ClusterConfig) -> str:
-    """Where the Lease is, unless a setting says otherwise: the pod's own namespace."""
-    return config.namespace if config.source == "in-cluster" else OUTSIDE_A_POD
 
 
 def name_of(function: Callable[..., object]) -> str:

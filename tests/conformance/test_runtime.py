@@ -9,7 +9,7 @@ from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, Invalid, NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import NotOwned, Requeue
-from asyncctl.controller.sources import Watch, generation_changed
+from asyncctl.controller.sources import Predicate, Watch, generation_changed
 from asyncctl.objects import ConfigMap, Event, Namespace, Secret
 from asyncctl.objects.meta import ObjectMeta
 from asyncctl.operator import Operator
@@ -199,7 +199,7 @@ async def test_a_status_is_sent_once_and_not_again_when_nothing_changed(cluster)
             async with made.taking() as (_, widget):
                 widget.status.parts = 3
                 widget.status.conditions.set("Ready", True, "Made", "all three")
-            await until(lambda: made.running._controllers[0].queue.statistics().delayed)
+            await until(lambda: not made.running._controllers[0].queue.statistics().processing)
             poke(cluster, made)
         widget = await cluster.get(Widget, "w")
         assert (widget.status.parts, widget.status.observed_generation) == (3, 1)
@@ -574,7 +574,7 @@ async def test_a_predicate_that_raises_costs_no_event(cluster):
     def broken(old, new):
         raise KeyError("no such label")
 
-    operator = counting(when=broken)
+    operator = counting(when=Predicate(broken))
     async with working(operator, cluster):
         await cluster.create(Widget, "w")
         await until(lambda: operator.seen == ["w"])

@@ -2,9 +2,31 @@
 
 # pyright: reportUnnecessaryTypeIgnoreComment=error
 
-from typing import Annotated, assert_type
+from datetime import timedelta
+from typing import Annotated, Any, assert_type
 
-from asyncctl import Checking, Context, Meta, Operator, Requeue, Resource, Spec
+from asyncctl import (
+    Address,
+    Checking,
+    Client,
+    Context,
+    Header,
+    Meta,
+    Operator,
+    Requeue,
+    Resource,
+    Running,
+    Settings,
+    Spec,
+    Unstructured,
+    Watch,
+    labels_changed,
+    of_change,
+    of_header,
+    of_object,
+    to_every,
+    to_indexed,
+)
 from asyncctl.objects import ConfigMap
 
 
@@ -38,6 +60,85 @@ async def look(checking: Checking) -> None:
     found = await checking.client.get(ConfigMap, "mail", namespace="team")
     assert_type(found.data, dict[str, str])
     checking.ok("it answers", part="smtp", port=25)
+
+
+NODE = Unstructured("v1", "Node", namespaced=False)
+Keys = list[tuple[str, str]]
+
+
+def of_header_alone(header: Header) -> Keys:
+    assert_type(header.labels.get("widget"), str | None)
+    return [(header.namespace, header.name)]
+
+
+def of_widget(widget: Widget) -> Keys:
+    return [(widget.namespace, widget.name)]
+
+
+def of_dict(node: dict[str, Any]) -> Keys:
+    return [("", node["metadata"]["name"])]
+
+
+def of_both(old: Header | None, new: Header | None) -> Keys:
+    return [] if old is None or new is None else [(new.namespace, new.name)]
+
+
+assert_type(Watch(Widget, of_header_alone), Watch[Widget])
+assert_type(Watch(NODE, to=of_object(of_dict), labels={"a": "b"}), Watch[dict[str, Any]])
+Watch(Widget, to=of_object(of_widget), namespaces=["team"], fields="metadata.name=a", when=labels_changed)
+Watch(ConfigMap, to=of_change(of_both), metadata_only=True)
+Watch(ConfigMap, to=to_every)
+Watch(ConfigMap, to=to_indexed("config", lambda header: header.labels["widget"]))
+Watch(Widget, indexes={"size": lambda widget: [str(widget.spec.size)], "app": of_header(lambda one: [one.uid])})
+Watch(ConfigMap, to=of_object(of_widget))  # type: ignore[misc]
+Watch(NODE, to=of_object(of_widget))  # type: ignore[arg-type]
+Watch(Widget, to=of_both)  # type: ignore[arg-type]
+Watch(Widget, indexes={"size": lambda widget: widget.spec.sise})  # type: ignore[attr-defined, unused-ignore]
+
+
+class Reconcile:
+    async def reconcile(self, ctx: Context, widget: Widget) -> Requeue | None: ...
+
+
+class ReconcileConfig:
+    async def reconcile(self, ctx: Context, config: ConfigMap) -> Requeue | None: ...
+
+
+others = Operator("others")
+others.controller(Watch(Widget, labels="a=b"), interval=timedelta(seconds=3), rate=1.5)(Reconcile())
+others.controller(Widget)(ReconcileConfig())  # type: ignore[arg-type]
+others.controller(Widget, rate="fast")  # type: ignore[call-overload]
+
+
+@others.background
+async def poll(running: Running) -> None:
+    async with running.informer(Watch(Widget, labels="a=b")) as widgets, running.informer(NODE) as nodes:
+        assert_type(widgets.get("w", namespace="team"), Widget | None)
+        assert_type(list(widgets.list(index=("size", "1"))), list[Widget])
+        assert_type([header.name for header in nodes.headers(labels={"a": "b"})], list[str])
+        assert_type(list(nodes.list()), list[dict[str, Any]])
+    async with running.informer(ConfigMap) as configs:
+        assert_type(list(configs.list()), list[ConfigMap])
+    running.wake(Widget, "w", namespace="team")
+    running.set_namespaces(["a", "b"])
+
+
+async def database_is_there() -> str | None:
+    return None
+
+
+others.on_startup(poll)
+others.on_shutdown(poll)
+others.ready_check("database", database_is_there)
+others.ready_check("mail", lambda: "no answer")
+others.ready_check("wrong", lambda: 1)  # type: ignore[arg-type]
+
+
+async def embedded(client: Client) -> None:
+    async with others.running() as running:
+        assert_type(running, Running)
+    async with others.running(settings=Settings(http_address=Address("127.0.0.1", 0)), client=client):
+        ...
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_an_empty_environment_gives_the_documented_defaults():
     assert (settings.request_timeout, settings.reconcile_timeout, settings.resync) == (30, 300, 36_000)
     assert (settings.retry_base, settings.retry_max, settings.retry_limit) == (5, 60, 10)
     assert (settings.lease_duration, settings.renew_deadline, settings.retry_period) == (15, 10, 2)
-    assert settings.lease_name == "db-controller-leader"
+    assert settings.lease_name is None  # the program's own
     assert settings.http_address == Address("0.0.0.0", 8080)
     assert settings.pod_name
     assert (settings.log_level, settings.log_format, settings.drain_timeout) == ("info", "auto", 25)

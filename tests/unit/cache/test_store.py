@@ -9,7 +9,7 @@ from asyncctl.cache.store import Store
 def entry(name="a", uid="1", version=1, *, size=10, namespace="team"):
     header = Header(
         name=name, namespace=namespace, uid=uid, version=version, generation=1, deleting=False, finalizers=(),
-        labels={}, owners=(), annotations=0, paused=False,
+        own_labels={}, owners=(), annotations=0, paused=False,
     )  # fmt: skip
     return Entry(header, b"x" * size)
 

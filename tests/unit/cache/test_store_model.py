@@ -1,7 +1,8 @@
 """The store against a naive model: the newest of what the watch has shown and of what answers have said.
 
-The model keeps the whole history of a server and recomputes all that can be seen from it each time. The store must show
-the same by key, in a walk, by label, by owner and by author's functions; and must keep nothing once the watch is past it.
+The model keeps the whole history of a server and recomputes all that can be seen from it each time. The store must
+show the same by key, in a walk, by label, by owner and by an author's function; and must keep nothing once the watch is
+past it.
 """
 
 from hypothesis import settings, strategies as st
@@ -20,7 +21,7 @@ SHOWN, HIDDEN, GONE = "shown", "hidden by the watch's selector", "gone"
 def entry(name, uid, version, tier=None, owner=None):
     header = Header(
         name=name, namespace="team", uid=uid, version=version, generation=1, deleting=False, finalizers=(),
-        labels={"tier": tier} if tier else {}, owners=(Owner("v1", "O", owner, owner),) if owner else (),
+        own_labels={"tier": tier} if tier else {}, owners=(Owner("v1", "O", owner, owner),) if owner else (),
         annotations=0, paused=False,
     )  # fmt: skip
     return Entry(header, f"{uid} {version} {tier} {owner}".encode())
@@ -109,12 +110,15 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.live)
     @rule(data=st.data(), ours=st.booleans())
     def delete(self, data, ours):
+        """Whoever deletes has read the object, perhaps some time ago."""
         name = data.draw(st.sampled_from(sorted(self.live)))
         self.version += 1
-        old = self.live.pop(name)
-        self.history.append((self.version, entry(name, old.header.uid, self.version), GONE))
+        uid = self.live.pop(name).header.uid
+        lived = [(made, how) for _, made, how in self.history if made.header.uid == uid]
         if ours:
-            self.answers.append(("deleted", old))
+            readable = lived if all(how is SHOWN for _, how in lived) else lived[-1:]
+            self.answers.append(("deleted", data.draw(st.sampled_from([made for made, _ in readable]))))
+        self.history.append((self.version, entry(name, uid, self.version), GONE))
 
     @precondition(lambda self: self.answers)
     @rule(data=st.data())

@@ -13,7 +13,7 @@ from asyncctl.settings import Settings
 from tests.unit.check.conftest import in_front_of, widgets
 from tests.unit.support import status
 
-LEASE = "lease controllers/db-controller-leader"
+LEASE = "lease controllers/test-leader"
 
 
 def denying(*denied):
@@ -89,8 +89,8 @@ async def test_no_more_than_a_few_reviews_are_asked_for_at_once(check, cluster):
 
 async def test_a_lease_without_its_namespace(check, cluster):
     rows = await check(cluster.url, settings=Settings(lease_namespace="nowhere"))
-    assert rows.failed() == ["lease nowhere/db-controller-leader"]
-    assert rows["lease nowhere/db-controller-leader"].message == (
+    assert rows.failed() == ["lease nowhere/test-leader"]
+    assert rows["lease nowhere/test-leader"].message == (
         "namespace nowhere does not exist; create it, or set ASYNCCTL_LEASE_NAMESPACE to another"
     )
 
@@ -98,11 +98,11 @@ async def test_a_lease_without_its_namespace(check, cluster):
 async def test_a_lease_is_told_with_who_holds_it(check, cluster):
     path = "/apis/coordination.k8s.io/v1/namespaces/controllers/leases"
     assert (await check(cluster.url))[LEASE].message == "not there yet; the first leader makes it"
-    body = {"metadata": {"name": "db-controller-leader"}, "spec": {}}
+    body = {"metadata": {"name": "test-leader"}, "spec": {}}
     await cluster.send("POST", path, {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"} | body)
     assert (await check(cluster.url))[LEASE].message == "free"
     await cluster.send(
-        "PATCH", f"{path}/db-controller-leader", {"spec": {"holderIdentity": "p_1"}}, "application/merge-patch+json"
+        "PATCH", f"{path}/test-leader", {"spec": {"holderIdentity": "p_1"}}, "application/merge-patch+json"
     )
     assert (await check(cluster.url))[LEASE].message == "held by p_1"
 

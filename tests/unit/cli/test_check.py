@@ -125,8 +125,8 @@ async def test_json_has_this_shape(run, cluster):
         "rbac widgets.runtime.example.com", "rbac widgets.runtime.example.com/status", "rbac configmaps",
         "rbac widgets.runtime.example.com/finalizers", "rbac events.events.k8s.io",
         "rbac leases.coordination.k8s.io in controllers",
-        "rbac leases.coordination.k8s.io db-controller-leader in controllers",
-        "lease controllers/db-controller-leader", "mail server",
+        "rbac leases.coordination.k8s.io widgets-leader in controllers",
+        "lease controllers/widgets-leader", "mail server",
     ]  # fmt: skip
     assert rows["mail server"] == {
         "check": "mail server", "state": "ok", "message": "mail.example.com answers",

@@ -1,19 +1,15 @@
 """When an apply may be skipped, also where the server says nothing of who owns what."""
 
-from contextlib import asynccontextmanager
-
-import aiohttp
 import orjson
 import pytest
-from aiohttp import web
 
 from asyncctl.cache.header import read_entry
-from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.controller.applied import ANNOTATION, Applied, covers, digest
 from asyncctl.objects import ConfigMap
 from asyncctl.operator import Operator
-from tests.unit.harness import Cluster, Widget, working
-from tests.unit.support import connected, http_server, until
+from tests.unit.forwarder import forwarding
+from tests.unit.harness import Widget, working
+from tests.unit.support import until
 
 KIND = ConfigMap.resource_type
 FIELDS = {
@@ -112,31 +108,11 @@ def test_with_a_record_what_we_own_and_its_values_count_and_nothing_else(managed
     assert not applied.is_current(KIND, stored(11, {"a": "1"}, told=TOLD), WANTED, TOLD)  # the record is gone
 
 
-@asynccontextmanager
-async def without_managed_fields(cluster):
-    """A proxy of the API server, whose answers lack `managedFields`, as those of some aggregated servers do."""
-
-    def strip(value):
-        if isinstance(value, dict):
-            return {key: strip(each) for key, each in value.items() if key != "managedFields"}
-        return [strip(each) for each in value] if isinstance(value, list) else value
-
-    async def forward(request):
-        url = cluster.config.server + str(request.rel_url)
-        headers = {key: value for key, value in request.headers.items() if key in {"Content-Type", "Accept"}}
-        async with session.request(request.method, url, data=await request.read(), headers=headers) as answer:
-            kind = {"Content-Type": answer.headers.get("Content-Type", "application/json")}
-            if "watch=" not in request.query_string:
-                body = await answer.read()
-                return web.Response(status=answer.status, body=orjson.dumps(strip(orjson.loads(body))), headers=kind)
-            response = web.StreamResponse(status=answer.status, headers=kind)
-            await response.prepare(request)
-            async for line in answer.content:
-                await response.write(orjson.dumps(strip(orjson.loads(line))) + b"\n")
-            return response
-
-    async with aiohttp.ClientSession() as session, http_server(forward) as url, connected(url) as client:
-        yield Cluster(ClusterConfig(server=url), client, cluster.namespace)
+def without_managed_fields(value):
+    """As an aggregated server may answer."""
+    if isinstance(value, dict):
+        return {key: without_managed_fields(each) for key, each in value.items() if key != "managedFields"}
+    return [without_managed_fields(each) for each in value] if isinstance(value, list) else value
 
 
 async def test_where_the_server_keeps_no_record_an_object_costs_two_requests_and_no_more(cluster):
@@ -161,7 +137,8 @@ async def test_where_the_server_keeps_no_record_an_object_costs_two_requests_and
         samples = running.metrics.families.requests.collect().samples
         return sum(sample.value for sample in samples if sample.labels["method"] != "GET")
 
-    async with without_managed_fields(cluster) as stripped:
+    async with forwarding(cluster) as (stripped, forwarder):
+        forwarder.change = without_managed_fields
         await stripped.create(Widget, "w")
         async with working(operate(), stripped) as running:
             await until(lambda: len(passes) >= 2)  # the second is woken by the ConfigMap

@@ -129,7 +129,7 @@ def test_the_lease_is_taken_by_name_in_its_own_namespace():
     assert found == {("home", lease, ()): ("create",), ("home", lease, ("mine",)): ("get", "update")}
     assert set(needed(Operator("test"), Settings(lease_namespace="there"))) == {
         ("there", lease, ()),
-        ("there", lease, ("db-controller-leader",)),
+        ("there", lease, ("test-leader",)),
     }
 
 
@@ -215,3 +215,10 @@ async def test_an_operator_at_work_asks_for_its_rules_and_nothing_else(asked):
         ("configmaps", "create"),  # what a real server asks for, where an apply makes the object
         (f"widgets.{GROUP}/finalizers", "update"),  # what it asks for, where an owner blocks deletion
     }  # fmt: skip
+
+
+def test_the_shipped_operators_lease_has_its_own_name_and_the_same_variable():
+    lease = "leases.coordination.k8s.io"
+    for environ, name in (({}, "db-controller-leader"), ({"ASYNCCTL_LEASE_NAME": "mine"}, "mine")):
+        settings = DatabaseSettings.from_environment(environ)
+        assert ("home", lease, (name,)) in needed(database_operator(), settings)

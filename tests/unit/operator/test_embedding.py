@@ -210,3 +210,28 @@ async def test_the_end_of_one_operator_is_not_the_end_of_another(cluster):
         async with ClientSession() as session:
             with pytest.raises(OSError, match="Cannot connect"):
                 await session.get(f"http://127.0.0.1:{port}/livez")
+
+
+@pytest.mark.parametrize("name", [None, "shared"])
+async def test_two_programs_have_each_a_lease_of_its_own_unless_they_are_told_otherwise(cluster, name):
+    async with (
+        working(declare(nothing, name="one"), cluster, **electing(lease_name=name)) as one,
+        working(declare(nothing, name="two"), cluster, **electing(lease_name=name)) as two,
+    ):
+        await until(lambda: one.leading)
+        if name is None:
+            await until(lambda: two.leading)
+            path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/"
+            for lease in ("one-leader", "two-leader"):
+                assert (await cluster.send("GET", path + lease))["spec"]["holderIdentity"].startswith("test_")
+        else:
+            assert not two.leading
+
+
+async def test_what_the_body_raises_comes_out_as_it_is(cluster):
+    class MineError(Exception):
+        pass
+
+    with pytest.raises(MineError):
+        async with working(declare(nothing), cluster):
+            raise MineError

@@ -13,7 +13,7 @@ from asyncctl.operator import LeaseLost, Operator
 from tests.unit.harness import Widget, quick_settings, working
 from tests.unit.support import Log, until
 
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/db-controller-leader"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/test-leader"
 
 
 class Absent(Resource, group="absent.example.com", version="v1"):

@@ -1,0 +1,73 @@
+"""What `docs/authoring.md` shows is true: each of its blocks is run, in order, against the embedded API server."""
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from asyncctl import Context, Operator, Settings
+from asyncctl.controller import outcome
+from asyncctl.generate.rbac import rules
+
+PAGE = Path(__file__).parents[2] / "docs" / "authoring.md"
+TEXT = PAGE.read_text()
+
+
+def blocks():
+    """The page's code, each block where it stands in the page, so that a traceback leads there."""
+    for found in re.finditer(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE):
+        yield "\n" * TEXT.count("\n", 0, found.start(1)) + found[1]
+
+
+async def run_page(module):
+    for block in blocks():
+        code = compile(block, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if code.co_flags & inspect.CO_COROUTINE:
+            async with asyncio.timeout(20):
+                await eval(code, module.__dict__)
+        else:  # as a module is imported: before there is a loop
+            await asyncio.to_thread(eval, code, module.__dict__)
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """A module for the page's names; its operators say nothing to the terminal."""
+    module = types.ModuleType("authoring")
+    monkeypatch.setitem(sys.modules, "authoring", module)  # where type hints are looked up
+    return module
+
+
+async def test_each_block_of_the_page_runs_in_order(page, backends, capsys):
+    backends.have("embedded")
+    await run_page(page)
+    said = capsys.readouterr().err
+    assert page.beats == [1]
+    for text in ("the pool is open", "looked at the fleet", "the pool is closed"):
+        assert text in said
+    declared = {each.name: each for each in page.operator.declarations}
+    assert list(declared) == ["widgets", "gadgets"]
+    assert list(declared["widgets"].finalizers) == ["example.com/widgets"]
+    assert page.made.data == {"size": "1", "namespaces": "1"}
+    needed = {str(rule) for rule in rules(page.operator, Settings(), lease_namespace="home")}
+    assert {"widgets.example.com/status", "configmaps", "secrets", "namespaces"} <= needed
+
+
+def test_the_page_names_what_there_is():
+    for name in set(re.findall(r"`ctx\.(\w+)", TEXT)):
+        assert name in {*dir(Context), *inspect.get_annotations(Context.__init__)}, name
+    for variable in set(re.findall(r"ASYNCCTL_[A-Z_]*[A-Z]", TEXT)):
+        assert variable in Settings.describe({}), variable
+    options = inspect.signature(Operator.controller).parameters
+    for option in re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE):
+        assert option in options, option
+
+
+def test_the_page_says_of_outcomes_what_the_contract_says():
+    for name in ("Conflict", "TransientError", "TerminalError", "Requeue"):
+        assert f"`{name}" in TEXT
+        assert f"`{name}" in outcome.__doc__ or hasattr(outcome, name)
