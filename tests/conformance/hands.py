@@ -7,7 +7,7 @@ from asyncctl.client.errors import AlreadyExists
 from asyncctl.objects import ConfigMap, Secret
 from asyncctl.operator import Operator
 from tests.unit.harness import Widget, working
-from tests.unit.support import until
+from tests.unit.support import informer_of, until
 
 
 class Sent(list):
@@ -74,6 +74,6 @@ def poke(cluster, made, name="w"):
 async def settle(cluster, made, kind=ConfigMap):
     """Return when the operator's cache has seen all that was written so far."""
     await cluster.create(kind, f"marker-{len(made.sent)}-{id(object())}")
-    informer = next(each for key, each in made.running._informers.items() if key[0] == kind.resource_type)
+    informer = informer_of(made.running, kind.resource_type)
     names = {each.name async for each in cluster.client.list(kind, namespace=cluster.namespace)}
     await until(lambda: names <= {entry.header.name for entry in informer.entries()})

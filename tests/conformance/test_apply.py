@@ -13,7 +13,7 @@ from asyncctl.objects import ConfigMap, Unstructured
 from asyncctl.operator import Operator
 from tests.conformance.hands import hands, poke, settle
 from tests.unit.harness import Widget, working
-from tests.unit.support import until
+from tests.unit.support import informer_of, until
 
 DEPLOYMENT = Unstructured("apps/v1", "Deployment")
 SECRET = Unstructured("v1", "Secret")
@@ -168,7 +168,7 @@ async def test_a_field_that_another_manager_has_taken_over_and_put_back_is_taken
             mine = await ctx.apply(wanted, kind)
         if not restart:
             await take_over(cluster)
-            informer = made.running._informers[kind.resource_type, None]
+            informer = informer_of(made.running, kind.resource_type)
             version = int((await cluster.get(kind, "c"))["metadata"]["resourceVersion"])
             await until(lambda: informer.get((cluster.namespace, "c")).header.version == version)
             await apply_once_and_then_not(cluster, made, wanted, kind)
@@ -251,7 +251,7 @@ async def test_of_eight_that_race_for_a_strangers_name_all_are_told(cluster):
     for number in range(8):
         await cluster.create(Widget, f"w{number}")
     async with working(operator, cluster) as running:
-        informer = running._informers[ConfigMap.resource_type, None]
+        informer = informer_of(running, ConfigMap.resource_type)
         informer.get = lambda key: None  # the cache has not seen it
         await until(lambda: len(told) == 8, 10)
     assert (await cluster.get(ConfigMap, "c")).metadata.resource_version == theirs.metadata.resource_version
@@ -360,7 +360,7 @@ async def test_prune_leaves_what_is_terminating_to_end(cluster):
 
 async def test_prune_deletes_what_changes_all_the_time_and_no_namesake(cluster):
     async with hands(cluster) as made, made.taking() as (ctx, _):
-        informer = made.running._informers[ConfigMap.resource_type, None]
+        informer = informer_of(made.running, ConfigMap.resource_type)
         stale = []
         for name in ("changed", "replaced", "given away", "gone"):
             made_map = await ctx.apply(ConfigMap(name=name.replace(" ", "-")))

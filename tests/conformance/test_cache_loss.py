@@ -16,7 +16,7 @@ from tests.conformance.between import between
 from tests.conformance.cached import Listener, caching
 from tests.conformance.test_cache import CRDS, served
 from tests.unit.harness import Cluster, working
-from tests.unit.support import connected, until
+from tests.unit.support import connected, informer_of, until
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _numbers = itertools.count(1)
@@ -98,13 +98,9 @@ async def watching(cluster, monkeypatch, *kinds, config=None):
         yield running
 
 
-def informer_of(running, kind):
-    return next(each for each in running._informers.values() if each.kind == kind.resource_type)
-
-
 def listening(running, kind):
     listener = Listener()
-    informer_of(running, kind).subscribe(listener)
+    informer_of(running, kind.resource_type).subscribe(listener)
     return listener
 
 
@@ -131,7 +127,7 @@ async def test_a_definition_that_is_deleted_and_made_again(backend, cluster, mon
     await make(cluster, Vanishing, "a")
     name = Vanishing.resource_type.resource
     async with watching(cluster, monkeypatch, Vanishing, ConfigMap) as running:
-        informer, listener = informer_of(running, Vanishing), listening(running, Vanishing)
+        informer, listener = informer_of(running, Vanishing.resource_type), listening(running, Vanishing)
         await make(cluster, Vanishing, "b")  # which a watch shows: it is open
         await until(lambda: {"a", "b"} <= set(running.passes))
         before = dict(listener.known)
@@ -214,7 +210,7 @@ async def test_rights_that_are_taken_away_and_given_back(backend, cluster, monke
         await account.until_it(config, Secret, may=True)
         await account.until_it(config, ConfigMap, may=True)
         async with watching(cluster, monkeypatch, Secret, ConfigMap, config=config) as running:
-            informer, listener = informer_of(running, Secret), listening(running, Secret)
+            informer, listener = informer_of(running, Secret.resource_type), listening(running, Secret)
             before = dict(listener.known)
             await account.take(Secret)
             await account.until_it(config, Secret, may=False)

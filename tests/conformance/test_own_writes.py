@@ -10,7 +10,7 @@ from asyncctl.client.transport.transport import Transport
 from asyncctl.objects import ConfigMap
 from tests.conformance.hands import hands, poke
 from tests.unit.harness import Widget
-from tests.unit.support import until
+from tests.unit.support import informer_of, until
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_each_pass_sees_what_was_written_before_it_while_the_watch_is_sile
                 yield ctx, widget
 
         key = cluster.namespace, "c"
-        informer = made.running._informers[ConfigMap.resource_type, None]
+        informer = informer_of(made.running, ConfigMap.resource_type)
         told = []
         informer.subscribe(lambda old, new, initial: told.append(((new or old).name, informer.get(key))))
         told.clear()

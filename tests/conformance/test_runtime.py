@@ -15,7 +15,7 @@ from asyncctl.objects.meta import ObjectMeta
 from asyncctl.operator import Operator
 from tests.conformance.hands import hands, poke, settle
 from tests.unit.harness import Widget, working
-from tests.unit.support import connected, until
+from tests.unit.support import connected, informer_of, until
 
 
 async def test_apply_creates_with_owner_and_then_sends_nothing(cluster):
@@ -99,7 +99,7 @@ async def test_a_namesake_that_is_not_ours_is_not_touched(cluster, seen):
         if seen:
             await until(lambda: ctx.get(ConfigMap, "c"))
         else:
-            informer = made.running._informers[ConfigMap.resource_type, None]
+            informer = informer_of(made.running, ConfigMap.resource_type)
             informer.get = lambda key: None
         with pytest.raises(NotOwned, match=f"ConfigMap {cluster.namespace}/c exists and belongs to nobody we know"):
             await ctx.apply(ConfigMap(name="c", data={"ours": "1"}))
@@ -115,7 +115,7 @@ async def test_a_namesake_that_is_not_ours_is_not_touched(cluster, seen):
 async def test_a_namesake_made_since_the_cache_was_read_is_a_conflict_and_not_touched(cluster):
     async with hands(cluster) as made, made.taking() as (ctx, _):
         await ctx.apply(ConfigMap(name="c", data={"a": "1"}))
-        informer = made.running._informers[ConfigMap.resource_type, None]
+        informer = informer_of(made.running, ConfigMap.resource_type)
         stale = informer.get((cluster.namespace, "c"))
         await cluster.delete(ConfigMap, "c")
         theirs = await cluster.create(ConfigMap, "c", data={"theirs": "1"})
@@ -178,7 +178,7 @@ async def test_what_was_deleted_is_not_read_any_more(cluster):
         await ctx.delete(made_map)
         assert ctx.get(ConfigMap, "c") is None
         assert list(ctx.list(ConfigMap, labels={"no": "such"})) == []
-    overlay = made.running._informers[ConfigMap.resource_type, None]._stores[cluster.namespace]._overlay
+        overlay = informer_of(made.running, ConfigMap.resource_type)._stores[cluster.namespace]._overlay
     assert len(overlay) <= 1
 
 
@@ -303,7 +303,7 @@ async def test_a_status_write_does_not_wake_its_own_writer(cluster):
         async with made.taking() as (_, widget):
             widget.status.parts = 5
         await cluster.until(Widget, "w", lambda widget: widget.status.parts == 5)
-        informer = made.running._informers[Widget.resource_type, None]
+        informer = informer_of(made.running, Widget.resource_type)
         store = informer._stores[cluster.namespace]
         await cluster.create(Widget, "last")
         async with made.taking() as (_, widget):
@@ -662,7 +662,7 @@ async def test_deletion_tells_whether_the_object_is_gone(cluster):
 async def test_the_cache_follows_a_real_watch(cluster):
     """Created, changed, deleted, deleted and made anew: the cache ends where the server is."""
     async with hands(cluster) as made:
-        informer = made.running._informers[ConfigMap.resource_type, None]
+        informer = informer_of(made.running, ConfigMap.resource_type)
         for number in range(5):
             await cluster.create(ConfigMap, f"c{number}", data={"n": "0"})
         await cluster.patch(ConfigMap, "c1", {"data": {"n": "1"}})

@@ -16,7 +16,7 @@ from asyncctl.observe.logs import make_logger
 from asyncctl.observe.metrics import Metrics
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0):
+async def until(condition: Callable[[], object], seconds: float = 20.0):
     """Return what `condition` returns as soon as that is true; fail after so many seconds."""
     async with asyncio.timeout(seconds):
         while not (found := condition()):  # noqa: ASYNC110 - what is waited for has no event
@@ -113,3 +113,9 @@ def status(code, reason="", message="", *, causes=(), **details):
     details = details | ({"causes": list(causes)} if causes else {})
     body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code}
     return web.json_response(body | {"reason": reason, "message": message, "details": details}, status=code)
+
+
+def informer_of(running, kind):
+    """The cache that a running operator has of a kind; there is one."""
+    (found,) = (informer for informer in running._informers if informer.kind == kind)
+    return found

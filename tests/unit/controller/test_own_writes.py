@@ -12,7 +12,7 @@ from asyncctl.queue.backoff import Restarts
 from tests.conformance.hands import hands, poke
 from tests.unit.forwarder import forwarding
 from tests.unit.harness import Widget, cluster_at
-from tests.unit.support import until
+from tests.unit.support import informer_of, until
 
 KIND = ConfigMap.resource_type
 
@@ -38,7 +38,7 @@ async def test_own_writes_are_seen_through_a_forgotten_place(stale):
         for name in ("changed", "deleted", "replaced"):
             await cluster.create(ConfigMap, name, data={"a": "1"})
         async with hands(cluster) as made:
-            informer = made.running._informers[KIND, None]
+            informer = informer_of(made.running, KIND)
             before = next(found for asked, found in reversed(forwarder.lists) if asked == path)
             assert len(before["items"]) >= 3
 
