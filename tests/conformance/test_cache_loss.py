@@ -110,6 +110,7 @@ async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_plac
     await make(cluster, Changing, "a")
     async with caching(backend.config(), Changing, namespaces=(cluster.namespace,)) as cache:
         await cache.has("a")
+        before = await cluster.client.list_page(Changing.resource_type, namespace=cluster.namespace)
         column = {"name": "Size", "type": "integer", "jsonPath": ".spec.size"}
         change = [{"op": "add", "path": "/spec/versions/0/additionalPrinterColumns", "value": [column]}]
         name = Changing.resource_type.resource
@@ -119,6 +120,10 @@ async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_plac
         await cache.has("a", "b")
         await cache.agrees(cluster.client, cluster.namespace)
         assert cache.gone() == []
+        page = await cluster.client.list_page(
+            Changing.resource_type, namespace=cluster.namespace, resource_version=before.resource_version
+        )
+        assert len(page.items) == 1  # an old list is had from etcd itself
     await cluster.send("DELETE", f"{CRDS}/{name}")
 
 
