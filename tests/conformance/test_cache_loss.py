@@ -104,6 +104,11 @@ def listening(running, kind):
     return listener
 
 
+def metric(running, kind):
+    """Whether the kind's cache is current, as a scrape tells it."""
+    return running.metrics.registry.get_sample_value("asyncctl_cache_synced", {"resource": kind.resource_type.resource})
+
+
 async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_place(backend, cluster):
     """The server makes a new storage for it: what is kept is kept, and none of it is said to be gone."""
     await served(cluster, Changing)
@@ -147,10 +152,11 @@ async def test_a_definition_that_is_deleted_and_made_again(backend, cluster, mon
         assert informer.problem in running.probes.readyz(verbose=True).text
         await cluster.create(ConfigMap, "meanwhile")
         await until(lambda: "meanwhile" in running.passes)
+        assert (metric(running, Vanishing), metric(running, ConfigMap)) == (0, 1)
         await served(cluster, Vanishing)
         made = await make(cluster, Vanishing, "c")
         await until(lambda: "c" in running.passes, 10)
-        assert informer.problem is None
+        assert (informer.problem, metric(running, Vanishing)) == (None, 1)
         assert [entry.header.uid for entry in informer.entries()] == [made.metadata.uid]
         assert len(listener.gone) == 2
         assert listener.wrong == []
@@ -230,10 +236,11 @@ async def test_rights_that_are_taken_away_and_given_back(backend, cluster, monke
             await cluster.create(ConfigMap, "meanwhile")
             await until(lambda: "meanwhile" in running.passes)
             assert listener.known == before
+            assert (metric(running, Secret), metric(running, ConfigMap)) == (0, 1)
             assert "new" not in running.passes
             await account.give(Secret)
             await until(lambda: "new" in running.passes, 10)
-            assert informer.problem is None
+            assert (informer.problem, metric(running, Secret)) == (None, 1)
             assert [header.name for header in listener.gone] == ["goes"]
             assert listener.wrong == []
             assert running.log.said("the cache is current again")
