@@ -26,7 +26,9 @@ def api():
 
 async def test_namespaces_come_and_go_on_an_api_server():
     log = Log()
-    async with ApiServer() as server, cluster_at(ClusterConfig(server=server.url)) as cluster:
+    async with (
+        asyncio.timeout(20), ApiServer() as server, cluster_at(ClusterConfig(server=server.url)) as cluster
+    ):  # fmt: skip
         for namespace in ("a", "b"):
             await cluster.client.create(Namespace(name=namespace))
             await cluster.client.create(ConfigMap(name="x", namespace=namespace))
