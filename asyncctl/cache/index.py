@@ -6,6 +6,7 @@ read as ever in all other ways. What own writes have laid over the cache is inde
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from asyncctl.cache.header import Entry, Header, Key
@@ -138,6 +139,13 @@ class Layered:
         return dict.fromkeys((*below, *laid)) if laid else below
 
 
+@dataclass(slots=True)
+class _Named:
+    function: IndexFunction
+    kind: Kind | None
+    users: int = 0
+
+
 class Functions:
     """The named functions of a kind: what its indexes are made of, the same in each of its namespaces.
 
@@ -147,10 +155,10 @@ class Functions:
 
     def __init__(self, blame: Blame | None = None) -> None:
         self._blame = blame
-        self._named: dict[str, tuple[IndexFunction, Kind | None]] = {}
+        self._named: dict[str, _Named] = {}
 
     def add(self, name: str, function: IndexFunction, kind: Kind | None = None) -> None:
-        """Name a function; the same one may be named again.
+        """Name a function, until `remove`; the same one may be named by many.
 
         Args:
             name: What to ask the index by.
@@ -158,15 +166,25 @@ class Functions:
             kind: As what an object is decoded for it.
 
         Raises:
-            ValueError: The name has another function already, or there is no `kind` to decode.
+            ValueError: The name has another function now, or there is no `kind` to decode.
         """
         if kind is None and not isinstance(function, of_header):
             raise ValueError(f"index {name!r} is of the decoded object: say of which kind, or wrap it in of_header()")
-        if self._named.setdefault(name, (function, kind)) != (function, kind):
+        named = self._named.setdefault(name, _Named(function, kind))
+        if (named.function, named.kind) != (function, kind):
             raise ValueError(
                 f"there is an index {name!r} by another function on this kind already: caches are shared, give this "
                 "one a name of its own, or declare the same function"
             )
+        named.users += 1
+
+    def remove(self, name: str) -> bool:
+        """One who has named it needs it no more; whether that was the last."""
+        named = self._named[name]
+        named.users -= 1
+        if named.users == 0:
+            del self._named[name]
+        return named.users == 0
 
     def values(self, name: Name) -> tuple[Values, bool]:
         """How to tell an entry's values in the index of that name, and whether that is pure.
@@ -180,12 +198,12 @@ class Functions:
         if name == NAMESPACE:
             return _namespace, True
         if sort == "label":
-            return lambda entry: () if (value := entry.header.own_labels.get(which)) is None else (value,), True
+            return lambda entry: () if (value := entry.header.labels.get(which)) is None else (value,), True
         if which not in self._named:
             known = ", ".join(map(repr, sorted(self._named))) or "none"
             raise LookupError(f"there is no index {which!r}: declare it with Watch(indexes=…); declared: {known}")
-        function, kind = self._named[which]
-        return self._guarded(which, function, kind), False
+        named = self._named[which]
+        return self._guarded(which, named.function, named.kind), False
 
     def _guarded(self, name: str, function: IndexFunction, kind: Kind | None) -> Values:
         def values(entry: Entry) -> tuple[str, ...]:

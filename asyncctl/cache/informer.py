@@ -174,20 +174,14 @@ class Informer:
         self._handlers.append(handler)
         for watched in list(self._watched.values()):
             watched.store.subscribe(handler)
-        subscribed = True
+        return _once(lambda: self._unsubscribe(handler))
 
-        def unsubscribe() -> None:
-            nonlocal subscribed
-            if not subscribed:
-                return
-            subscribed = False
-            del self._handlers[next(at for at, each in enumerate(self._handlers) if each is handler)]
-            for watched in self._watched.values():
-                watched.store.unsubscribe(handler)
+    def _unsubscribe(self, handler: Handler) -> None:
+        del self._handlers[next(at for at, each in enumerate(self._handlers) if each is handler)]
+        for store in self._stores.values():
+            store.unsubscribe(handler)
 
-        return unsubscribe
-
-    def add_index(self, name: str, function: IndexFunction, kind: Kind | None = None) -> None:
+    def add_index(self, name: str, function: IndexFunction, kind: Kind | None = None) -> Callable[[], None]:
         """Let `by_index(name, …)` find objects; nothing is computed before it is first asked.
 
         Args:
@@ -195,10 +189,19 @@ class Informer:
             function: Of the decoded object, or of the header if wrapped in `of_header`; returns strings.
             kind: As what an object is decoded for it: a class, or `Unstructured`.
 
+        Returns:
+            What takes it back: with the last who has added it, it goes. Harmless a second time.
+
         Raises:
-            ValueError: The name has another function already, or there is no `kind` to decode.
+            ValueError: The name has another function now, or there is no `kind` to decode.
         """
         self._functions.add(name, function, kind)
+        return _once(lambda: self._remove_index(name))
+
+    def _remove_index(self, name: str) -> None:
+        if self._functions.remove(name):
+            for store in self._stores.values():
+                store.drop_index(name)
 
     def get(self, key: Key) -> Entry | None:
         """What is known of `key`, one's own writes included."""
@@ -299,3 +302,9 @@ class Informer:
             function=what, resource=self.kind.resource, namespace=header.namespace, name=header.name,
             error=repr(error), exc_info=error,
         )  # fmt: skip
+
+
+def _once(step: Callable[[], None]) -> Callable[[], None]:
+    """`step`, but only the first time."""
+    steps = [step]
+    return lambda: steps.pop()() if steps else None

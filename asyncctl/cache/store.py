@@ -78,7 +78,7 @@ class Store:
         pairs = (labels or {}).items()
         for entry in self._under(*least):
             header = entry.header
-            if (namespace is None or header.namespace == namespace) and pairs <= header.own_labels.items():
+            if (namespace is None or header.namespace == namespace) and (not pairs or pairs <= header.labels.items()):
                 yield entry
 
     def by_owner(self, uid: str) -> Iterator[Entry]:
@@ -93,6 +93,10 @@ class Store:
         """
         self._indexes.get(("function", name))  # now, and not when it is walked: who asks wrongly hears it at once
         return self._under(("function", name), value)
+
+    def drop_index(self, name: str) -> None:
+        """Keep the index of that function no longer; it is built anew if it is asked again."""
+        self._indexes.built.pop(("function", name), None)
 
     def upsert(self, entry: Entry) -> None:
         """The watch has shown an object; what it has shown before, or is past, is old news."""

@@ -10,7 +10,7 @@ from asyncctl.client.errors import KubernetesError
 from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
-from asyncctl.controller.faults import Faults
+from asyncctl.controller.faults import Faults, text_of
 from asyncctl.controller.outcome import (
     Failure,
     NotOwned,
@@ -76,12 +76,12 @@ class Aftermath:
             failures = self._queue.failures(key)
             delay = self._queue.retry_fast(key)
             tell = log.debug if self._queue.failures(key) == failures else log.warning
-            tell("somebody else wrote the object first", error=str(error), retry_in=round(delay, 3))
+            tell("somebody else wrote the object first", error=text_of(error), retry_in=round(delay, 3))
             return "requeue"
         counted = failure is not Failure.UNCOUNTED
         at_least = spread(PARKED, 0.2, self._random) if parks else retry_after(error)
         delay = self._queue.retry(key, counted=counted, at_least=at_least)
-        text = str(error) if known else f"{type(error).__name__}: {error}"
+        text = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
         exc_info = error if trace else None
         if not parks:
             log.warning("the pass has failed", error=text, retry_in=round(delay, 3), exc_info=exc_info)
@@ -108,9 +108,9 @@ class Aftermath:
             parks: Whether that parks it.
         """
         now = self._environment.clock.now()
-        if parks:
-            reason = stalled_reason(error)
-            if not self._has_conditions or not set_stalled(obj, True, reason, str(error), now=now):
+        if parks and error is not None:
+            reason, message = stalled_reason(error), text_of(error)
+            if not self._has_conditions or not set_stalled(obj, True, reason, message, now=now):
                 return key not in self._parking
             return before is None or (before.status, before.reason) != ("True", reason)
         if error is None and before and before.status == "True" and stalled(obj) is before:

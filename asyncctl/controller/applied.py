@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from asyncctl.cache.header import Entry, Key
+from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.resource import ResourceType
 
@@ -31,6 +31,8 @@ class _Answer(NamedTuple):
     """The resourceVersion of the answer, or of what was found to be the same since."""
     mark: int | None
     """Its `fingerprint`."""
+    look: int
+    """Of the author's object as it came, and of the uid: what looks the same is the same wish, not the other way."""
 
 
 class Applied:
@@ -39,23 +41,34 @@ class Applied:
     def __init__(self) -> None:
         self._answers: dict[tuple[ResourceType, Key], _Answer] = {}
 
-    def answered(self, kind: ResourceType, entry: Entry, told: str) -> None:
-        """An apply of what has the digest `told` was answered with `entry`."""
-        header = entry.header
-        self._answers[kind, header.key] = _Answer(hash((header.uid, told)), header.version, fingerprint(entry))
+    def answered(self, kind: ResourceType, entry: Entry, told: str, look: int) -> None:
+        """An apply of what has the digest `told`, and looked like that, was answered with `entry`."""
+        self._keep(kind, entry.header, told, fingerprint(entry), look)
+
+    def _keep(self, kind: ResourceType, header: Header, told: str, mark: int | None, look: int) -> None:
+        uid = header.uid
+        self._answers[kind, header.key] = _Answer(hash((uid, told)), header.version, mark, hash((uid, look)))
 
     def forget(self, kind: ResourceType, key: Key) -> None:
         """The object is gone."""
         self._answers.pop((kind, key), None)
 
-    def is_current(self, kind: ResourceType, entry: Entry, wanted: JsonObject, told: str) -> bool:
+    def looks_current(self, kind: ResourceType, entry: Entry, look: int) -> bool:
+        """Whether what looks like that was the last wish, and `entry` is at the very version of its answer."""
+        header = entry.header
+        known = self._answers.get((kind, header.key))
+        if known is None or not look:
+            return False
+        return known.version == header.version > 0 and known.look == hash((header.uid, look))
+
+    def is_current(self, kind: ResourceType, entry: Entry, wanted: JsonObject, told: str, look: int) -> bool:
         """Whether an apply of `wanted`, whose digest is `told`, would change nothing of `entry`."""
         header = entry.header
         known = self._answers.get((kind, header.key))
-        wish = hash((header.uid, told))
-        if known is not None and known.wish != wish:
+        if known is not None and known.wish != hash((header.uid, told)):
             known = None
         if known is not None and known.version == header.version > 0:
+            self._keep(kind, header, told, known.mark, look)
             return True
         if annotations_of(entry).get(ANNOTATION) != told:
             return False
@@ -67,7 +80,7 @@ class Applied:
                 return False
         elif known.mark != mark:
             return False
-        self._answers[kind, header.key] = _Answer(wish, header.version, mark)
+        self._keep(kind, header, told, mark, look)
         return True
 
 

@@ -8,7 +8,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-import orjson
+import msgspec
 
 from asyncctl.cache.header import Entry, Key, read_entry
 from asyncctl.client.client import Client
@@ -18,9 +18,11 @@ from asyncctl.controller.applied import ANNOTATION, digest
 from asyncctl.controller.environment import Environment
 from asyncctl.controller.ownership import Ownership
 from asyncctl.objects.builtin import Secret
+from asyncctl.objects.codec import dump, to_dict
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import ResourceType
+from asyncctl.objects.resource import Resource, ResourceType
 
+_encode = msgspec.json.Encoder(enc_hook=str).encode  # quicker than `to_dict`, and never sent
 _SERVER_SET = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields")
 
 
@@ -65,31 +67,32 @@ class Applier:
         self._client = client
         self._owner = owner
 
-    async def apply(self, kind: ResourceType, body: JsonObject, *, owned: bool, adopt: bool) -> Entry:
+    async def apply(self, kind: ResourceType, obj: Resource | JsonObject, *, owned: bool, adopt: bool) -> Entry:
         """Make it so; see `Context.apply`. Returns the object as the server has it."""
-        environment = self._environment
-        informer = environment.informer(kind)
-        wanted = wish(body, kind)
-        if b"null" in orjson.dumps(wanted):
-            wanted = {key: without_nulls(value) for key, value in wanted.items() if value is not None}
-        if not wanted["metadata"].get("name"):
-            raise ValueError(f"{kind} without a name can't be applied: only a name tells what it is the next time")
-        self._owner.put_on(wanted, kind, owned=owned)
+        environment, owner = self._environment, self._owner
+        informer, applied = environment.informer(kind), environment.applied
+        key = _key_of(kind, obj, owner.header.namespace)
+        entry = informer.get(key)
+        look = _look_of(obj, owned, owner.header.uid)
+        if entry is not None and applied.looks_current(kind, entry, look):
+            return entry
+        wanted = wish(to_dict(obj) if isinstance(obj, Resource) else obj, kind)
+        if b"null" in dump(wanted):
+            wanted = {name: without_nulls(value) for name, value in wanted.items() if value is not None}
+        owner.put_on(wanted, kind, owned=owned)
         metadata, told = wanted["metadata"], digest(wanted)
         metadata["annotations"] = metadata.get("annotations", {}) | {ANNOTATION: told}
-        key: Key = (metadata.get("namespace", ""), metadata["name"])
-        entry = informer.get(key)
         answer = None if entry is not None else await self._create(kind, key, wanted)
         if answer is None:
             if entry is None:  # the cache does not know it yet, or a selector hides it
                 entry = await self._read(kind, key)
-            self._owner.check(kind, entry, adopt=adopt)
-            if environment.applied.is_current(kind, entry, wanted, told):
+            owner.check(kind, entry, adopt=adopt)
+            if applied.is_current(kind, entry, wanted, told, look):
                 return entry
             answer = await self._update(kind, entry, wanted)
-        entry = read_entry(answer, self._environment.client.field_manager)
+        entry = read_entry(answer, environment.client.field_manager)
         informer.wrote(entry)
-        environment.applied.answered(kind, entry, told)
+        applied.answered(kind, entry, told, look)
         return entry
 
     async def _create(self, kind: ResourceType, key: Key, wanted: JsonObject) -> bytes | None:
@@ -124,3 +127,22 @@ class Applier:
                     error.target, error.code, {"reason": "Conflict", "message": error.server_message}
                 ) from error
             raise
+
+
+def _look_of(obj: Resource | JsonObject, *whose: object) -> int:
+    """The same for the same wish, told without reading it; 0 where there is no telling."""
+    try:
+        return hash((_encode(obj), *whose))
+    except (TypeError, ValueError, OverflowError, RecursionError):  # it is refused by who can say why
+        return 0
+
+
+def _key_of(kind: ResourceType, obj: Resource | JsonObject, default: str) -> Key:
+    if isinstance(obj, Resource):
+        name, namespace = obj.metadata.name, obj.metadata.namespace
+    else:
+        metadata = obj.get("metadata") or {}
+        name, namespace = metadata.get("name") or "", metadata.get("namespace") or ""
+    if not name:
+        raise ValueError(f"{kind} without a name can't be applied: only a name tells what it is the next time")
+    return (namespace or default) if kind.namespaced else "", name

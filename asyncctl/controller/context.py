@@ -181,7 +181,7 @@ class Context:
         return (
             _decoded(kind, entry) for entry in found
             if (namespace is None or entry.header.namespace == namespace)
-            and wanted <= entry.header.own_labels.items()
+            and (not wanted or wanted <= entry.header.labels.items())
             and (uid is None or any(each.uid == uid for each in entry.header.owners))
         )  # fmt: skip
 
@@ -221,9 +221,8 @@ class Context:
             ValueError: It has no name, or the owner would be in another namespace.
         """
         known = _kind_of(obj, kind)
-        body = to_dict(obj) if isinstance(obj, Resource) else obj
         applier = Applier(self._environment, lambda: self.client, self._ownership)
-        return _decoded(known, await applier.apply(resource_type_of(known), body, owned=owned, adopt=adopt))
+        return _decoded(known, await applier.apply(resource_type_of(known), obj, owned=owned, adopt=adopt))
 
     def owns(self, obj: Resource | JsonObject) -> bool:
         """Whether `obj`, as it was read, is the reconciled object's: by owner reference, or by `apply(owned=False)`."""

@@ -25,7 +25,7 @@ from asyncctl.controller.alarm import Alarm
 from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
-from asyncctl.controller.faults import Faults
+from asyncctl.controller.faults import Faults, text_of
 from asyncctl.controller.outcome import Requeue, TerminalError
 from asyncctl.controller.parking import Parking
 from asyncctl.controller.stalled import stalled
@@ -70,19 +70,20 @@ class Controller:
         self._kind = environment.resource
         self._informer = environment.informer(self._kind)
         self.parking = Parking(metrics.parked)
-        """The keys that are parked."""
+        """The keys that have used up their tries, or can't be helped by one."""
+        self._paused = Parking(metrics.paused)
         faults = Faults(declaration.name, logger=environment.logger, metrics=metrics, clock=environment.clock)
         self._sweep = Sweep(
             self._informer.entries, queue, period=_seconds(declaration.resync, resync), delay=retry_base,
             clock=environment.clock, random=random, logger=environment.logger.bind(controller=declaration.name),
         )  # fmt: skip
-        self._wiring = Wiring(declaration, environment, queue, self.parking, self._sweep, faults)
+        self._wiring = Wiring(declaration, environment, queue, (self.parking, self._paused), self._sweep, faults)
         self._aftermath = Aftermath(
             declaration, environment, queue, self.parking, faults,
             retry_limit=retry_limit, random=random, metrics=metrics,
         )  # fmt: skip
         self._passes: dict[Key, float] = {}
-        self._working: dict[str, Key] = {}
+        self._working: dict[asyncio.Task[Any], Key] = {}
         self._ending = False
         self.left: set[asyncio.Task[None]] = set()
         """Workers that did not end when they were cancelled."""
@@ -125,16 +126,23 @@ class Controller:
             with anyio.CancelScope(shield=True):
                 _, self.left = await asyncio.wait(workers, timeout=GIVE_UP)
             for key in self._passes:
-                self._environment.logger.error("a pass does not end, though it was cancelled", name="/".join(key))
+                self._environment.logger.error(
+                    "a pass does not end, though it was cancelled",
+                    controller=self.declaration.name, namespace=key[0], name=key[1],
+                )  # fmt: skip
 
-    def overdue(self, grace: float) -> str | None:
-        """An object whose pass is longer past its timeout than `grace` seconds, or None. For the watchdog."""
+    def overdue(self, grace: float) -> list[Key]:
+        """The objects whose passes are longer past their timeout than `grace` seconds."""
         limit = self._environment.clock.monotonic() - self.timeout - grace
-        return next(("/".join(key) for key, since in self._passes.items() if since < limit), None)
+        return [key for key, since in self._passes.items() if since < limit]
 
-    def at_work(self, task: str) -> Key | None:
-        """The key that the worker of this task's name holds; may be asked from another thread."""
+    def at_work(self, task: "asyncio.Task[Any]") -> Key | None:
+        """The key that this task holds, if it is a worker; may be asked from another thread."""
         return self._working.get(task)
+
+    def worker_of(self, key: Key) -> "asyncio.Task[None] | None":
+        """The task that holds `key`."""
+        return next((task for task, held in self._working.items() if held == key), None)
 
     @property
     def held(self) -> list[Key]:
@@ -149,7 +157,6 @@ class Controller:
 
     async def _take(self, alarm: Alarm) -> None:
         """Take keys from the queue until it is closed."""
-        name = alarm.task.get_name()
         passes = 0
         while True:
             try:
@@ -159,14 +166,14 @@ class Controller:
             except asyncio.CancelledError:
                 await self._own_cancellation_taken_back(alarm.task)
                 continue
-            self._working[name] = key
+            self._working[alarm.task] = key
             try:
                 await self._process(key, alarm)
             except asyncio.CancelledError:
                 await self._own_cancellation_taken_back(alarm.task)
                 self.queue.add(key)  # it came while the runtime wrote what the pass had said
             finally:
-                del self._working[name]
+                del self._working[alarm.task]
                 self.queue.done(key)
             passes += 1
             if passes % _TURN == 0:
@@ -184,8 +191,11 @@ class Controller:
     async def _process(self, key: Key, alarm: Alarm) -> None:
         entry = self._informer.get(key)
         if entry is None or entry.header.paused or self._is_none_of_ours(entry.header):
+            if entry is not None and entry.header.paused:
+                self._paused.enter(key)
             self._aftermath.no_pass(key)
             return
+        self._paused.leave(key)
         started = time.perf_counter()
         self._passes[key] = self._environment.clock.monotonic()
         self._metrics.active_workers.inc()
@@ -243,8 +253,8 @@ class Controller:
             if unsaved is not None and error is None:  # it counts only where the pass itself has not failed
                 error, parks = unsaved, self._aftermath.parks(key, unsaved)
                 news = parks and key not in self.parking
-            if news:
-                ctx.warning(stalled_reason(error), str(error))
+            if news and error is not None:
+                ctx.warning(stalled_reason(error), text_of(error))
         if error is not None:
             return self._aftermath.failure(key, ctx, error, parks=parks)
         return self._aftermath.success(key, requeue, gone=gone)
@@ -268,7 +278,7 @@ class Controller:
                 if left is not None:
                     ctx.took(left)
                 if left is None or not ctx.header.finalizers:
-                    self._informer.deleted(header.key, header.uid)
+                    self._informer.deleted(header.key, header.uid, header.version)
                     return True
         return False
 

@@ -70,7 +70,7 @@ class Faults:
         self._logger.error(
             "an author's function has failed", function=what,
             kind=str(kind), namespace=header.namespace, name=header.name,
-            error=f"{type(error).__name__}: {error}", failures=1 + (told.missed if told else 0),
+            error=f"{type(error).__name__}: {text_of(error)}", failures=1 + (told.missed if told else 0),
             exc_info=error if self._first_time(place) else None,
         )  # fmt: skip
 
@@ -79,6 +79,14 @@ class Faults:
             return False
         self._traced.add(place)
         return True
+
+
+def text_of(error: Exception) -> str:
+    """What an error says; also of one whose text can't be made, which must not end the worker that wants to tell it."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an author's `__str__` may do anything
+        return f"a {type(error).__name__} whose text can't be made"
 
 
 def _place(error: Exception) -> Place:

@@ -12,15 +12,17 @@ from asyncctl.objects.resource import ResourceType
 TRIES = 5  # to take one off, where others come and go at the same time
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NAME = re.compile(rf"(?=[^/]{{1,253}}/){_LABEL}(\.{_LABEL})*/[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
+_BARE = re.compile(rf"(?=.{{1,63}}\Z){_LABEL}(\.{_LABEL})+")
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` unless the API server would take `name` for a finalizer, of any kind.
+    """Raise `ValueError` unless the API server would take `name` for a finalizer.
 
-    After `IsQualifiedName` of apimachinery's `util/validation/validation.go`. A name without a domain is taken for
-    custom resources only, and may be one that Kubernetes gives a meaning of its own, such as `orphan`.
+    After `IsQualifiedName` of apimachinery's `util/validation/validation.go`. A name without a slash is taken for
+    custom resources only, with a warning, and may be one that Kubernetes gives a meaning of its own, such as `orphan`;
+    here it has to be a domain, such as `widgets.example.com`.
     """
-    if not _NAME.fullmatch(name):
+    if not (_NAME.fullmatch(name) or _BARE.fullmatch(name)):
         raise ValueError(
             f"finalizer {name!r}: a name like 'example.com/widgets' is needed: a lower-case domain, a slash, a word"
         )

@@ -1,7 +1,8 @@
 """Whom a change of a watched object wakes: what an author declared (`sources`) over the caches of one controller.
 
 Each mapping is a function of (old header, new header). It is asked for each change, decodes only where the author
-wants the object, and then once: whom an object named before is remembered, not decoded again.
+wants the object, and then once: whom an object named before is remembered, not decoded again. Where an author's
+function fails on one of the two, whom the other names is found all the same, and then the error is raised.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from asyncctl.cache.header import Header, Key
 from asyncctl.cache.informer import Informer
-from asyncctl.controller.sources import ChangeMapper, EveryMapper, IndexMapper, Mapper, ObjectMapper, Watch
+from asyncctl.controller.sources import ChangeMapper, EveryMapper, IndexMapper, Mapper, ObjectMapper, OwnerMapper, Watch
 from asyncctl.objects.codec import decode
 from asyncctl.objects.resource import Kind
 
@@ -33,16 +34,34 @@ def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping 
             return _OfObjects(watch.kind, function, watched)
         case IndexMapper(index, value):
             return _indexed(index, value, primary)
+        case OwnerMapper() as mapper:
+            return _of_owners(mapper)
         case mapper:
             return _of_headers(mapper)
 
 
 def _of_headers(mapper: Mapper) -> Mapping:
     def keys(old: Header | None, new: Header | None) -> Iterator[Key]:
-        if old is not None:
-            yield from mapper(old)
-        if new is not None:
-            yield from mapper(new)
+        failed: Exception | None = None
+        for header in (old, new):
+            if header is not None:
+                try:
+                    yield from mapper(header)
+                except Exception as error:  # noqa: BLE001 - it is raised when the other half has been asked
+                    failed = failed or error
+        if failed is not None:
+            raise failed
+
+    return keys
+
+
+def _of_owners(mapper: OwnerMapper) -> Mapping:
+    both = _of_headers(mapper)
+
+    def keys(old: Header | None, new: Header | None) -> Iterable[Key]:
+        if old is not None and new is not None and old.owners == new.owners:  # as it nearly always is
+            return mapper(new)
+        return both(old, new)
 
     return keys
 
@@ -66,15 +85,16 @@ class _OfObjects:
         self._watched = watched
         self._named: dict[Key, frozenset[Key]] = {}
 
-    def __call__(self, old: Header | None, new: Header | None) -> Iterable[Key]:
+    def __call__(self, old: Header | None, new: Header | None) -> Iterator[Key]:
         header = new or old
         assert header is not None
         if new is None:
-            return self._named.pop(header.key, frozenset())
-        before = self._named.get(header.key, frozenset())
+            yield from self._named.pop(header.key, ())
+            return
+        yield from self._named.get(header.key, ())
         entry = self._watched.get(header.key)
         if entry is None:  # we have deleted it ourselves; the watch has yet to tell
-            return before
+            return
         now = frozenset(self._function(decode(self._kind, entry.data)))
         self._named[header.key] = now
-        return before | now
+        yield from now

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from asyncctl.cache.header import Entry, Header
 from asyncctl.controller.applied import annotations_of
 from asyncctl.controller.outcome import NotOwned
-from asyncctl.objects.codec import to_dict
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.meta import OwnerReference
 from asyncctl.objects.resource import ResourceType, Unstructured
 
 OWNER = "asyncctl/owner"
@@ -52,7 +50,7 @@ class Ownership:
         """
         metadata, mine = wanted["metadata"], self.header
         if kind.namespaced:
-            metadata.setdefault("namespace", mine.namespace)
+            metadata["namespace"] = metadata.get("namespace") or mine.namespace
         elif owned and mine.namespace:
             name = metadata["name"]
             raise ValueError(f"{kind} {name!r} has no namespace and can't be owned by {mine.namespace}/{mine.name}")
@@ -64,12 +62,12 @@ class Ownership:
                 f"{kind} {metadata['namespace']}/{metadata['name']} can't be owned by {mine.namespace}/{mine.name}: an "
                 "owner must be in the same namespace; apply it with owned=False and clean it up in a finalizer"
             )
-        reference = OwnerReference(
-            api_version=self.kind.api_version, kind=self.kind.kind, name=mine.name, uid=mine.uid,
-            controller=True, block_owner_deletion=True,
-        )  # fmt: skip
+        reference = {
+            "apiVersion": self.kind.api_version, "kind": self.kind.kind, "name": mine.name, "uid": mine.uid,
+            "controller": True, "blockOwnerDeletion": True,
+        }  # fmt: skip
         others = [each for each in metadata.get("ownerReferences", []) if each["uid"] != mine.uid]
-        metadata["ownerReferences"] = [*others, to_dict(reference)]
+        metadata["ownerReferences"] = [*others, reference]
 
     def has(self, owners: Iterable[str], annotations: Mapping[str, str]) -> bool:
         """Whether an object with owner references to these uids, and these annotations, is ours."""

@@ -1,11 +1,11 @@
-"""The keys that have used up their tries, or can't be helped by one: they wait for a change, and are tried slowly."""
+"""The keys that are set aside: they are not tried again soon. A metric shows how many there are."""
 
 from asyncctl.cache.header import Key
 from asyncctl.observe.metrics import Count
 
 
 class Parking:
-    """Which keys are parked now, as the metric shows it."""
+    """Keys that are set aside for one reason."""
 
     def __init__(self, metric: Count) -> None:
         self._keys: set[Key] = set()
@@ -18,7 +18,7 @@ class Parking:
         return len(self._keys)
 
     def enter(self, key: Key) -> bool:
-        """Park `key`; False when it was parked already."""
+        """Set `key` aside; False when it was already."""
         if key in self._keys:
             return False
         self._keys.add(key)
@@ -26,7 +26,7 @@ class Parking:
         return True
 
     def leave(self, key: Key) -> None:
-        """Park `key` no more. Harmless when it was not."""
+        """Set `key` aside no more. Harmless when it was not."""
         if key in self._keys:
             self._keys.discard(key)
             self._metric.set(len(self._keys))

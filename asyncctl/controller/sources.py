@@ -42,7 +42,7 @@ class Predicate:
 
 
 generation_changed = Predicate(lambda old, new: old.generation != new.generation)
-labels_changed = Predicate(lambda old, new: old.own_labels != new.own_labels)
+labels_changed = Predicate(lambda old, new: old.labels != new.labels)
 annotations_changed = Predicate(lambda old, new: old.annotations != new.annotations)
 any_change = Predicate(lambda old, new: old.version != new.version)
 
@@ -127,16 +127,25 @@ to_every = EveryMapper()
 """The mapper for what concerns every primary object: all are looked at anew, after what has changed itself."""
 
 
-def to_controller_of(primary: ResourceType) -> Mapper:
-    """The mapper of `owns`: the primary object that is the changed one's controller."""
+@dataclass(frozen=True, slots=True)
+class OwnerMapper:
+    """Wakes the primary object that is the changed one's controller; made by `to_controller_of`."""
 
-    def mapper(header: Header) -> Iterable[Key]:
+    group: str
+    kind: str
+    namespaced: bool
+
+    def __call__(self, header: Header) -> Iterable[Key]:
+        """The mapper itself."""
         owner = header.controller
-        if owner is None or owner.kind != primary.kind or owner.api_version.rpartition("/")[0] != primary.group:
+        if owner is None or owner.kind != self.kind or owner.api_version.rpartition("/")[0] != self.group:
             return ()
-        return ((header.namespace if primary.namespaced else "", owner.name),)
+        return ((header.namespace if self.namespaced else "", owner.name),)
 
-    return mapper
+
+def to_controller_of(primary: ResourceType) -> OwnerMapper:
+    """The mapper of `owns`: the primary object that is the changed one's controller."""
+    return OwnerMapper(primary.group, primary.kind, primary.namespaced)
 
 
 AnyMapper: TypeAlias = Mapper | ObjectMapper[T] | ChangeMapper | IndexMapper | EveryMapper
@@ -156,7 +165,8 @@ class Watch(Generic[T]):
         labels: A label selector, as text or as a map: what does not match is neither watched nor cached.
         fields: A field selector, such as `spec.nodeName=a`; which fields there are depends on the kind.
         namespaces: Only these; default: those of the operator, `ASYNCCTL_NAMESPACES`.
-        metadata_only: Cache the metadata alone (`PartialObjectMetadata`); such an object has no spec to be read.
+        metadata_only: Cache the metadata alone (`PartialObjectMetadata`). All else of such an object reads as its
+            class's default; where that has none, read it as an `Unstructured`.
         indexes: By which values objects are found: `ctx.list(Kind, index=(name, value))`.
         when: Which changes matter; default: any, and of the primary kind all but those of its status alone.
 

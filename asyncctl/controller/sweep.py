@@ -19,7 +19,7 @@ LOW = -100  # the priority of first lists and sweeps, controller-runtime's LowPr
 _SLICES = 16  # of a round: the cache is read once for each, so that what came meanwhile has its turn
 _STEPS = 1000  # of a round: how often at most it wakes, but not more than each second
 _GULP = 1000  # entries that are read before other tasks have their turn
-_CALM = 600.0  # seconds: the longest wait for the sweep after a mapper's failure, and how long it remembers
+_LONGEST = 600.0  # seconds from a mapper's failure to the sweep, and for the sweep, at most
 
 
 class Sweep:
@@ -46,8 +46,8 @@ class Sweep:
         self._clock = clock
         self._random = random
         self._logger = logger
-        backoff = Backoff(base=delay, maximum=max(delay, _CALM), jitter=0.0)
-        self._delays = Restarts(backoff, quiet=_CALM, clock=clock, random=random)
+        backoff = Backoff(base=delay, maximum=max(delay, _LONGEST), jitter=0.0)
+        self._delays = Restarts(backoff, quiet=2 * _LONGEST, clock=clock, random=random)
         self._asked = asyncio.Event()
 
     def ask(self) -> None:

@@ -22,16 +22,19 @@ from asyncctl.queue.work_queue import WorkQueue
 
 
 class Wiring:
-    """What a controller's caches tell, and to whom. `connect` once, before they fill."""
+    """What a controller's caches tell, and to whom. `connect` once, before they fill.
+
+    `aside` are the keys that are parked, and those whose objects are paused.
+    """
 
     def __init__(
         self, declaration: Declaration[Any], environment: Environment, queue: WorkQueue[Key],
-        parking: Parking, sweep: Sweep, faults: Faults,
+        aside: tuple[Parking, Parking], sweep: Sweep, faults: Faults,
     ) -> None:  # fmt: skip
         self._declaration = declaration
         self._environment = environment
         self._queue = queue
-        self._parking = parking
+        self._parking, self._paused = aside
         self._sweep = sweep
         self._faults = faults
         self._kind = environment.resource
@@ -53,6 +56,7 @@ class Wiring:
         if new is None:
             self._queue.discard(key)
             self._parking.leave(key)
+            self._paused.leave(key)
             return
         try:
             matters = self._when(old, new)

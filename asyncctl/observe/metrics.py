@@ -47,13 +47,15 @@ class ControllerMetrics:
         families.plain_reconcile_errors.reading(lambda: self.errors.value, controller)
         self.terminal_errors = families.terminal_errors.handle(controller)
         self.panics = families.panics.handle(controller)
-        """Passes that ended with an exception that is no `Exception`."""
+        """Passes, predicates and mappers that raised what nobody foresaw: a bug, most often."""
         self.timeouts = families.timeouts.handle(controller)
         self.reconcile_time = families.reconcile_time.handle(controller)
         families.plain_reconcile_time.share(self.reconcile_time, controller)
         self.active_workers = families.active_workers.handle(controller)
         self.parked = families.parked.handle(controller)
         """A gauge: keys that are parked now."""
+        self.paused = families.paused.handle(controller)
+        """A gauge: objects that are annotated as paused."""
         self.active = families.active_controllers.handle()
         """A gauge: 1 while the workers run."""
         families.max_concurrent.handle(controller).set(workers)
@@ -216,7 +218,10 @@ class _Families:
             controller,
         )
         self.panics = Numbers(
-            counter, "controller_runtime_reconcile_panics_total", "Passes that ended by no ordinary error.", controller
+            counter,
+            "controller_runtime_reconcile_panics_total",
+            "Errors that nobody foresaw, of passes, predicates and mappers.",
+            controller,
         )
         self.timeouts = Numbers(
             counter, "controller_runtime_reconcile_timeouts_total", "Passes that were cut off.", controller
@@ -303,6 +308,9 @@ class _Families:
         )
         self.cache_failures = Numbers(
             counter, "asyncctl_cache_failures_total", "Index functions and handlers that raised.", resource
+        )
+        self.paused = Numbers(
+            gauge, "asyncctl_paused_objects", "Objects that are skipped: asyncctl/paused.", controller
         )
         self.loop_lag = Distributions(
             "asyncctl_event_loop_lag_seconds", "How late the event loop calls a timer.", (), LAG_BUCKETS

@@ -1,7 +1,7 @@
 """The caches of an operator: what a `Watch` asks for, told in `/readyz`, and as they are read outside of a pass."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar, cast
 
 from asyncctl.cache.header import Entry, Header
@@ -19,14 +19,18 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def use(informers: Informers, watch: Watch[Any], caller: str | None = None) -> AsyncIterator[Informer]:
-    """The cache that `watch` asks for, while inside; its first list may not have come. See `Informers.use`."""
-    async with informers.use(
-        kind_of(watch), namespaces=watch.namespaces, labels=watch.labels, fields=watch.fields,
-        metadata_only=watch.metadata_only, caller=caller,
-    ) as informer:  # fmt: skip
-        for name, function in watch.indexes.items():
-            informer.add_index(name, function, watch.kind)
-        yield informer
+    """The cache that `watch` asks for, with its indexes, while inside; its first list may not have come.
+
+    See `Informers.use`.
+    """
+    with ExitStack() as indexes:
+        async with informers.use(
+            kind_of(watch), namespaces=watch.namespaces, labels=watch.labels, fields=watch.fields,
+            metadata_only=watch.metadata_only, caller=caller,
+        ) as informer:  # fmt: skip
+            for name, function in watch.indexes.items():
+                indexes.callback(informer.add_index(name, function, watch.kind))
+            yield informer
 
 
 def announce(probes: Probes, watch: Watch[Any], informer: Informer) -> None:
@@ -103,7 +107,7 @@ class Cached(Generic[T]):
         return (
             entry
             for entry in self.informer.by_index(*index)
-            if namespace in {None, entry.header.namespace} and pairs <= entry.header.own_labels.items()
+            if namespace in {None, entry.header.namespace} and (not pairs or pairs <= entry.header.labels.items())
         )
 
     def _check(self, verb: str, namespace: str, name: str | None = None) -> None:

@@ -108,7 +108,7 @@ class Parts:
             clock=self._clock, random=self._random, metrics=self._metrics.queue(declaration.name),
             retry=Backoff(base=settings.retry_base, maximum=settings.retry_max),
             interval=declaration.interval.total_seconds() if declaration.interval else 0.0,
-            rate=declaration.rate or 0.0, burst=workers,
+            rate=declaration.rate or 0.0,
         )  # fmt: skip
         made = Controller(
             declaration, environment, queue, workers=workers, timeout=settings.reconcile_timeout,

@@ -35,15 +35,14 @@ from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
 from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.stuck import Stuck
 from asyncctl.operator.watchdog import Watchdog
 from asyncctl.settings import Settings
 
 R = TypeVar("R", bound=Resource)
 Hook = Callable[["Running"], Awaitable[None]]
-WATCHDOG = 30.0  # seconds past its timeout, after which a pass is stuck
 _EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
 _LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
-_SHOWN = 10  # passes that a line about a blocked loop names
 
 
 class LeaseLost(Exception):
@@ -100,7 +99,9 @@ class Running:
         )
         self._checks = {name: Ready(check, clock=clock) for name, check in ready_checks.items()}
         self._informers: Informers | None = None
+        self._serving = False
         self._controllers: list[Controller] = []
+        self._stuck = Stuck(self._controllers, logger)
         self._elector: Elector | None = None
         self._workers = anyio.CancelScope()
         self._idle = anyio.Event()
@@ -127,7 +128,7 @@ class Running:
     async def live(self, config: ClusterConfig | None = None) -> AsyncIterator["Running"]:
         """Run while inside; see the module's first lines for the order. Raises `LeaseLost` into the body."""
         probes = self.probes = Probes()
-        probes.live("workers", self._stuck)
+        probes.live("workers", self._stuck.problem)
         probes.ready("shutdown", lambda: "the process is stopping" if self._stopping else None)
         probes.ready("startup", lambda: self._starting)
         for name, check in self._checks.items():
@@ -223,7 +224,7 @@ class Running:
         raise LookupError(f"operator {self.name!r} has no controller of {resource} to wake")
 
     def _caches(self) -> Informers:
-        if self._informers is None:
+        if self._informers is None or not self._serving:
             raise RuntimeError(f"operator {self.name!r} has its caches only after its startup hooks, and until it ends")
         return self._informers
 
@@ -239,7 +240,7 @@ class Running:
         )  # fmt: skip
         failed: Exception | None = None
         async with informers, AsyncExitStack() as users:
-            self._informers = informers
+            self._informers, self._serving = informers, True
             for declaration in self._declarations:
                 used = await self._use(declaration, users, probes)
                 self._controllers.append(self._parts.controller(
@@ -255,7 +256,7 @@ class Running:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._stop(events)
-                    self._informers = None
+                    self._serving = False
                     tasks.cancel_scope.cancel()
         if failed is not None:  # the body's own, as it is: only what our tasks raise comes in a group
             raise failed
@@ -263,7 +264,7 @@ class Running:
     def _start(self, tasks: TaskGroup, transport: Transport, events: EventRecorder) -> None:
         tasks.start_soon(self._heartbeat, name="heartbeat")
         tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
-        watchdog = Watchdog(logger=self.logger, clock=self.clock, passes=self._passes)
+        watchdog = Watchdog(self._controllers, logger=self.logger, clock=self.clock)
         tasks.start_soon(watchdog.run, name="watchdog")
         tasks.start_soon(events.run, name="events")
         for name, check in self._checks.items():
@@ -370,21 +371,9 @@ class Running:
         """Tell the elector that the loop lives and no worker is stuck."""
         while True:
             await self.clock.sleep(HEARTBEAT)
-            if self._elector is not None and self._stuck() is None:
+            stuck = self._stuck.problem()  # without an elector, too: it is logged
+            if self._elector is not None and stuck is None:
                 self._elector.heartbeat()
-
-    def _passes(self, task: str) -> list[str]:
-        """The pass that the task of this name runs; if none does, all there are. Called by the watchdog's thread."""
-        here = [(each, key) for each in self._controllers if (key := each.at_work(task)) is not None]
-        found = here or [(each, key) for each in self._controllers for key in each.held]
-        return [f"{each.declaration.name} {'/'.join(part for part in key if part)}" for each, key in found[:_SHOWN]]
-
-    def _stuck(self) -> str | None:
-        for controller in self._controllers:
-            overdue = controller.overdue(WATCHDOG)
-            if overdue is not None:
-                return f"controller {controller.declaration.name}: the pass over {overdue} does not end"
-        return None
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -11,16 +11,19 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import anyio
 
 from asyncctl.clock import Clock
+from asyncctl.controller.controller import Controller
 from asyncctl.observe.logs import Logger
 
 LIMIT = 1.0  # seconds without a sign of life, after which the loop is blocked
 _EVERY = 0.25  # seconds between two signs of life
+_SHOWN = 10  # passes that a line names
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -28,15 +31,15 @@ class Watchdog:
     """Watches the loop that `run` runs in.
 
     Args:
+        controllers: Whose passes it may be that block it; asked from another thread.
         logger: Where to say it; used from another thread.
         clock: What durations are measured by; used from another thread.
-        passes: Given a task's name, which passes the blockage may be in, for people; called from another thread.
     """
 
-    def __init__(self, *, logger: Logger, clock: Clock, passes: Callable[[str], list[str]]) -> None:
+    def __init__(self, controllers: Sequence[Controller], *, logger: Logger, clock: Clock) -> None:
+        self._controllers = controllers
         self._logger = logger
         self._clock = clock
-        self._passes = passes
         self._stop = threading.Event()
         self._ended = asyncio.Event()
 
@@ -76,12 +79,18 @@ class Watchdog:
 
     def _tell(self, loop: asyncio.AbstractEventLoop, frame: FrameType | None, seconds: float) -> None:
         task = asyncio.current_task(loop)
-        name = task.get_name() if task is not None else ""
         self._logger.error(
             "the event loop is blocked, and everything waits; what takes long belongs into asyncio.to_thread",
-            seconds=round(seconds, 1), task=name, coroutine=_coroutine(frame), passes=self._passes(name),
+            seconds=round(seconds, 1), task=task.get_name() if task is not None else "",
+            coroutine=_coroutine(frame), passes=self._passes(task),
             stack="".join(traceback.format_stack(frame)).rstrip() if frame is not None else "",
         )  # fmt: skip
+
+    def _passes(self, task: "asyncio.Task[Any] | None") -> list[str]:
+        """The pass that this task runs; if it runs none, it may have been begun by any."""
+        here = [(each, key) for each in self._controllers if task and (key := each.at_work(task)) is not None]
+        found = here or [(each, key) for each in self._controllers for key in each.held]
+        return [f"{each.declaration.name} {'/'.join(part for part in key if part)}" for each, key in found[:_SHOWN]]
 
 
 def _coroutine(frame: FrameType | None) -> str:

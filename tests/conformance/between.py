@@ -79,7 +79,8 @@ class Between:
             async for line in answer.content:
                 for piece in self.cut(self.line(line)):
                     await response.write(piece)
-                    await asyncio.sleep(0)  # lets the client read this piece before the next one is there
+                    for _ in range(3):  # the client reads this piece before the next one is there
+                        await asyncio.sleep(0)
             await response.write_eof()
             return response
 

@@ -295,6 +295,24 @@ async def test_what_an_author_gives_stays_as_it_is_and_needs_a_kind_and_a_name(c
             await ctx.apply(secret)
         with pytest.raises(ValueError, match="without a name can't be applied"):
             await ctx.apply(ConfigMap(data={"a": "1"}))
+        with pytest.raises(TypeError, match="data: a set can't be written as JSON"):
+            await ctx.apply({"metadata": {"name": "s", "namespace": ""}, "data": {1, 2}}, SECRET)
+
+
+async def test_what_is_wanted_another_way_is_sent_and_the_same_in_another_form_is_not(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        await ctx.apply(ConfigMap(name="c", data={"a": "1", "b": "2"}))
+        made.sent.clear()
+        await ctx.apply(ConfigMap(name="c", namespace=cluster.namespace, data={"b": "2", "a": "1"}))
+        await ctx.apply(ConfigMap(name="c", data={"a": "1", "b": "2"}))
+        assert made.sent == []
+        await ctx.apply(ConfigMap(name="c", data={"a": "1", "b": "2"}), owned=False)
+        assert made.sent == [("PATCH", "c")]
+        assert ctx.get(ConfigMap, "c").metadata.owner_references == []
+        for data in ({"a": "1"}, {"a": "2"}, {"a": "1", "b": "2"}):
+            made.sent.clear()
+            assert (await ctx.apply(ConfigMap(name="c", data=data))).data == data
+            assert made.sent == [("PATCH", "c")]
 
 
 # What is no longer wanted.
@@ -370,8 +388,7 @@ async def test_prune_deletes_what_changes_all_the_time_and_no_namesake(cluster):
         await cluster.create(ConfigMap, "replaced")
         await cluster.patch(ConfigMap, "given-away", {"metadata": {"ownerReferences": None}})
         await cluster.delete(ConfigMap, "gone")
-        informer.entries = lambda *args, **kwargs: iter(stale)  # the cache has seen nothing of it
-        informer.by_owner = lambda *args, **kwargs: iter(stale)
+        informer.by_owner = lambda uid: iter(stale)  # the cache has seen nothing of it
         pruned = await ctx.prune(ConfigMap, keep=[])
         assert {each.name for each in pruned} <= {"changed", "gone"}
     assert await names(cluster) == {"replaced", "given-away"}

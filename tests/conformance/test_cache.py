@@ -7,6 +7,7 @@ import itertools
 import orjson
 import pytest
 
+from asyncctl.apiserver import ApiServer
 from asyncctl.client.errors import AlreadyExists, Gone, NotFound, StatusError, TooManyRequests
 from asyncctl.generate import crd
 from asyncctl.objects import (
@@ -24,6 +25,7 @@ from asyncctl.objects import (
 from asyncctl.operator import Operator
 from tests.conformance.between import between
 from tests.conformance.cached import caching
+from tests.conformance.script import Backend
 from tests.unit.harness import Cluster, working
 from tests.unit.support import connected, raw_server, until
 
@@ -89,6 +91,25 @@ async def test_a_cache_that_was_cut_off_until_its_place_was_compacted_ends_right
         await event(cluster, "later")
         await cache.has("stays", "again", "changes", "new", "later")
         assert len(cache.gone()) == 2
+
+
+async def test_a_cache_that_was_cut_off_for_longer_than_the_embedded_server_remembers_ends_right():
+    async with ApiServer(history=5) as server, connected(server.url) as client:
+        backend = Backend("embedded", server.url)
+        cluster = Cluster(backend.config(), client, "default")
+        for name in ("stays", "goes"):
+            await cluster.create(Secret, name)
+        async with between(backend) as proxy, caching(backend.config(proxy.url), Secret) as cache:
+            await cache.has("stays", "goes")
+            proxy.sever()
+            await cluster.delete(Secret, "goes")
+            for number in range(11):  # it cuts its history when there is twice as much of it
+                await cluster.patch(Secret, "stays", {"metadata": {"labels": {"n": str(number)}}})
+            proxy.mend()
+            await cache.has("stays")
+            await cache.agrees(client, "default")
+            assert cache.restarts("expired") == 1
+            assert cache.gone() == ["goes"]
 
 
 async def test_a_watch_that_fails_at_the_edge_of_what_was_compacted_is_not_tried_for_ever(backend, cluster):
@@ -172,66 +193,71 @@ async def test_bookmarks_move_the_progress_and_are_nobodys_change(backend, clust
             page = await cluster.client.list_page(Secret.resource_type, namespace=cluster.namespace, limit=1)
             there = int(page.resource_version)
             assert began < there
-            await until(lambda: store.progress >= there)
+            await until(lambda: store.progress >= there, 10)
             assert cache.listener.known == told
             assert cache.names() == {"s"}
             assert cache.gone() == []
-            assert len(proxy.watches()) == 1
+            assert proxy.watches() == proxy.asked  # and no list
 
 
-async def test_a_cut_stream_gives_the_same_events(backend, cluster):
-    """Byte by byte, and in pieces that fall elsewhere in each line."""
+async def test_a_stream_of_single_bytes_gives_the_same_events(backend, cluster):
+    """The list that begins it and the changes after it come byte by byte where they begin and end, else in morsels."""
     labels = {"cut": "yes"}  # the real server puts a certificate there, which would take its time
     await cluster.create(ConfigMap, "c", data={"text": "ü\n\\"}, labels=labels)
     async with between(backend) as proxy:
-        for size in (1, 100):
-            proxy.cut = lambda line, size=size: [line[at : at + size] for at in range(0, len(line), size)]
-            async with caching(
-                backend.config(proxy.url), ConfigMap, namespaces=(cluster.namespace,), labels="cut"
-            ) as cache:
-                await cluster.patch(ConfigMap, "c", {"data": {"size": str(size)}})
-                name = f"n{size}"
-                await cluster.create(ConfigMap, name, labels=labels)
-                await cache.has("c", name)
-                await cluster.delete(ConfigMap, name)
-                await cache.has("c")
-                assert cache.gone() == [name]
-                await cache.agrees(cluster.client, cluster.namespace, labels="cut")
+        proxy.cut = lambda line: [
+            *(line[at : at + 1] for at in range(50)),
+            *(line[at : min(at + 13, len(line) - 50)] for at in range(50, len(line) - 50, 13)),
+            *(line[at : at + 1] for at in range(len(line) - 50, len(line))),
+        ]
+        async with caching(
+            backend.config(proxy.url), ConfigMap, namespaces=(cluster.namespace,), labels="cut"
+        ) as cache:
+            await cluster.create(ConfigMap, "n", labels=labels)
+            await cache.has("c", "n")
+            await cluster.delete(ConfigMap, "n")
+            await cache.has("c")
+            assert cache.gone() == ["n"]
+            await cache.agrees(cluster.client, cluster.namespace, labels="cut")
+        assert len(proxy.asked) == 1  # nothing had to be asked for again
 
 
-async def test_a_line_cut_in_two_at_any_byte_is_the_same_line(backend, cluster):
-    """What the server sent, its framing included, comes in two pieces, for each place where they can part."""
+async def test_lines_cut_at_any_byte_are_the_same_lines(backend, cluster):
+    """What the server sent, its framing included, comes in five pieces, until they have parted everywhere."""
     await cluster.create(ConfigMap, "c", data={"text": "ü\n\\"})
-    made = await cluster.patch(
-        ConfigMap, "c", {"metadata": {"managedFields": [{}]}}
-    )  # they are long, and no other case
+    made = await cluster.get(ConfigMap, "c")
+    # Without managedFields, which are long and no other case.
+    await cluster.patch(ConfigMap, "c", {"metadata": {"managedFields": [{}]}})
     await cluster.delete(ConfigMap, "c")
-    path = f"/api/v1/namespaces/{cluster.namespace}/configmaps?fieldSelector=metadata.name%3Dc&watch=1"
-    version = orjson.loads(made)["metadata"]["resourceVersion"]
-    async with backend.session() as session, session.get(f"{path}&resourceVersion={version}") as reply:
-        line = await reply.content.readline()
-    assert orjson.loads(line)["type"] == "DELETED"
+    query = f"fieldSelector=metadata.name%3Dc&watch=1&resourceVersion={made.metadata.resource_version}"
+    path = f"/api/v1/namespaces/{cluster.namespace}/configmaps?{query}"
+    async with backend.session() as session, session.get(path) as reply:
+        told = [await reply.content.readline(), await reply.content.readline()]
+    assert [orjson.loads(line)["type"] for line in told] == ["MODIFIED", "DELETED"]
+    body = b"".join(told)
     sent = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line)
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     )
-    cuts = iter(range(1, len(sent)))
+    apart = -(-len(sent) // 4)
+    cuts = [[at, at + apart, at + 2 * apart, at + 3 * apart] for at in range(apart)]
+    assert {at for each in cuts for at in each} >= set(range(len(sent)))
+    coming = iter(cuts)
 
     async def serve(reader, writer):
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
-                at = next(cuts)
-                writer.write(sent[:at])
-                for _ in range(3):  # the client reads it meanwhile
-                    await asyncio.sleep(0)
-                writer.write(sent[at:])
+                for start, end in itertools.pairwise([0, *next(coming), len(sent)]):
+                    writer.write(sent[start:end])
+                    for _ in range(3):  # the client reads it meanwhile
+                        await asyncio.sleep(0)
 
     async with raw_server(serve) as url, connected(url) as client:
-        for at in range(1, len(sent)):
+        for each in cuts:
             async with client.watch(ConfigMap.resource_type, namespace=cluster.namespace) as batches:
-                lines = [each async for batch in batches for each in batch]
-            assert lines == [line.removesuffix(b"\n")], f"cut before byte {at} of {len(sent)}"
+                lines = [line async for batch in batches for line in batch]
+            assert lines == [line.removesuffix(b"\n") for line in told], f"cut before {each} of {len(sent)} bytes"
 
 
 async def watched(client, path, *, lines=100, accept="application/json"):

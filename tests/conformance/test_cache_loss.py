@@ -104,12 +104,18 @@ def listening(running, kind):
     return listener
 
 
+def metric(running, kind):
+    """Whether the kind's cache is current, as a scrape tells it."""
+    return running.metrics.registry.get_sample_value("asyncctl_cache_synced", {"resource": kind.resource_type.resource})
+
+
 async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_place(backend, cluster):
     """The server makes a new storage for it: what is kept is kept, and none of it is said to be gone."""
     await served(cluster, Changing)
     await make(cluster, Changing, "a")
     async with caching(backend.config(), Changing, namespaces=(cluster.namespace,)) as cache:
         await cache.has("a")
+        before = await cluster.client.list_page(Changing.resource_type, namespace=cluster.namespace)
         column = {"name": "Size", "type": "integer", "jsonPath": ".spec.size"}
         change = [{"op": "add", "path": "/spec/versions/0/additionalPrinterColumns", "value": [column]}]
         name = Changing.resource_type.resource
@@ -119,6 +125,10 @@ async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_plac
         await cache.has("a", "b")
         await cache.agrees(cluster.client, cluster.namespace)
         assert cache.gone() == []
+        page = await cluster.client.list_page(
+            Changing.resource_type, namespace=cluster.namespace, resource_version=before.resource_version
+        )
+        assert len(page.items) == 1  # an old list is had from etcd itself
     await cluster.send("DELETE", f"{CRDS}/{name}")
 
 
@@ -142,10 +152,11 @@ async def test_a_definition_that_is_deleted_and_made_again(backend, cluster, mon
         assert informer.problem in running.probes.readyz(verbose=True).text
         await cluster.create(ConfigMap, "meanwhile")
         await until(lambda: "meanwhile" in running.passes)
+        assert (metric(running, Vanishing), metric(running, ConfigMap)) == (0, 1)
         await served(cluster, Vanishing)
         made = await make(cluster, Vanishing, "c")
         await until(lambda: "c" in running.passes, 10)
-        assert informer.problem is None
+        assert (informer.problem, metric(running, Vanishing)) == (None, 1)
         assert [entry.header.uid for entry in informer.entries()] == [made.metadata.uid]
         assert len(listener.gone) == 2
         assert listener.wrong == []
@@ -225,10 +236,11 @@ async def test_rights_that_are_taken_away_and_given_back(backend, cluster, monke
             await cluster.create(ConfigMap, "meanwhile")
             await until(lambda: "meanwhile" in running.passes)
             assert listener.known == before
+            assert (metric(running, Secret), metric(running, ConfigMap)) == (0, 1)
             assert "new" not in running.passes
             await account.give(Secret)
             await until(lambda: "new" in running.passes, 10)
-            assert informer.problem is None
+            assert (informer.problem, metric(running, Secret)) == (None, 1)
             assert [header.name for header in listener.gone] == ["goes"]
             assert listener.wrong == []
             assert running.log.said("the cache is current again")

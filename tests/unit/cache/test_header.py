@@ -1,11 +1,16 @@
 """What is read of an object's bytes, and what is kept of them."""
 
+import gc
+import json
+import tracemalloc
+
 import msgspec
 import orjson
 import pytest
 from hypothesis import given, strategies as st
 
 from asyncctl.cache.header import read_entry
+from asyncctl.cache.store import Store
 
 MANAGED = [
     {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {}}},
@@ -157,3 +162,68 @@ def test_whatever_the_texts_the_object_stays_the_same(texts, order):
     kept = orjson.loads(read_entry(raw(metadata, data=texts), "ours").data)
     metadata.pop("managedFields")
     assert kept == {"metadata": metadata, "data": texts}
+
+
+def test_what_a_reader_does_to_the_labels_changes_no_header():
+    header = read_entry(raw({"name": "a", "labels": {"app": "web", "tier": "1"}})).header
+    items = dict(header.labels.items())
+    items["app"] = "mine"
+    with pytest.raises(TypeError):
+        header.labels["app"] = "mine"
+    with pytest.raises(AttributeError):
+        header.labels.update({"app": "mine"})
+    assert header.labels == {"app": "web", "tier": "1"}
+
+
+def test_labels_are_read_as_a_mapping():
+    labels = read_entry(raw({"name": "a", "labels": {"app": "web", "ü": "1"}})).header.labels
+    assert (labels["app"], labels.get("none"), labels.get("none", "x"), "app" in labels) == ("web", None, "x", True)
+    assert (list(labels), sorted(labels.values()), len(labels), bool(labels)) == (["app", "ü"], ["1", "web"], 2, True)
+    assert {"app": "web"}.items() <= labels.items()
+    assert dict(labels) == {**labels} == {"app": "web", "ü": "1"}
+    turned = read_entry(raw({"name": "b", "labels": {"ü": "1", "app": "web"}})).header.labels
+    assert labels == turned
+    assert hash(labels) == hash(turned)
+    assert labels != read_entry(raw({"name": "b"})).header.labels
+    assert not read_entry(raw({"name": "b"})).header.labels
+
+
+def test_labels_that_are_none_make_an_object_that_can_not_be_read():
+    for labels in (5, {"a": 1}, [], "app=web"):
+        with pytest.raises(msgspec.DecodeError):
+            read_entry(raw({"name": "a", "labels": labels}))
+
+
+def test_what_many_objects_have_in_common_is_kept_once():
+    owner = {"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": "u"}
+    same = {"namespace": "team", "labels": {"app": "web"}, "finalizers": ["example.com/w"], "ownerReferences": [owner]}
+    one, two = (read_entry(raw({"name": name, **same})).header for name in "ab")
+    assert one.namespace is two.namespace
+    assert one.labels is two.labels
+    assert one.finalizers is two.finalizers
+    assert one.owners == two.owners
+    assert one.owners[0].api_version is two.owners[0].api_version
+    assert one.owners[0].kind is two.owners[0].kind
+
+
+def test_an_object_of_2_kb_takes_less_than_1_kb_more_in_the_cache():
+    """What a header costs: a third of what a dict of labels, and strings of their own for each, would."""
+    labels = {f"app.kubernetes.io/{key}": f"value-of-{key}" for key in ("name", "part-of", "component", "managed-by")}
+    store = Store()
+
+    def listed(numbers):
+        for number in numbers:
+            metadata = {
+                "name": f"widget-{number:06}", "namespace": "team", "uid": f"{number:036}",
+                "resourceVersion": str(100_000 + number), "labels": labels | {"instance": f"widget-{number:06}"},
+                "annotations": {"note": "n" * 100}, "finalizers": ["example.com/widgets"], "generation": 1,
+            }  # fmt: skip
+            yield read_entry(json.dumps({"metadata": metadata, "spec": {"text": "x" * 1500}}).encode())
+
+    store.replace(list(listed(range(100))), 1_000_000)  # the tables have their size
+    tracemalloc.start()
+    store.replace(list(listed(range(2000))), 1_000_000)
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (kept - store.size) / len(store) < 850

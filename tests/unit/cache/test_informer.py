@@ -267,6 +267,25 @@ async def test_an_index_is_one_of_all_namespaces_and_of_those_that_come(api):
             informer.by_index("last letter", "x")
 
 
+async def test_an_index_goes_with_the_last_who_has_added_it_and_its_name_is_free(api):
+    def by_name(header):
+        return header.name
+
+    async with informing(api, namespaces=("a",)) as informer:
+        await informer.wait_synced()
+        first = informer.add_index("name", of_header(by_name))
+        last = informer.add_index("name", of_header(by_name))
+        first()
+        first()
+        assert names(informer.by_index("name", "x")) == ["a/x"]
+        last()
+        assert informer._stores["a"]._indexes.built == {}
+        with pytest.raises(LookupError, match="no index 'name'"):
+            informer.by_index("name", "x")
+        informer.add_index("name", of_header(lambda header: header.namespace))
+        assert names(informer.by_index("name", "a")) == ["a/x"]
+
+
 async def test_objects_are_selected_by_namespace_and_labels(api):
     api.put("a", "w", labels={"app": "web", "tier": "1"})
     api.put("b", "w", labels={"app": "web", "tier": "2"})
@@ -280,18 +299,19 @@ async def test_objects_are_selected_by_namespace_and_labels(api):
             assert names(informer.entries("none", {"app": "web"})) == []
 
 
-async def test_selectors_go_with_each_request():
+async def test_selectors_and_the_wish_for_metadata_alone_go_with_each_request():
     asked = []
 
     class Asked(Api):
         async def __call__(self, request):
-            asked.append((request.query.get("labelSelector"), request.query.get("fieldSelector")))
+            alone = "PartialObjectMetadata" in request.headers["Accept"]
+            asked.append((request.query.get("labelSelector"), request.query.get("fieldSelector"), alone))
             return await super().__call__(request)
 
     api = Asked()
-    async with informing(api, labels="a=b", fields="metadata.name=x"):
+    async with informing(api, labels="a=b", fields="metadata.name=x", metadata_only=True):
         await until(lambda: api.watches[None])
-    assert set(asked) == {("a=b", "metadata.name=x")}
+    assert set(asked) == {("a=b", "metadata.name=x", True)}
 
 
 async def test_the_metrics_are_of_what_is_watched_and_gone_with_the_informer(api):

@@ -55,7 +55,7 @@ async def test_who_asks_for_the_same_shares_it_and_the_last_one_to_leave_ends_it
 async def test_what_differs_in_what_is_watched_is_not_shared(api):
     different = [
         {}, {"labels": "app=a"}, {"fields": "metadata.name=x"}, {"namespaces": ("a",)}, {"namespaces": ("b", "a")},
-        {"labels": "app=a", "namespaces": ("a",)},
+        {"labels": "app=a", "namespaces": ("a",)}, {"metadata_only": True},
     ]  # fmt: skip
     async with sharing(api) as informers, AsyncExitStack() as stack:
         made = [await stack.enter_async_context(informers.use(KIND, **each)) for each in different]

@@ -9,7 +9,7 @@ from asyncctl.cache.store import Store
 def entry(name="a", uid="1", version=1, *, size=10, namespace="team"):
     header = Header(
         name=name, namespace=namespace, uid=uid, version=version, generation=1, deleting=False, finalizers=(),
-        own_labels={}, owners=(), annotations=0, paused=False,
+        labels={}, owners=(), annotations=0, paused=False,
     )  # fmt: skip
     return Entry(header, b"x" * size)
 
@@ -197,3 +197,62 @@ def test_entries_may_be_walked_while_the_store_changes(store):
     store.remove(entry("b", uid="b", version=6))
     store.upsert(entry("d", uid="d", version=7))
     assert [each.header.name for each in walk] == ["c"]
+
+
+def test_the_late_answer_of_a_deletion_hides_no_namesake(store):
+    store.replace([entry(uid="1", version=3)], 5)
+    store.wrote(entry(uid="2", version=9))
+    store.deleted(KEY, "1", 3)
+    assert seen(store) == ("2", 9)
+    store.upsert(entry(uid="2", version=10))
+    assert seen(store) == ("2", 10)
+
+
+def test_what_left_the_selection_and_came_back_before_we_deleted_it_stays_hidden(store):
+    store.replace([entry(version=3)], 5)
+    store.deleted(KEY, "1", 9)
+    store.remove(entry(version=7))  # the watch's selector had no place for it for a while
+    store.upsert(entry(version=8))
+    assert seen(store) is None
+    store.remove(entry(version=10))
+    assert len(store._overlay) == 0
+
+
+def test_a_deletion_hides_what_the_watch_has_not_shown_yet(store):
+    store.replace([], 5)
+    store.deleted(KEY, "1", 7)
+    store.upsert(entry(version=6))
+    assert seen(store) is None
+    store.upsert(entry(uid="2", version=9))
+    assert seen(store) == ("2", 9)
+    assert len(store._overlay) == 0
+
+
+def test_a_late_answer_does_not_go_below_what_was_adopted(store):
+    behind, ahead = Store(), Store()
+    behind.replace([entry("b", namespace="other")], 5)
+    ahead.replace([entry(version=9)], 9)
+    ahead.wrote(entry(version=12))
+    store.adopt([behind, ahead], None)
+    assert store.progress == 5
+    assert seen(store) == ("1", 12)
+    store.wrote(entry("b", version=8, namespace="other"))  # which `behind` has not shown yet
+    assert seen(store, ("other", "b")) == ("1", 8)
+    ahead.advance(12)
+    again = Store()
+    again.adopt([behind, ahead], None)
+    again.wrote(entry(version=8))
+    assert seen(again) == ("1", 9)
+
+
+def test_a_store_that_is_retired_tells_all_as_gone_and_is_empty_by_then(store):
+    store.replace([entry("a"), entry("b", uid="2")], 5)
+    store.wrote(entry("c", uid="3", version=9))
+    seen_meanwhile = []
+    store.subscribe(lambda old, new, initial: seen_meanwhile.append((old and old.name, len(list(store.entries())))))
+    seen_meanwhile.clear()
+    store.retire(elsewhere=lambda key: key == ("team", "b"))
+    assert seen_meanwhile == [("a", 0)]
+    assert (len(store), store.size, len(store._overlay)) == (0, 0, 0)
+    store.upsert(entry("d", version=10))
+    assert seen_meanwhile == [("a", 0)]

@@ -7,9 +7,10 @@ import pytest
 from aiohttp import web
 
 from asyncctl.check.definition import differences, schema_differences, schema_of
+from asyncctl.controller.sources import Watch
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
-from asyncctl.objects import Unstructured
+from asyncctl.objects import ConfigMap, Unstructured
 from asyncctl.operator import Operator
 from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
@@ -258,17 +259,23 @@ async def test_a_discovery_without_an_answer_is_told_once(check, cluster):
     assert rows.states(State.FAILED, State.SKIPPED) == {"api": "failed", "crd": "skipped"}
 
 
-async def test_with_namespaces_a_kind_is_listed_in_one_of_them(check, cluster):
+@pytest.mark.parametrize("own", [None, ["b"]], ids=["the operator's", "its own"])
+async def test_with_namespaces_a_kind_is_listed_in_one_of_them(check, cluster, own):
     seen = []
 
     def note(request):
         if "limit=1" in request.query_string:
             seen.append(request.path)
 
+    operator = Operator("test")
+    operator.controller(Widget, owns=[Watch(ConfigMap, namespaces=own)])(nothing)
     async with in_front_of(cluster.url, note) as url:
-        rows = await check(url, settings=Settings(namespaces=("a", "b")))
+        rows = await check(url, operator, settings=Settings(namespaces=("a", "b")))
     assert rows.failed() == []
-    assert sorted(seen) == ["/api/v1/namespaces/a/configmaps", "/apis/runtime.example.com/v1/namespaces/a/widgets"]
+    where = "b" if own else "a"
+    assert sorted(seen) == [
+        f"/api/v1/namespaces/{where}/configmaps", "/apis/runtime.example.com/v1/namespaces/a/widgets",
+    ]  # fmt: skip
 
 
 async def test_only_a_kind_that_is_reconciled_has_a_definition_of_ours(check, cluster):

@@ -69,43 +69,58 @@ TOLD = digest(WANTED)
 def test_without_a_record_only_the_very_version_of_the_answer_is_current():
     applied = Applied()
     entry = stored(5, {"a": "1"}, told=TOLD)
-    assert not applied.is_current(KIND, entry, WANTED, TOLD)
-    applied.answered(KIND, entry, TOLD)
-    assert applied.is_current(KIND, entry, WANTED, TOLD)
+    assert not applied.is_current(KIND, entry, WANTED, TOLD, 7)
+    applied.answered(KIND, entry, TOLD, 7)
+    assert applied.is_current(KIND, entry, WANTED, TOLD, 7)
     for other in (stored(6, {"a": "1"}, told=TOLD), stored(5, {"a": "1"}, told=TOLD, uid="v")):
-        assert not applied.is_current(KIND, other, WANTED, TOLD)
+        assert not applied.is_current(KIND, other, WANTED, TOLD, 7)
     other = WANTED | {"data": {"a": "2"}}
-    assert not applied.is_current(KIND, entry, other, digest(other))
+    assert not applied.is_current(KIND, entry, other, digest(other), 7)
     applied.forget(KIND, ("n", "c"))
-    assert not applied.is_current(KIND, entry, WANTED, TOLD)
+    assert not applied.is_current(KIND, entry, WANTED, TOLD, 7)
 
 
 def test_a_record_of_nothing_is_no_record():
     applied = Applied()
-    applied.answered(KIND, stored(5, {"a": "1"}, told=TOLD, managed={}), TOLD)
-    assert not applied.is_current(KIND, stored(6, {"a": "9"}, told=TOLD, managed={}), WANTED, TOLD)
+    applied.answered(KIND, stored(5, {"a": "1"}, told=TOLD, managed={}), TOLD, 7)
+    assert not applied.is_current(KIND, stored(6, {"a": "9"}, told=TOLD, managed={}), WANTED, TOLD, 7)
+
+
+def test_what_looks_the_same_is_current_at_the_very_version_only():
+    applied = Applied()
+    entry = stored(5, {"a": "1"}, told=TOLD, managed={"f:data": {"f:a": {}}})
+    assert not applied.looks_current(KIND, entry, 7)
+    applied.answered(KIND, entry, TOLD, 7)
+    assert applied.looks_current(KIND, entry, 7)
+    later = stored(6, {"a": "1"}, told=TOLD, managed={"f:data": {"f:a": {}}})
+    for other, look in ((entry, 8), (later, 7), (stored(5, {"a": "1"}, uid="v"), 7)):
+        assert not applied.looks_current(KIND, other, look)
+    assert applied.is_current(KIND, later, WANTED, TOLD, 8)  # the same wish in another form, and only a status changed
+    assert applied.looks_current(KIND, later, 8)
+    applied.answered(KIND, entry, TOLD, 0)  # it can't be told how it looks
+    assert not applied.looks_current(KIND, entry, 0)
 
 
 def test_an_object_without_a_version_is_never_current():
     applied = Applied()
     entry = stored(0, {"a": "1"}, told=TOLD)
-    applied.answered(KIND, entry, TOLD)
-    assert not applied.is_current(KIND, entry, WANTED, TOLD)
+    applied.answered(KIND, entry, TOLD, 7)
+    assert not applied.is_current(KIND, entry, WANTED, TOLD, 7)
 
 
 @pytest.mark.parametrize("managed", [{"f:data": {"f:a": {}}}, {"f:data": {}}], ids=["leaf", "whole"])
 def test_with_a_record_what_we_own_and_its_values_count_and_nothing_else(managed):
     applied = Applied()
-    applied.answered(KIND, stored(5, {"a": "1"}, told=TOLD, managed=managed), TOLD)
+    applied.answered(KIND, stored(5, {"a": "1"}, told=TOLD, managed=managed), TOLD, 7)
     whole = managed == {"f:data": {}}
-    assert applied.is_current(KIND, stored(6, {"a": "1"}, told=TOLD, managed=managed), WANTED, TOLD)
+    assert applied.is_current(KIND, stored(6, {"a": "1"}, told=TOLD, managed=managed), WANTED, TOLD, 7)
     foreign = stored(7, {"a": "1", "b": "2"}, told=TOLD, managed=managed)
-    assert applied.is_current(KIND, foreign, WANTED, TOLD) is not whole
-    assert not applied.is_current(KIND, stored(8, {"a": "9"}, told=TOLD, managed=managed), WANTED, TOLD)
-    assert not applied.is_current(KIND, stored(9, {"a": "1"}, told="other", managed=managed), WANTED, TOLD)
+    assert applied.is_current(KIND, foreign, WANTED, TOLD, 7) is not whole
+    assert not applied.is_current(KIND, stored(8, {"a": "9"}, told=TOLD, managed=managed), WANTED, TOLD, 7)
+    assert not applied.is_current(KIND, stored(9, {"a": "1"}, told="other", managed=managed), WANTED, TOLD, 7)
     lost = stored(10, {"a": "1"}, told=TOLD, managed={"f:data": {"f:b": {}}})  # taken over, and put back
-    assert not applied.is_current(KIND, lost, WANTED, TOLD)
-    assert not applied.is_current(KIND, stored(11, {"a": "1"}, told=TOLD), WANTED, TOLD)  # the record is gone
+    assert not applied.is_current(KIND, lost, WANTED, TOLD, 7)
+    assert not applied.is_current(KIND, stored(11, {"a": "1"}, told=TOLD), WANTED, TOLD, 7)  # the record is gone
 
 
 def without_managed_fields(value):

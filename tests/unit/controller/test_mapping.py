@@ -4,9 +4,11 @@ import orjson
 import pytest
 
 from asyncctl.cache.header import read_entry
+from asyncctl.controller.declaration import sources_of
 from asyncctl.controller.mapping import mapping
 from asyncctl.controller.sources import Watch, of_change, of_object, to_every, to_indexed
 from asyncctl.objects import ConfigMap, DecodeError, Secret, Unstructured
+from tests.unit.harness import Widget
 
 
 class Cache:
@@ -50,6 +52,21 @@ def test_a_mapper_of_the_header_is_asked_of_both_versions():
     assert set(whom(None, a.header)) == {("team", "a")}
     assert set(whom(a.header, b.header)) == {("team", "a"), ("team", "b")}
     assert set(whom(b.header, None)) == {("team", "b")}
+
+
+def test_what_is_owned_wakes_its_controller_and_the_one_before():
+    def owned(name, version, kind="Widget", group="runtime.example.com", controller=True):
+        owner = {"apiVersion": f"{group}/v1", "kind": kind, "name": name, "uid": name, "controller": controller}
+        metadata = {"name": "c", "namespace": "team", "resourceVersion": str(version), "ownerReferences": [owner]}
+        return read_entry(orjson.dumps({"metadata": metadata})).header
+
+    (watch,) = sources_of("test", Widget, owns=[ConfigMap]).watches
+    whom = mapping(watch, Cache(), Cache())
+    a, again, b = owned("a", 1), owned("a", 2), owned("b", 3)
+    assert list(whom(None, a)) == list(whom(a, again)) == list(whom(a, None)) == [("team", "a")]
+    assert set(whom(again, b)) == {("team", "a"), ("team", "b")}
+    strangers = [{"kind": "Gadget"}, {"group": "other.example.com"}, {"controller": False}]
+    assert [list(whom(None, owned("a", 1, **stranger))) for stranger in strangers] == [[], [], []]
 
 
 def test_a_mapper_of_a_change_is_given_what_was_and_what_is():

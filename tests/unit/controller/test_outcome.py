@@ -365,15 +365,22 @@ class Odd(Exception):
     retry_after = "soon"
 
 
+class Mute(Exception):
+    """Whose text can't be made."""
+
+    def __str__(self):
+        raise self
+
+
 @pytest.mark.parametrize(
     "step",
     [
         cancel_something, cancel_itself, cancel_itself_and_swallow_it, put_what_json_can_not,
-        put_a_bad_time, Odd("odd"), ExceptionGroup("two", [ValueError(), Odd()]), SystemExit(3), Weird(),
+        put_a_bad_time, Odd("odd"), Mute(), ExceptionGroup("two", [ValueError(), Odd()]), SystemExit(3), Weird(),
     ],
     ids=[
         "cancelled", "own task cancelled", "own cancellation swallowed", "unencodable",
-        "naive time", "odd attributes", "group", "exit", "no Exception",
+        "naive time", "odd attributes", "no text", "group", "exit", "no Exception",
     ],
 )  # fmt: skip
 async def test_nothing_an_author_does_ends_a_worker(begun, cluster, step):
@@ -545,3 +552,21 @@ async def test_its_own_finalizer_does_not_cut_the_first_delay_short(cluster):
         await cluster.create(Widget, "a")
         await until(lambda: len(passes) == 2)
         assert running.clock.monotonic() - began >= 0.5
+
+
+async def test_an_apply_conflict_is_retried_slowly_and_says_whose_field_it_is(begun, cluster):
+    async def write(ctx, widget):
+        await ctx.client.apply(ConfigMap(name="shared", namespace=cluster.namespace, data={"size": "ours"}))
+
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"size": "theirs"}}
+    path = f"/api/v1/namespaces/{cluster.namespace}/configmaps/shared?fieldManager=kubectl"
+    await cluster.send("PATCH", path, theirs, content_type="application/apply-patch+yaml")
+    running, passes = await begun(write, retry_base=5.0, retry_max=60.0)
+    await until(lambda: queue_of(running).statistics().delayed)
+    key = (cluster.namespace, "a")
+    assert 4.5 < queue_of(running)._delayed[key][0] - running.clock.monotonic() <= 6.25
+    assert queue_of(running).failures(key) == 1
+    assert len(passes) == 1
+    (line,) = running.log.said("the pass has failed", "warning")
+    assert "kubectl" in line["error"]
+    assert ".data.size" in line["error"]

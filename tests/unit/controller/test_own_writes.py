@@ -38,7 +38,7 @@ async def test_own_writes_are_seen_through_a_forgotten_place(stale):
         for name in ("changed", "deleted", "replaced"):
             await cluster.create(ConfigMap, name, data={"a": "1"})
         async with hands(cluster) as made:
-            informer = informer_of(made.running, KIND)
+            informer = informer_of(made.running, ConfigMap.resource_type)
             before = next(found for asked, found in reversed(forwarder.lists) if asked == path)
             assert len(before["items"]) >= 3
 

@@ -92,6 +92,7 @@ OURS = {
     "asyncctl_fenced_writes_total": ("counter", set()),
     "asyncctl_cache_failures_total": ("counter", {"resource"}),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
+    "asyncctl_paused_objects": ("gauge", {"controller"}),
     "asyncctl_event_loop_lag_seconds": ("histogram", set()),
     "asyncctl_http_request_duration_seconds": ("histogram", {"path"}),
     "asyncctl_build_info": ("gauge", {"version", "python"}),

@@ -280,4 +280,37 @@ async def test_interval_and_rate_reach_the_queue(cluster):
     async with working(operator, cluster) as running:
         queue = running._controllers[0].queue
         assert queue._interval == 30.0
-        assert (queue._limit._qps, queue._limit._burst) == (5, 3)
+        assert (queue._limit._qps, queue._limit._burst) == (5, 1)
+
+
+async def test_a_watch_of_the_metadata_alone_keeps_headers_and_wakes_by_them(cluster, seen):
+    operator = Operator("test")
+    secrets = Watch(Secret, to=lambda secret: [(secret.namespace, secret.labels["widget"])], metadata_only=True)
+    operator.controller(Widget, watches=[secrets])(seen)
+    await cluster.create(Widget, "w")
+    await cluster.create(Secret, "s", labels={"widget": "w"}, data={"password": b"x" * 1000})
+    async with working(operator, cluster) as running:
+        await until(lambda: seen.names)
+        async with running.informer(Watch(Secret, metadata_only=True)) as found:
+            assert [header.name for header in found.headers(labels={"widget": "w"})] == ["s"]
+            (entry,) = found.informer.entries(cluster.namespace)
+            assert b"password" not in entry.data
+        seen.names.clear()
+        await cluster.patch(Secret, "s", {"data": {"password": "eA=="}})
+        await until(lambda: seen.names)
+
+
+async def test_a_watch_that_reaches_beyond_the_operators_namespaces_is_told_and_holds_up_no_other(cluster, seen):
+    operator = Operator("test")
+    operator.controller(Widget)(seen)
+    operator.controller(Watch(ConfigMap, namespaces=["elsewhere"]), name="configs")(nothing)
+    await cluster.create(Widget, "w")
+    settings = quick_settings(namespaces=(cluster.namespace,))
+    async with operator.running(settings=settings, config=cluster.config, logger=Log().logger) as running:
+        await until(lambda: seen.names)
+        code, text = await probe(running, "/readyz")
+        assert code == 500
+        told = f"namespace 'elsewhere' is outside of ASYNCCTL_NAMESPACES ({cluster.namespace})"
+        assert told in next(
+            line for line in text.splitlines() if line.startswith("[-]cache-configmaps-elsewhere failed")
+        )

@@ -385,6 +385,12 @@ def test_a_finalizers_name_is_checked(name):
         declared.finalizer(name)
 
 
+def test_a_finalizers_name_may_be_a_domain_alone():
+    declared = Operator("test").controller(Widget)(nothing)
+    declared.finalizer("widgets.example.com")(nothing)
+    assert [*declared.finalizers] == ["widgets.example.com"]
+
+
 def test_a_finalizer_that_is_declared_twice_is_refused():
     declared = Operator("test").controller(Widget)(nothing)
     declared.finalizer("example.com/a")(nothing)

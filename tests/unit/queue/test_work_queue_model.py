@@ -117,8 +117,10 @@ class QueueMachine(RuleBasedStateMachine):
         interval=st.sampled_from([0.0, 0.0, 0.5, 8.0]),
         rate=st.sampled_from([0.0, 0.0, 0.25, 2.0]),
         burst=st.sampled_from([1, 3]),
+        abrupt=st.booleans(),
     )
-    def begin(self, interval, rate, burst):
+    def begin(self, interval, rate, burst, abrupt):
+        self.abrupt = abrupt  # whether the drain comes while keys wait
         self.queue = WorkQueue(clock=self.clock, random=lambda: 0.0, interval=interval, rate=rate, burst=burst)
         self.model = Model(interval, rate, burst)
 
@@ -159,15 +161,16 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.discard(key)
         self.settle()
 
-    @rule()
-    def worker_asks(self):
-        self.start_worker()
+    @rule(count=st.sampled_from([1, 1, 4]))
+    def workers_ask(self, count):
+        for _ in range(count):
+            self.start_worker()
         self.settle()
 
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), key=KEYS, first=st.booleans())
     def worker_is_cancelled_as_a_key_comes(self, data, key, first):
-        worker = data.draw(st.sampled_from(self.workers))
+        worker = data.draw(st.sampled_from([self.workers[0], *self.workers]))  # the first is the one that is woken
         if first:
             worker.cancel()
         self.queue.add(key)
@@ -192,13 +195,19 @@ class QueueMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.model.processing)
-    @rule(data=st.data(), how=st.sampled_from(["fails", "fails", "conflicts", "is held up by an outage", "parks"]))
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["fails", "fails", "conflicts", "conflicts six times", "is held up by an outage", "parks"]),
+    )
     def worker_fails(self, data, how):
         key = data.draw(st.sampled_from(sorted(self.model.processing)))
         for queue in (self.queue, self.model):
             match how:
                 case "conflicts":
                     queue.retry_fast(key)
+                case "conflicts six times":
+                    for _ in range(6):
+                        queue.retry_fast(key)
                 case "parks":
                     queue.retry(key, at_least=600.0)
                 case _:
@@ -240,7 +249,9 @@ class QueueMachine(RuleBasedStateMachine):
         for when, key in self.model.starts:
             assert when - by_key.get(key, float("-inf")) >= self.model.interval
             by_key[key] = when
-        assert len(self.queue._starts) <= (len(by_key) if self.model.interval else 0)
+        last = self.model.starts[-1][0] if self.model.starts else 0.0
+        recent = {key for when, key in self.model.starts if last - when < self.model.interval}
+        assert self.queue._starts.keys() == recent  # what no longer matters is not remembered
 
     @invariant()
     def no_more_start_than_the_rate_allows(self):
@@ -261,14 +272,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self):
         """Whatever has happened before: keys that wait for time come, and a drain ends."""
-        while self.model.ready or self.model.delayed:
+        while not self.abrupt and (self.model.ready or self.model.delayed):
             for _ in range(len(self.model.ready) - len(self.workers)):
                 self.start_worker()
             self.clock.advance(256)
             self.model.advance(256)
             self.settle()
-        self.start_worker()
         drain = self.runner.get_loop().create_task(self.queue.drain())
+        self.start_worker()
         self.runner.run(self.clock.settle())
         assert {QueueClosed} == set(self.taken)
         for key in list(self.model.processing):

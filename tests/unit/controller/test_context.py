@@ -1,0 +1,120 @@
+"""What a pass reads from the cache, and what it leaves behind when it fails."""
+
+import pytest
+
+from asyncctl.objects import ConfigMap, Secret, Unstructured
+from tests.conformance.hands import hands, poke
+from tests.unit.harness import Widget
+from tests.unit.support import informer_of, until
+
+UNTYPED = Unstructured("v1", "ConfigMap")
+
+
+def names(found):
+    return sorted(each["metadata"]["name"] if isinstance(each, dict) else each.name for each in found)
+
+
+async def test_objects_are_listed_by_label_owner_and_index_own_writes_included(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, widget):
+        informer_of(made.running, Secret.resource_type).add_index("type", lambda secret: [secret.type], Secret)
+        await cluster.create(Secret, "s", type="example.com/a", labels={"a": "1"})
+        await cluster.create(Secret, "t", type="example.com/b", labels={"a": "1"})
+        await until(lambda: len(list(ctx.list(Secret))) >= 2)
+        for name, labels in (("a", {"l": "1"}), ("b", {"l": "2"}), ("c", {"l": "1"})):
+            await ctx.apply(ConfigMap(name=name, labels=labels), owned=name != "c")
+        assert {"a", "b", "c"} <= set(names(ctx.list(ConfigMap)))
+        assert names(ctx.list(ConfigMap, labels={"l": "1"})) == ["a", "c"]
+        for owner in (True, widget, widget.uid, {"metadata": {"uid": widget.uid}}):
+            assert names(ctx.list(ConfigMap, owner=owner)) == ["a", "b"]
+        assert names(ctx.list(ConfigMap, owner=True, labels={"l": "1"}, namespace=cluster.namespace)) == ["a"]
+        assert names(ctx.list(ConfigMap, owner="no such uid")) == []
+        assert names(ctx.list(Secret, index=("type", "example.com/a"))) == ["s"]
+        assert names(ctx.list(Secret, index=("type", "example.com/a"), labels={"a": "2"})) == []
+        assert names(ctx.list(Secret, index=("type", "example.com/a"), owner=True)) == []
+        with pytest.raises(LookupError, match="no index 'no such'"):
+            ctx.list(Secret, index=("no such", "a"))
+        with pytest.raises(ValueError, match="owns nothing"):
+            ctx.list(ConfigMap, owner=Widget(name="w"))
+
+
+async def test_what_is_read_is_the_readers_own(cluster):
+    async with hands(cluster, owns=[UNTYPED], reads=[]) as made, made.taking() as (ctx, _):
+        await ctx.apply({"metadata": {"name": "c"}, "data": {"a": "1"}}, UNTYPED)
+        ctx.get(UNTYPED, "c")["data"]["a"] = "9"
+        for each in ctx.list(UNTYPED, owner=True):
+            each["metadata"]["labels"] = {"x": "y"}
+        assert ctx.get(UNTYPED, "c")["data"] == {"a": "1"}
+        assert "labels" not in ctx.get(UNTYPED, "c")["metadata"]
+
+
+async def test_a_cache_may_change_while_it_is_listed(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        for number in range(5):
+            await ctx.apply(ConfigMap(name=f"c{number}"))
+        for each in ctx.list(ConfigMap, owner=True):
+            await ctx.delete(each)
+            await ctx.apply(ConfigMap(name=f"new-{each.name}"))
+        assert names(ctx.list(ConfigMap, owner=True)) == [f"new-c{number}" for number in range(5)]
+
+
+async def test_dicts_are_deleted_and_pruned_as_objects_are(cluster):
+    async with hands(cluster, owns=[UNTYPED], reads=[]) as made, made.taking() as (ctx, _):
+        for name in ("a", "b", "c"):
+            await ctx.apply({"metadata": {"name": name}}, UNTYPED)
+        await ctx.delete(ctx.get(UNTYPED, "a"), UNTYPED)
+        assert names(await ctx.prune(UNTYPED, keep=[ctx.get(UNTYPED, "b")])) == ["c"]
+        assert names(ctx.list(UNTYPED, owner=True)) == ["b"]
+        with pytest.raises(TypeError, match="what kind it is"):
+            await ctx.delete(ctx.get(UNTYPED, "b"))
+        with pytest.raises(ValueError, match="has no resourceVersion: delete an object that was read"):
+            await ctx.delete({"metadata": {"name": "b", "uid": "u"}}, UNTYPED)
+        assert ctx.owns(ctx.get(UNTYPED, "b"))
+        assert not ctx.owns({"metadata": {"name": "x"}})
+
+
+async def test_conditions_and_the_generation_go_out_in_one_patch_also_when_the_pass_fails(cluster):
+    async with hands(cluster) as made:
+
+        async def fail():
+            async with made.taking() as (_, widget):
+                widget.status.conditions.set("Zeta", True, "Made")
+                widget.status.conditions.set("Alpha", False, "Waiting", "for another")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        found = await cluster.until(Widget, "w", lambda widget: widget.status.observed_generation)
+        assert [(each.type, each.status, each.observed_generation) for each in found.status.conditions] == [
+            ("Alpha", "False", 1),
+            ("Zeta", "True", 1),
+        ]
+        flipped = {each.type: each.last_transition_time for each in found.status.conditions}
+        assert made.sent == [("PATCH", "status")]
+        await cluster.patch(Widget, "w", {"spec": {"size": 2}})
+        generation = 1
+        while generation == 1:  # the failed pass is tried again, before the change is known or after
+            async with made.taking() as (_, widget):
+                assert widget.status.observed_generation == 1
+                generation = widget.metadata.generation
+                widget.status.conditions.set("Zeta", True, "MadeAgain")
+                widget.status.conditions.set("Alpha", False, "Waiting", "for another")
+        found = await cluster.until(Widget, "w", lambda widget: widget.status.observed_generation == 2)
+        assert found.status.conditions.get("Zeta").reason == "MadeAgain"
+        assert {each.type: each.last_transition_time for each in found.status.conditions} == flipped
+
+
+async def test_a_terminating_child_is_applied_to_as_it_is_and_made_anew_when_it_is_gone(cluster):
+    async with hands(cluster) as made:
+        async with made.taking() as (ctx, _):
+            first = await ctx.apply(ConfigMap(name="c", data={"a": "1"}))
+            await cluster.patch(ConfigMap, "c", {"metadata": {"finalizers": ["example.com/theirs"]}})
+            await cluster.delete(ConfigMap, "c")
+            await until(lambda: ctx.get(ConfigMap, "c").metadata.deletion_timestamp)
+            made.sent.clear()
+            assert (await ctx.apply(ConfigMap(name="c", data={"a": "1"}))).uid == first.uid
+            assert made.sent == []
+            await cluster.patch(ConfigMap, "c", {"metadata": {"finalizers": None}})
+            await until(lambda: ctx.get(ConfigMap, "c") is None)
+        poke(cluster, made)
+        async with made.taking() as (ctx, _):
+            assert (await ctx.apply(ConfigMap(name="c", data={"a": "1"}))).uid != first.uid
