@@ -55,7 +55,7 @@ class Watchdog:
             self._stop.set()
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
-            thread.join()  # it has said its last word
+                await asyncio.to_thread(thread.join)  # it has said its last word, and may still be about to end
 
     def _work(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         with contextlib.suppress(

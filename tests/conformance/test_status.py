@@ -13,7 +13,7 @@ from tests.unit.harness import Widget
 from tests.unit.support import connected
 
 KIND = Widget.resource_type
-ROUNDS = 500  # of each
+ROUNDS = 1000  # of each
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ class ReflectorMachine(RuleBasedStateMachine):
 
     @initialize(
         names=st.lists(NAMES, unique=True, min_size=2),
-        streaming=st.sampled_from(["yes", "refuses", "ignores"]),
+        streaming=st.sampled_from(["yes", "yes", "refuses", "ignores"]),
         delayed=st.booleans(),
         latency=st.sampled_from([0.0, 0.0, 5.0]),
     )
@@ -141,11 +141,9 @@ class ReflectorMachine(RuleBasedStateMachine):
     def change_while_a_list_is_on_its_way(self, operations):
         self.server.delayed = True
         self.server.end_all("ERROR 410")
-        self.elapse(5.0)
-        self.work(operations)
-        self.server.delayed = False
-        self.server.send()
-        self.settle()
+        self.elapse(16.0)  # longer than any backoff, and less than a list is waited for
+        self.work([*operations, ("write", "a")])
+        self.calm_down()
 
     @rule(operations=OPERATIONS)
     def forget_the_next_list_half_way(self, operations):
