@@ -70,7 +70,7 @@ class Watch:
         self.server = server
         self.since = since
         self.lines = lines
-        self.place = len(server.log) if since is None else sum(change.version <= since for change in server.log)
+        self.place = sum(change.version <= since for change in server.log)
         self.began = self.place
         self.silent = False
         self.ended = False
@@ -86,7 +86,7 @@ class Watch:
         left = None if limit is None else limit - len(batch)
         changes = self.server.log[self.place :][:left]
         self.place += len(changes)
-        batch += [change.line for change in changes if change.version > (self.since or 0)]
+        batch += [change.line for change in changes if change.version > self.since]
         self._put(batch)
 
     def repeat(self, count):
@@ -135,8 +135,10 @@ class ModelServer:
         answers: What the next requests are answered with.
         latency: Seconds that each request takes.
         delayed: Nothing is sent on watches unless `send` says so.
+        lag: How many versions behind a list may be that is asked for one not older than so and so.
         between: Called, once each, before a list is continued.
         went_back: A backup was restored, and nobody was told yet.
+        restored: A backup was restored, once.
     """
 
     def __init__(self, clock):
@@ -149,8 +151,10 @@ class ModelServer:
         self.answers = []
         self.latency = 0.0
         self.delayed = False
+        self.lag = 0
         self.between = []
         self.went_back = False
+        self.restored = False
         self.address = "10.0.0.1:6443"
         self.watches = []
         self.asked = []
@@ -196,7 +200,7 @@ class ModelServer:
         self.objects, self.log = dict(objects), list(log)
         self.forgotten = min(self.forgotten, self.version)
         self._pages.clear()
-        self.went_back = True
+        self.went_back = self.restored = True
         self.end_all(how)
         for watch in self.watches:
             watch.silent = True
@@ -212,6 +216,17 @@ class ModelServer:
             watch.end(how)
 
     # What a reflector asks.
+
+    def _at_least(self, asked):
+        """A version that a list may have which is not to be older than `asked`, and the objects there were at it."""
+        version = max(int(asked), self.version - self.lag) if asked else self.version
+        objects = {}
+        for change in self.log:
+            if change.version <= version:
+                objects.pop(change.name, None)
+                if change.type != "DELETED":
+                    objects[change.name] = change.uid, change.version
+        return version, objects
 
     async def _answer(self, what):
         self.asked.append(what)
@@ -233,7 +248,8 @@ class ModelServer:
         else:
             if resource_version and int(resource_version) > self.version:
                 raise ahead(resource_version, self.version)
-            version, rest = self.version, sorted(self.objects.items())
+            version, objects = self._at_least(resource_version)
+            rest = sorted(objects.items())
             self.went_back = False
         size = min(limit, PAGE) or len(rest)
         token = ""
@@ -258,11 +274,12 @@ class ModelServer:
                 raise failure(422, "Invalid", "sendInitialEvents: Forbidden")
             if version > self.version:
                 raise ahead(version, self.version)
-            lines = [Change(version, "ADDED", name, uid).line for name, (uid, version) in self.objects.items()]
+            listed, objects = self._at_least(version)
+            lines = [Change(version, "ADDED", name, uid).line for name, (uid, version) in objects.items()]
             if self.streaming == "yes":
-                lines.append(bookmark(self.version, END).rstrip(b"\n"))
+                lines.append(bookmark(listed, END).rstrip(b"\n"))
                 self.went_back = False
-            watch = Watch(self, None, lines)
+            watch = Watch(self, listed, lines)
         self.watches.append(watch)
         self.send()
         try:

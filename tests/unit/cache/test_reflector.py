@@ -1,6 +1,5 @@
 """The reflector over a real socket, against a server that follows a script and then hangs in a watch."""
 
-import asyncio
 
 import orjson
 import pytest
@@ -213,25 +212,6 @@ async def test_a_silent_watch_asks_the_server_where_it_stands(monkeypatch):
     async with reflecting(api) as running:
         await until(lambda: running.version("a") == 400)
         assert api.of("list")[1]["limit"] == "1"
-
-
-async def test_a_watch_with_bookmarks_is_not_silent(monkeypatch):
-    monkeypatch.setattr(module, "SILENT", 0.2)
-
-    class Slow(Watch):
-        async def answer(self, request):
-            response = web.StreamResponse()
-            await response.prepare(request)
-            for version in range(10, 18):
-                await asyncio.sleep(0.05)
-                await response.write(bookmark(version))
-            await asyncio.sleep(3600)
-
-    api = Api(lists=[page(9)], watches=[Slow()])
-    async with reflecting(api) as running:
-        await until(lambda: running.informer._stores[None].progress == 17)
-    assert len(api.of("list")) == 1
-    assert len(api.of("watch")) == 1
 
 
 @pytest.mark.parametrize("code, reason", [(403, "Forbidden"), (404, "NotFound")])

@@ -1,20 +1,24 @@
 """Reflector and store against a model server that drops, repeats, delays, compacts, refuses and forgets.
 
 Whatever it does: no version goes back but by a list's decision, every change is heard once and in order, what vanished
-is announced once with its last known state; and when it has calmed down, the store has what the server has.
+is announced once with its last known state; our own writes are read from their answers on, until somebody else changes
+the object; and when it has calmed down, the store has what the server has, and nothing else is kept.
 """
 
 import asyncio
 
+import orjson
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from asyncctl.cache.header import read_entry
 from asyncctl.cache.reflector import Reflector
 from asyncctl.cache.store import Store
 from asyncctl.objects.builtin import ConfigMap
 from asyncctl.observe.metrics import Metrics
 from asyncctl.testing.clock import FakeClock
 from tests.unit.cache.model_server import ANSWERS, ENDS, ModelServer
+from tests.unit.cache.scripted import item
 from tests.unit.support import Log
 
 NAMES = st.sampled_from("abcde")
@@ -45,18 +49,20 @@ class Listener:
 
 
 class ListenedStore(Store):
-    def __init__(self, listener):
+    def __init__(self, listener, server):
         super().__init__()
         self._listener = listener
+        self._server = server
         self.subscribe(listener)
 
     def replace(self, entries, version):
+        assert version >= self.progress or self._server.restored, "only who was restored goes back"
         self._listener.last = 0  # a list decides, and what follows begins anew
         super().replace(entries, version)
 
 
 LOGGER = Log().logger
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["write", "delete", "replace"]), NAMES), max_size=4)
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["write", "delete", "replace"]), NAMES, st.booleans()), max_size=4)
 
 
 class ReflectorMachine(RuleBasedStateMachine):
@@ -67,8 +73,9 @@ class ReflectorMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.server = ModelServer(self.clock)
         self.listener = Listener()
-        self.store = ListenedStore(self.listener)
+        self.store = ListenedStore(self.listener, self.server)
         self.saved = self.server.backup()
+        self.mine = {}  # name -> (uid, version), or None: what our own write has made of it, if that was the last one
         self.task = None
 
     @initialize(
@@ -94,13 +101,27 @@ class ReflectorMachine(RuleBasedStateMachine):
         self.task = asyncio.create_task(self.reflector.run(), name="reflector")
 
     def work(self, operations):
-        """What others do; after a restore nobody does until it was noticed: what is written under versions that were
-        used before can't be told from what was there."""
-        for what, name in () if self.server.went_back else operations:
-            if what != "write" and name in self.server.objects:
+        """What others do, and we; after a restore nobody does until it was noticed: what is written under versions
+        that were used before can't be told from what was there."""
+        for what, name, mine in () if self.server.went_back else operations:
+            if what != "write" and (gone := self.server.objects.get(name)):
                 self.server.delete(name)
+                self.answered(name, gone, mine)
             if what != "delete":
                 self.server.write(name)
+                self.answered(name, None, mine)
+
+    def answered(self, name, gone, mine):
+        """A write of ours has its answer before anything else happens; of others' the watch alone tells."""
+        if not mine:
+            self.mine.pop(name, None)
+            return
+        self.mine[name] = self.server.objects.get(name)
+        if gone is not None:
+            self.store.deleted(("team", name), *gone)
+        else:
+            uid, version = self.mine[name]
+            self.store.wrote(read_entry(orjson.dumps(item(name, version, uid))))
 
     def settle(self):
         self.loop.run_until_complete(self.clock.settle())
@@ -142,7 +163,7 @@ class ReflectorMachine(RuleBasedStateMachine):
         self.server.delayed = True
         self.server.end_all("ERROR 410")
         self.elapse(16.0)  # longer than any backoff, and less than a list is waited for
-        self.work([*operations, ("write", "a")])
+        self.work([*operations, ("write", "a", False)])
         self.calm_down()
 
     @rule(operations=OPERATIONS)
@@ -150,7 +171,7 @@ class ReflectorMachine(RuleBasedStateMachine):
         """What it has told of may be gone by then."""
 
         def between():
-            self.work([("delete", min(self.server.objects, default="a")), *operations])
+            self.work([("delete", min(self.server.objects, default="a"), False), *operations])
             self.server.compact()
 
         self.server.between.append(between)
@@ -190,6 +211,11 @@ class ReflectorMachine(RuleBasedStateMachine):
     def slow(self, latency):
         self.server.latency = latency
 
+    @rule(lag=st.sampled_from([0, 1, 4]))
+    def lag(self, lag):
+        """Lists are of a while ago, as old as they may be."""
+        self.server.lag = lag
+
     @rule()
     def back_up(self):
         self.saved = self.server.backup()
@@ -198,6 +224,7 @@ class ReflectorMachine(RuleBasedStateMachine):
     def restore(self, how, answers):
         self.server.restore(self.saved, how)
         self.server.answers += answers
+        self.mine.clear()
         self.settle()
 
     @rule(streaming=st.sampled_from(["yes", "refuses", "ignores"]))
@@ -224,11 +251,17 @@ class ReflectorMachine(RuleBasedStateMachine):
         assert entries == self.listener.known
         assert self.store.progress >= max((version for _, version in entries.values()), default=0)
 
+    @invariant()
+    def what_we_have_written_is_read(self):
+        for name, expected in () if self.server.restored else self.mine.items():
+            found = self.store.get(("team", name))
+            assert (found and (found.header.uid, found.header.version)) == expected
+
     @rule()
     def calm_down(self):
         """Nothing goes wrong any more: after the longest waits that there are, all is as the server has it."""
         self.server.answers.clear()
-        self.server.latency, self.server.delayed = 0.0, False
+        self.server.latency, self.server.delayed, self.server.lag = 0.0, False, 0
         self.server.send()
         self.settle()
         for _ in range(6):  # of silence, of a list that never ends, of the longest backoff
@@ -237,7 +270,10 @@ class ReflectorMachine(RuleBasedStateMachine):
                 watch.bookmark()
             self.settle()
         assert self.listener.known == self.server.objects
+        assert {entry.header.name for entry in self.store.entries()} == self.server.objects.keys()
+        assert len(self.store._overlay) == 0
         assert self.store.progress <= self.server.version
+        self.server.restored = False
         assert self.reflector.problem is None
         assert self.reflector.state.label == "watching"
 
