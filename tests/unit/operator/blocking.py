@@ -1,9 +1,12 @@
-"""A program whose passes block the event loop, one by itself and one by a task that it has begun; it logs to stdout."""
+"""A program whose passes block the event loop, one by itself and one by a task that it has begun; it logs to stdout.
+
+They block it until the log has told of it; a watchdog that does not tell of it holds it up for half a minute.
+"""
 
 import asyncio
+import io
 import sys
 import threading
-import time
 
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
@@ -15,10 +18,24 @@ from tests.unit.support import until
 
 operator = Operator("test")
 passes = []
+told = threading.Event()
+
+
+class Output(io.TextIOBase):
+    """What is logged, which is looked at as it passes."""
+
+    def write(self, text):
+        if "the event loop is blocked" in text and "work_hard" in text:
+            told.set()
+        return sys.stdout.write(text)
+
+    def flush(self):
+        sys.stdout.flush()
 
 
 def work_hard():
-    time.sleep(2.0)
+    told.clear()
+    told.wait(30.0)
 
 
 async def wait_in_vain():
@@ -36,7 +53,7 @@ async def reconcile(ctx, widget):
 
 
 async def main():
-    logger = make_logger("warning", "json", sys.stdout, SystemClock())
+    logger = make_logger("warning", "json", Output(), SystemClock())
     async with ApiServer() as server, cluster_at(ClusterConfig(server=server.url)) as cluster:
         await cluster.create(Widget, "by-itself")
         await cluster.create(Widget, "by-a-child")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_what_blocks_the_loop_is_named_with_its_pass_and_stack_and_again_when_it_is_over():
     program = [sys.executable, "-m", "tests.unit.operator.blocking"]
-    done = subprocess.run(program, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(program, cwd=ROOT, check=False, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     told = [line for line in lines if line["msg"].startswith("the event loop ")]
@@ -37,8 +37,8 @@ def test_what_blocks_the_loop_is_named_with_its_pass_and_stack_and_again_when_it
         assert line["coroutine"].startswith("wait_in_vain (")
         assert [each.partition("/")[2] for each in line["passes"]] == [name]
         assert "work_hard" in line["stack"]
-        assert line["stack"].endswith("time.sleep(2.0)")
-    assert all(1.0 <= first["seconds"] < last["seconds"] for first, last in zip(blocked, over, strict=True))
+        assert "in work_hard\n    told.wait(30.0)" in line["stack"]
+    assert all(1.0 <= first["seconds"] <= last["seconds"] for first, last in zip(blocked, over, strict=True))
 
 
 async def test_a_loop_that_runs_is_not_named_and_the_thread_ends_with_its_task():
