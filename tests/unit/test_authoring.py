@@ -13,6 +13,8 @@ import pytest
 from asyncctl import Context, Operator, Settings
 from asyncctl.controller import outcome
 from asyncctl.generate.rbac import rules
+from tests.unit.harness import Cluster
+from tests.unit.support import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "authoring.md"
 TEXT = PAGE.read_text()
@@ -28,10 +30,48 @@ async def run_page(module):
     for block in blocks():
         code = compile(block, str(PAGE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if code.co_flags & inspect.CO_COROUTINE:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await eval(code, module.__dict__)
         else:  # as a module is imported: before there is a loop
             await asyncio.to_thread(eval, code, module.__dict__)
+
+
+async def try_out(page):
+    """What the page's own last block leaves out: each path through its functions is gone once."""
+    async with page.ApiServer() as server:
+        config = page.ClusterConfig(server=server.url)
+        async with (
+            page.operator.running(settings=page.settings, config=config) as running,
+            page.fleets.running(settings=page.settings, config=config),
+        ):
+            await walk(page, Cluster(config, running.client, "team"))
+
+
+async def walk(page, cluster):
+    widget, fleet = page.Widget, page.Fleet
+    await cluster.create(page.ConfigMap, "g", labels={"gadget": "yes"}, data={"a": "1"})
+    await until(lambda: page.database == {"g": 1})
+    await cluster.create(widget, "w", spec=page.WidgetSpec(secret_name="s"))
+    await cluster.until(widget, "w", lambda found: said(found, "Ready") == ("False", "NoSecret"))
+    secret = await cluster.create(page.Secret, "s")
+    await cluster.until(widget, "w", lambda found: said(found, "Ready") == ("True", "Made"))
+    made = await cluster.get(page.ConfigMap, "w")
+    assert made.data == {"size": "1", "namespaces": "1", "secret": secret.metadata.resource_version}
+    await cluster.delete(widget, "w")
+    await cluster.until_gone(widget, "w")
+    await cluster.create(fleet, "f", spec=page.WidgetSpec(size=2))
+    await cluster.until(fleet, "f", lambda found: found.status.parts == 2)
+    await cluster.patch(fleet, "f", {"spec": {"size": 1}})
+    await cluster.until_gone(widget, "f-1")
+    assert await cluster.until_said("f") == [("Shrunk", "1 widgets were deleted")]
+    await cluster.patch(fleet, "f", {"spec": {"secretName": "none"}})
+    await cluster.until(fleet, "f", lambda found: said(found, "Stalled") == ("True", "NoSuchSecret"))
+    assert not await cluster.gone(widget, "f-0")
+
+
+def said(found, kind):
+    condition = found.status.conditions.get(kind)
+    return condition and (condition.status, condition.reason)
 
 
 @pytest.fixture
@@ -49,6 +89,8 @@ async def test_each_block_of_the_page_runs_in_order(page, backends, capsys):
     assert page.beats == [1]
     assert "looked at the fleet" in said
     assert page.pool == []  # it was open, and is closed
+    await try_out(page)
+    assert "the last part is gone" in capsys.readouterr().err
     declared = {each.name: each for each in page.operator.declarations}
     assert list(declared) == ["widgets", "gadgets"]
     assert list(declared["widgets"].finalizers) == ["example.com/widgets"]
