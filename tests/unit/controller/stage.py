@@ -78,10 +78,10 @@ def merge(into, change):
 
 
 class Said(list):
-    """Events, as (name, reason, note)."""
+    """Events, as (name, type, reason, note)."""
 
     def say(self, regarding, kind, reason, note, action=""):
-        self.append((regarding.name, reason, note))
+        self.append((regarding.name, kind, reason, note))
 
 
 class Stage:
@@ -139,7 +139,7 @@ class Stage:
             yield self
         finally:
             self.queue.close()
-            await asyncio.wait_for(work, 10)
+            await asyncio.wait_for(work, 30)
             assert self.clock.timers == []
 
 

@@ -105,7 +105,7 @@ async def test_a_parked_object_says_so_once_and_is_tried_each_ten_minutes_or_so(
     gaps = [after - before for before, after in itertools.pairwise(began)]
     assert len(gaps) >= 10
     assert all(480.0 <= gap <= 720.0 for gap in gaps)
-    assert stage.events == [("a", "BadSize", "mend the size")]
+    assert stage.events == [("a", "Warning", "BadSize", "mend the size")]
     stalled = stage.condition("a")
     assert (stalled["status"], stalled["reason"], stalled["message"]) == ("True", "BadSize", "mend the size")
     assert stage.counts.parked.value == 1
@@ -184,7 +184,7 @@ async def test_what_can_not_be_decoded_is_parked_with_its_name_and_path_and_othe
         (line,) = stage.log.said("parked until the object changes", "error")
         assert f"Widget team/odd: {path}: expected " in line["error"]
         (event,) = stage.events
-        assert event == ("odd", "RetryLimitExceeded", line["error"])
+        assert event == ("odd", "Warning", "RetryLimitExceeded", line["error"])
         if path == "spec.size" and "status" in members:  # there is no telling its conditions
             assert stage.condition("odd") is None
         else:
