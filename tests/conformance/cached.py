@@ -72,7 +72,7 @@ class Cache:
         family = self._metrics.families.watch_restarts.collect()
         return sum(sample.value for sample in family.samples if sample.labels["cause"] == cause)
 
-    async def has(self, *names, seconds=10.0):
+    async def has(self, *names, seconds=30.0):
         """Return when exactly these names are there."""
         try:
             await until(lambda: self.names() == set(names), seconds)
@@ -112,7 +112,7 @@ async def caching(config, kind, *, clock=None, synced=True, **options):
         task = asyncio.create_task(informer.run(), name="the informer of the test")
         try:
             if synced:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await informer.wait_synced()
             yield cache
             assert not task.done(), "the informer has ended"

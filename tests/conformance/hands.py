@@ -39,7 +39,7 @@ class Hands:
     @asynccontextmanager
     async def taking(self, name=None):
         """One pass, over the Widget of that name, with the test in it; those over others before it do nothing."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             ctx, widget, done = await self.asked.get()
             while name not in {None, widget.name}:
                 done.set_result(None)

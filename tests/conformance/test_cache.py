@@ -193,7 +193,7 @@ async def test_bookmarks_move_the_progress_and_are_nobodys_change(backend, clust
             page = await cluster.client.list_page(Secret.resource_type, namespace=cluster.namespace, limit=1)
             there = int(page.resource_version)
             assert began < there
-            await until(lambda: store.progress >= there, 10)
+            await until(lambda: store.progress >= there)
             assert cache.listener.known == told
             assert cache.names() == {"s"}
             assert cache.gone() == []
@@ -340,7 +340,7 @@ async def served(cluster, kind):
     """Define `kind`, if it is not there; return when it can be listed and watched."""
     with contextlib.suppress(AlreadyExists):
         await cluster.send("POST", CRDS, await asyncio.to_thread(crd, kind))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return await cluster.client.list_page(kind.resource_type, limit=1)
@@ -366,7 +366,7 @@ async def test_an_object_as_large_as_etcd_takes_passes_unchanged(backend, cluste
     async def reconcile(ctx, given):
         seen.put_nowait((given.spec.text, ctx.get(Blob, given.name).spec.text))
 
-    async with working(operator, cluster), asyncio.timeout(10):
+    async with working(operator, cluster), asyncio.timeout(30):
         assert await seen.get() == ("", "")
         written = await write(size)
         assert await seen.get() == (text[:size], text[:size])

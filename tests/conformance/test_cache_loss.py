@@ -155,7 +155,7 @@ async def test_a_definition_that_is_deleted_and_made_again(backend, cluster, mon
         assert (metric(running, Vanishing), metric(running, ConfigMap)) == (0, 1)
         await served(cluster, Vanishing)
         made = await make(cluster, Vanishing, "c")
-        await until(lambda: "c" in running.passes, 10)
+        await until(lambda: "c" in running.passes)
         assert (informer.problem, metric(running, Vanishing)) == (None, 1)
         assert [entry.header.uid for entry in informer.entries()] == [made.metadata.uid]
         assert len(listener.gone) == 2
@@ -195,7 +195,7 @@ class Account:
 
     async def until_it(self, config, kind, may):
         """Return when the server, which hears of its own rules a moment later, lets it read `kind`, or does not."""
-        async with connected(config) as client, asyncio.timeout(10):
+        async with connected(config) as client, asyncio.timeout(30):
             while True:
                 try:
                     await client.list_page(kind.resource_type, namespace=self.cluster.namespace, limit=1)
@@ -239,7 +239,7 @@ async def test_rights_that_are_taken_away_and_given_back(backend, cluster, monke
             assert (metric(running, Secret), metric(running, ConfigMap)) == (0, 1)
             assert "new" not in running.passes
             await account.give(Secret)
-            await until(lambda: "new" in running.passes, 10)
+            await until(lambda: "new" in running.passes)
             assert (informer.problem, metric(running, Secret)) == (None, 1)
             assert [header.name for header in listener.gone] == ["goes"]
             assert listener.wrong == []
@@ -273,7 +273,7 @@ async def test_namespaces_that_are_added_and_removed_while_a_cache_is_at_work(ba
             informer.add_namespace(second)
             assert informer.synced_in(first)
             assert not informer.synced_in(second)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await informer.wait_synced()
             await cache.has(f"of-{first}", f"of-{second}")
             before = dict(cache.listener.known)
@@ -294,7 +294,7 @@ async def test_namespaces_that_are_added_and_removed_while_a_cache_is_at_work(ba
 
 async def again(cluster, namespace):
     """Make a namespace as soon as the old one of that name is gone."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 return await cluster.client.create(Namespace(name=namespace))

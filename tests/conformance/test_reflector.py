@@ -35,7 +35,7 @@ async def reflecting(cluster, kind, store=None, **options):
     )  # fmt: skip
     task = asyncio.create_task(reflector.run(), name="reflector")
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await reflector.synced.wait()
         yield store, reflector, log
     finally:
@@ -110,7 +110,7 @@ async def test_a_store_from_the_future_of_a_restored_server_is_brought_back(clus
     )  # fmt: skip
     task = asyncio.create_task(reflector.run(), name="reflector")
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await reflector.synced.wait()
         assert versions(store) == {"a": made.metadata.resource_version}
         assert asked == [None, None]

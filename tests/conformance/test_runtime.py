@@ -606,7 +606,7 @@ async def test_events_are_about_the_object_and_what_is_said_again_is_counted(clu
             assert await cluster.until_said("w") == [("Tried", "x" * 1024)]
             for _ in range(3):
                 ctx.normal("Tried", "x" * 5000)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "series" not in (event := (await cluster.send("GET", path))["items"][0]):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.01)
         assert event["series"]["count"] == 4

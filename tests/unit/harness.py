@@ -72,7 +72,7 @@ class Cluster:
     async def delete(self, kind, name):
         return await self.client.delete(kind.resource_type, name, namespace=self.namespace)
 
-    async def until(self, kind, name, condition, seconds=10.0):
+    async def until(self, kind, name, condition, seconds=30.0):
         """Return the object as soon as `condition` is true of it."""
         async with asyncio.timeout(seconds):
             while True:
@@ -84,12 +84,12 @@ class Cluster:
                     pass
                 await asyncio.sleep(0.02)
 
-    async def until_gone(self, kind, name, seconds=10.0):
+    async def until_gone(self, kind, name, seconds=30.0):
         async with asyncio.timeout(seconds):
             while not await self.gone(kind, name):  # noqa: ASYNC110 - the server tells nobody
                 await asyncio.sleep(0.02)
 
-    async def until_said(self, regarding, seconds=10.0):
+    async def until_said(self, regarding, seconds=30.0):
         """Return the events about an object when there are any."""
         async with asyncio.timeout(seconds):
             while not (found := await self.events(regarding)):  # noqa: ASYNC110 - as above
@@ -111,7 +111,7 @@ async def cluster_at(config: ClusterConfig):
         with suppress(AlreadyExists):
             await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", WIDGETS)
         await cluster.client.create(Namespace(name=cluster.namespace))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     await cluster.send("GET", "/apis/runtime.example.com/v1/widgets")
@@ -139,5 +139,5 @@ async def working(operator, cluster, log=None, **settings):
         settings=quick_settings(**settings), logger=log.logger, config=cluster.config
     ) as running:
         running.log = log
-        await until(running.ready.is_set, 10)
+        await until(running.ready.is_set)
         yield running

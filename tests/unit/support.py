@@ -16,7 +16,7 @@ from asyncctl.observe.logs import make_logger
 from asyncctl.observe.metrics import Metrics
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0):
+async def until(condition: Callable[[], object], seconds: float = 30.0):
     """Return what `condition` returns as soon as that is true; fail after so many seconds."""
     async with asyncio.timeout(seconds):
         while not (found := condition()):  # noqa: ASYNC110 - what is waited for has no event

@@ -104,7 +104,7 @@ async def client_of(url):
 @asynccontextmanager
 async def informing(api, kind=KIND, **options):
     """An informer at work; with its `log`, its `metrics`, and what it has `heard`."""
-    async with asyncio.timeout(20), http_server(api) as url, client_of(url) as (client, log):
+    async with asyncio.timeout(60), http_server(api) as url, client_of(url) as (client, log):
         metrics = Metrics(process=False)
         informer = Informer(
             client, kind, clock=ImpatientClock(), random=lambda: 0.5, logger=log.logger, metrics=metrics, **options

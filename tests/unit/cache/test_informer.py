@@ -27,7 +27,7 @@ def api():
 async def test_namespaces_come_and_go_on_an_api_server():
     log = Log()
     async with (
-        asyncio.timeout(20), ApiServer() as server, cluster_at(ClusterConfig(server=server.url)) as cluster
+        asyncio.timeout(60), ApiServer() as server, cluster_at(ClusterConfig(server=server.url)) as cluster
     ):  # fmt: skip
         for namespace in ("a", "b"):
             await cluster.client.create(Namespace(name=namespace))
@@ -86,7 +86,7 @@ async def test_who_waits_for_the_first_lists_waits_for_a_namespace_that_is_added
         assert not waiting.done()
         assert not informer.was_synced
         api.release("b")
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
 
 
 async def test_a_namespace_that_is_removed_before_its_first_list_has_come_holds_nobody_up(api):
@@ -96,7 +96,7 @@ async def test_a_namespace_that_is_removed_before_its_first_list_has_come_holds_
         waiting = asyncio.create_task(informer.wait_synced())
         await asyncio.sleep(0)
         informer.remove_namespace("b")
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
         assert informer.synced
         await until(lambda: len(reflectors()) == 1)
         api.release("b")

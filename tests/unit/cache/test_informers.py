@@ -22,7 +22,7 @@ def api():
 
 @asynccontextmanager
 async def sharing(api, **options):
-    async with asyncio.timeout(20), http_server(api) as url, client_of(url) as (client, log):
+    async with asyncio.timeout(60), http_server(api) as url, client_of(url) as (client, log):
         metrics = Metrics(process=False)
         informers = Informers(
             client, clock=ImpatientClock(), random=lambda: 0.5, logger=log.logger, metrics=metrics, **options

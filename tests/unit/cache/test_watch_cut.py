@@ -76,7 +76,7 @@ async def delivered(*chunks):
         metrics=METRICS,
     )  # fmt: skip
     task = asyncio.create_task(reflector.run(), name="reflector")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await server.gone_on.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

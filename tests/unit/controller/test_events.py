@@ -41,7 +41,7 @@ class Recording:
 
     async def written(self):
         """Return when nothing waits; unlike `flush` it asks for nothing more."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.recorder._waiting.join()
 
     async def elapse(self, seconds):

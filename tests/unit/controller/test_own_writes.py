@@ -69,14 +69,14 @@ async def test_own_writes_are_seen_through_a_forgotten_place(stale):
             async with made.taking() as (ctx, _):
                 informer.subscribe(lambda old, new, initial: always.append(seen(ctx)))
                 always.clear()
-                await until(lambda: [found for asked, found in forwarder.lists[lists:] if asked == path], 10)
+                await until(lambda: [found for asked, found in forwarder.lists[lists:] if asked == path])
                 if stale:
-                    await until(lambda: sum(asked == path for asked, _ in forwarder.lists[lists:]) >= 2, 10)
+                    await until(lambda: sum(asked == path for asked, _ in forwarder.lists[lists:]) >= 2)
                     assert seen(ctx) == now
                     del forwarder.stale[path]
                 forwarder.flowing.set()
                 await cluster.create(ConfigMap, "marker")
-                await until(lambda: informer.get((cluster.namespace, "marker")), 10)
+                await until(lambda: informer.get((cluster.namespace, "marker")))
                 assert seen(ctx) == now
                 assert always
                 assert all(each == now for each in always)

@@ -54,7 +54,7 @@ async def test_it_searches_for_a_cluster_where_none_is_given(cluster, environmen
     kubeconfig.chmod(0o600)
     environment.setenv("ASYNCCTL_KUBECONFIG", str(kubeconfig))
     async with declare(nothing).running(logger=Log().logger) as running:
-        await until(running.ready.is_set, 10)
+        await until(running.ready.is_set)
 
 
 def test_two_ways_to_say_which_cluster_are_one_too_many(environment):

@@ -26,7 +26,7 @@ def test_nothing_is_lost_and_nothing_is_left_after_200_000_operations_with_cance
         for each in burns:
             stack.callback(each.kill)
         for each in burns:
-            out, _ = each.communicate(timeout=180)
+            out, _ = each.communicate(timeout=600)
             assert each.returncode == 0, out
             did = json.loads(out)
             assert did["passes"] > 50_000
