@@ -90,7 +90,7 @@ def pytest_pycollect_makeitem(collector, name, obj):
 
 @pytest.fixture
 async def no_task_left(anyio_backend):
-    """Fail an async test of whose tasks one is still pending a second after its end and that of its fixtures.
+    """Fail an async test of whose tasks one is still pending five seconds after its end and that of its fixtures.
 
     Or one that does not run on the loop it asks for, as happens while an async fixture of a wider scope is alive.
     """
@@ -100,7 +100,7 @@ async def no_task_left(anyio_backend):
     yield
     # One task is neither the test's nor ours: anyio's, which waits for this very line.
     begun = {task for task in asyncio.all_tasks() - before if "_call_in_runner_task" not in repr(task.get_coro())}
-    left = (await asyncio.wait(begun, timeout=1))[1] if begun else set()
+    left = (await asyncio.wait(begun, timeout=5))[1] if begun else set()
     for task in left:
         task.cancel("its test has ended")
     assert not left, f"the test left {len(left)} pending: {', '.join(map(repr, left))}"

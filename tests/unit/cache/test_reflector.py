@@ -1,6 +1,5 @@
 """The reflector over a real socket, against a server that follows a script and then hangs in a watch."""
 
-
 import orjson
 import pytest
 from aiohttp import web
