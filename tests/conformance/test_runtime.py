@@ -170,6 +170,11 @@ async def test_delete_hits_what_was_read_and_no_namesake(cluster):
         await ctx.delete(first)  # gone already is fine
         with pytest.raises(ValueError, match="has no uid"):
             await ctx.delete(ConfigMap(name="c", namespace=cluster.namespace))
+        read = await ctx.apply(ConfigMap(name="d", data={"a": "1"}))
+        await cluster.patch(ConfigMap, "d", {"data": {"theirs": "1"}})
+        with pytest.raises(Conflict):  # it was changed since
+            await ctx.delete(read)
+        assert (await cluster.get(ConfigMap, "d")).data == {"a": "1", "theirs": "1"}
 
 
 async def test_what_was_deleted_is_not_read_any_more(cluster):

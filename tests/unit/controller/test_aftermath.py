@@ -216,6 +216,31 @@ async def test_a_pass_that_takes_too_long_is_cancelled_once_counted_and_tried_ag
         assert stage.log.said("the pass took longer than 0.02 s")
 
 
+async def test_a_pass_knows_which_try_it_is_and_when_it_is_cut_off_and_its_log_lines_say_whose_they_are():
+    tries = []
+
+    async def reconcile(ctx, widget):
+        ctx.log.info("at work", size=widget.spec.size)
+        tries.append((ctx.attempt, ctx.deadline - stage.clock.monotonic(), ctx.reconcile_id))
+        if len(tries) < 3:
+            raise ValueError("odd")
+
+    stage = Stage(declared(reconcile, timeout=timedelta(minutes=2)))
+    stage.there("a", spec={"size": 7})
+    async with stage.working():
+        await stage.clock.elapse(60.0)
+        stage.changed("a", metadata={"generation": 2})
+        await stage.clock.settle()
+    assert [each[:2] for each in tries] == [(1, 120.0), (2, 120.0), (3, 120.0), (1, 120.0)]
+    assert len({reconcile_id for _, _, reconcile_id in tries}) == 4
+    names = {
+        "controller": "widgets", "controllerGroup": "runtime.example.com", "controllerKind": "Widget",
+        "namespace": "team", "name": "a",
+    }  # fmt: skip
+    for line, (attempt, _, reconcile_id) in zip(stage.log.said("at work", "info"), tries, strict=True):
+        assert line.items() >= (names | {"attempt": attempt, "reconcileID": reconcile_id}).items()
+
+
 async def test_one_key_is_held_to_its_interval_and_all_to_their_rate():
     began = []
 
