@@ -243,7 +243,7 @@ async def test_of_eight_that_race_to_make_one_object_seven_are_told_and_touch_no
 
 async def test_of_eight_that_race_for_a_strangers_name_all_are_told(cluster):
     theirs = await cluster.create(ConfigMap, "c", data={"theirs": "1"})
-    together, told = asyncio.Barrier(8), {}
+    together, told = asyncio.Barrier(9), {}  # the test is the ninth
     operator = Operator("test")
 
     @operator.controller(Widget, owns=[ConfigMap], workers=8)
@@ -259,6 +259,8 @@ async def test_of_eight_that_race_for_a_strangers_name_all_are_told(cluster):
     async with working(operator, cluster) as running:
         informer = informer_of(running, ConfigMap.resource_type)
         informer.get = lambda key: None  # the cache has not seen it
+        async with asyncio.timeout(30):
+            await together.wait()
         await until(lambda: len(told) == 8)
     assert (await cluster.get(ConfigMap, "c")).metadata.resource_version == theirs.metadata.resource_version
 

@@ -132,6 +132,9 @@ class Burn:
             await asyncio.sleep(0)
         passes = self.did["passes"]
         async with asyncio.timeout(60):
+            given_up = asyncio.create_task(self.queue.drain(), name="given up")
+            await asyncio.sleep(0)
+            given_up.cancel()
             await self.queue.drain()
             assert not self.working, "the drain has not waited"
             await asyncio.gather(*self.workers)
