@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 pytest_plugins = [
     f"tests.{folder}.plugin"
@@ -51,6 +52,10 @@ class Backends:
 
 
 BACKENDS = pytest.StashKey[Backends]()
+
+
+settings.register_profile("asyncctl", deadline=None)  # a busy machine is not a defect
+settings.load_profile("asyncctl")
 
 
 def pytest_configure(config):
