@@ -11,18 +11,17 @@ from asyncctl.operator.process import loop_factory
 HERE = Path(__file__).parent
 
 
-def burn(loop):
+def burn(loop, seed):
     return subprocess.Popen(
-        [sys.executable, HERE / "burn.py", loop, "20", "100000"], cwd=HERE.parents[2], text=True,
+        [sys.executable, HERE / "burn.py", loop, str(seed), "100000"], cwd=HERE.parents[2], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
 def test_nothing_is_lost_and_nothing_is_left_after_200_000_operations_with_cancellations_anywhere():
     with ExitStack() as stack:
-        burns = [
-            stack.enter_context(burn(loop)) for loop in ("asyncio", "uvloop") if loop == "asyncio" or loop_factory()
-        ]
+        loops = ("asyncio", "uvloop" if loop_factory() else "asyncio")
+        burns = [stack.enter_context(burn(loop, seed)) for seed, loop in zip((20, 40), loops, strict=True)]
         for each in burns:
             stack.callback(each.kill)
         for each in burns:
