@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from tests.unit.support import http_server
+from tests.unit.support import http_server, status
 
 _KEPT_BACK = {"content-length", "transfer-encoding", "connection", "keep-alive"}
 
@@ -23,6 +23,7 @@ class Between:
         ask: changes a request's query, in place.
         line: what is passed on of a line of a watch; nothing keeps it back.
         cut: cuts what is passed on of a watch into pieces, each sent by itself.
+        forbidden: the resources, by plural, that nobody may read: as a server says it that knows of rights.
     """
 
     def __init__(self, session):
@@ -31,6 +32,7 @@ class Between:
         self.ask: Callable[[dict[str, str]], None] = lambda query: None
         self.line: Callable[[bytes], bytes] = lambda line: line
         self.cut: Callable[[bytes], Iterable[bytes]] = lambda line: (line,)
+        self.forbidden: set[str] = set()
         self._session = session
         self._severed = False
         self._open = set()
@@ -55,6 +57,8 @@ class Between:
         if self._severed:
             transport.abort()
             return web.Response(status=502)  # which nobody hears
+        if (resource := request.path.rpartition("/")[2]) in self.forbidden:
+            return status(403, "Forbidden", f'{resource} is forbidden: User "test" cannot list resource "{resource}"')
         self._open.add(transport)
         try:
             return await self._pass(request)
