@@ -33,7 +33,7 @@ class Environment:
     _ids: Iterator[int] = field(default_factory=lambda: count(uuid4().int >> 62 << 62))
 
     def new_id(self) -> str:
-        """An id of a pass: a UUID whose last part counts, since asking the system for randomness takes as long as I/O."""
+        """An id of a pass: a UUID whose last part counts. Asking the system for randomness each time is slow."""
         return str(UUID(int=next(self._ids)))
 
     @property
