@@ -167,6 +167,13 @@ class ReflectorMachine(RuleBasedStateMachine):
         self.calm_down()
 
     @rule(operations=OPERATIONS)
+    def a_list_from_before_our_writes(self, operations):
+        self.server.delayed, self.server.lag = True, 4
+        self.server.end_all("garbage")
+        self.work([*operations, ("write", "a", True)])
+        self.elapse(16.0)
+
+    @rule(operations=OPERATIONS)
     def forget_the_next_list_half_way(self, operations):
         """What it has told of may be gone by then."""
 
