@@ -130,10 +130,10 @@ class Burn:
             self.add(key)
         for _ in range(3):
             await asyncio.sleep(0)
-        passes = self.did["passes"]
         async with asyncio.timeout(60):
             given_up = asyncio.create_task(self.queue.drain(), name="given up")
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it has begun, and nothing is handed out from here on
+            passes = self.did["passes"]
             given_up.cancel()
             await self.queue.drain()
             assert not self.working, "the drain has not waited"
