@@ -255,7 +255,8 @@ class Informer:
 
     @property
     def _stores(self) -> dict[Scope, Store]:
-        return {scope: watched.store for scope, watched in self._watched.items()}
+        # list() is one step for the interpreter: a scrape's thread comes here too, while namespaces come and go.
+        return {scope: watched.store for scope, watched in list(self._watched.items())}
 
     def _not_synced(self) -> _Watched | None:
         return next((each for each in self._watched.values() if not each.reflector.synced.is_set()), None)
