@@ -5,6 +5,7 @@ raises costs its object its place in that index, and nothing else: it is told to
 read as ever in all other ways. What own writes have laid over the cache is indexed too.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,11 @@ from asyncctl.objects.resource import Kind
 Name = tuple[str, str]
 """What sort of index, and which of them: `("label", "app")`."""
 Values = Callable[[Entry], tuple[str, ...]]
-Blame = Callable[[str, Header, Exception], None]
+Blame = Callable[[str, Header, BaseException], None]
 """Hears that a function (what it is) has failed on the object of that header."""
+RAISED = (Exception, asyncio.CancelledError)
+"""What a function may raise. It is called and not awaited: a cancellation that comes out of it is none of its caller's,
+and would end the watch without a word."""
 
 OWNER: Name = ("owner", "")
 NAMESPACE: Name = ("namespace", "")
@@ -211,7 +215,7 @@ class Functions:
                 if kind is None or isinstance(function, of_header):
                     return _strings(function(entry.header))
                 return _strings(function(decode(kind, entry.data)))
-            except Exception as error:  # an author's function must not cost an object
+            except RAISED as error:  # an author's function must not cost an object
                 if self._blame is None:
                     raise
                 self._blame(f"index {name!r}", entry.header, error)

@@ -290,18 +290,18 @@ class Informer:
         with watched.cancel:
             await watched.reflector.run()
 
-    def _blame(self, what: str, header: Header, error: Exception) -> None:
+    def _blame(self, what: str, header: Header, error: BaseException) -> None:
         """Count what a function of somebody's has raised; log it once for each place that it was raised at."""
         self._failures.inc()
-        frames = traceback.extract_tb(error.__traceback__)
-        place = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        place = frame.f_code.co_filename, line
         if place in self._told or len(self._told) > 1000:
             return
         self._told.add(place)
         self._logger.error(
             "a function of the cache's user has failed; logged once, counted each time",
             function=what, resource=self.kind.resource, namespace=header.namespace, name=header.name,
-            error=repr(error), exc_info=error,
+            error="".join(traceback.format_exception_only(error)).strip(), exc_info=error,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ heard of.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from asyncctl.cache.header import Entry, Header, Key
-from asyncctl.cache.index import NAMESPACE, OWNER, Blame, Functions, Indexes, Name
+from asyncctl.cache.index import NAMESPACE, OWNER, RAISED, Blame, Functions, Indexes, Name
 from asyncctl.cache.overlay import Overlay
 
 Handler = Callable[[Header | None, Header | None, bool], None]
@@ -44,7 +44,7 @@ class Store:
         for entry in list(self._entries.values()):
             try:
                 handler(None, entry.header, True)
-            except Exception as error:  # noqa: BLE001 - as in `_tell`
+            except RAISED as error:
                 self._failed(entry.header, error)
 
     def unsubscribe(self, handler: Handler) -> None:
@@ -223,10 +223,10 @@ class Store:
         for handler in self._handlers:
             try:
                 handler(old, new, initial)
-            except Exception as error:  # noqa: BLE001 - told on, or raised again
+            except RAISED as error:
                 self._failed(old or new, error)
 
-    def _failed(self, header: Header | None, error: Exception) -> None:
+    def _failed(self, header: Header | None, error: BaseException) -> None:
         """A handler has raised, which must not cost the others what they are told."""
         if self._blame is None or header is None:
             raise error

@@ -245,6 +245,31 @@ async def test_a_handler_that_raises_costs_the_others_nothing_and_is_logged_once
         assert informer.problem is None
 
 
+class Unspeakable(Exception):
+    def __repr__(self):
+        raise ValueError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Unspeakable()], ids=["a cancellation", "no text"])
+async def test_whatever_a_handler_or_an_index_raises_the_watch_goes_on(api, error):
+    """A task that was cancelled raises `CancelledError` from `result()`, in whoever asks it."""
+
+    def broken(*_):
+        raise error
+
+    async with informing(api, namespaces=("a",)) as informer:
+        informer.subscribe(broken)
+        informer.add_index("broken", of_header(broken))
+        await informer.wait_synced()
+        assert list(informer.by_index("broken", "x")) == []
+        api.put("a", "y")
+        await until(lambda: informer.get(("a", "y")))
+        assert len(informer.log.said("has failed", "error")) == 1
+        assert len(reflectors()) == 1
+
+
 async def test_what_belongs_to_an_owner_is_found_in_every_namespace(api):
     owner = {"ownerReferences": [{"apiVersion": "v1", "kind": "O", "name": "o", "uid": "o"}]}
     async with informing(api, namespaces=("a", "b")) as informer:
