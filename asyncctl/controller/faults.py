@@ -48,7 +48,7 @@ class Faults:
         self._metrics.panics.inc()
         return self._first_time(_place(error))
 
-    def function(self, what: str, error: Exception, kind: ResourceType, header: Header) -> None:
+    def function(self, what: str, error: BaseException, kind: ResourceType, header: Header) -> None:
         """Count and tell that an author's function, a mapper or a predicate, has failed on an object.
 
         Args:
@@ -81,7 +81,7 @@ class Faults:
         return True
 
 
-def text_of(error: Exception) -> str:
+def text_of(error: BaseException) -> str:
     """What an error says; also of one whose text can't be made, which must not end the worker that wants to tell it."""
     try:
         return str(error)
@@ -89,7 +89,7 @@ def text_of(error: Exception) -> str:
         return f"a {type(error).__name__} whose text can't be made"
 
 
-def _place(error: Exception) -> Place:
+def _place(error: BaseException) -> Place:
     """Where an error comes from: what it is, and the lines that led to it."""
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     return type(error), *frames[-_FRAMES:]
