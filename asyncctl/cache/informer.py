@@ -86,6 +86,7 @@ class Informer:
         )
         self._tasks: TaskGroup | None = None
         self._was_synced = False
+        self._ended = False
         self.set_namespaces(namespaces)
 
     async def run(self) -> None:
@@ -97,7 +98,10 @@ class Informer:
                 await anyio.sleep_forever()  # while there is no namespace to watch, one may come
         finally:
             self._tasks = None
+            self._ended = True
             self._metrics.close()
+            for watched in self._watched.values():
+                watched.reflector.synced.set()  # for who waits for it: `wait_synced` looks at why
 
     @property
     def namespaces(self) -> tuple[str, ...] | None:
@@ -140,14 +144,20 @@ class Informer:
             self._remove(namespace)
 
     async def wait_synced(self) -> None:
-        """Return when the first list has come, of each namespace that is watched by then."""
-        while (waiting := self._not_synced()) is not None:
+        """Return when the first list has come, of each namespace that is watched by then.
+
+        Raises:
+            RuntimeError: The informer has ended: nothing comes any more.
+        """
+        while not self._ended and (waiting := self._not_synced()) is not None:
             await waiting.reflector.synced.wait()
+        if self._ended:
+            raise RuntimeError(f"the cache of {self.kind.resource} has ended: nothing is kept current any more")
 
     @property
     def synced(self) -> bool:
         """Whether the first lists have come, of each namespace that is watched now."""
-        return self._not_synced() is None
+        return not self._ended and self._not_synced() is None
 
     @property
     def was_synced(self) -> bool:
