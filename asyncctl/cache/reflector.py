@@ -51,7 +51,8 @@ from asyncctl.queue.backoff import Backoff, Random, Restarts
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
 PATIENCE = 30.0  # seconds without an object in which a streamed list has to go on, or to end with its bookmark
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
-_ELSE = frozenset({401, 403, 404, 408, 410, 429})  # 4xx that say nothing about streaming
+_LATER = frozenset({401, 408, 429})  # 4xx that say nothing about what was asked
+_ELSE = _LATER | {403, 404, 410}  # 4xx that say nothing about streaming
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
 
@@ -165,7 +166,8 @@ class Reflector:
         self._trouble(_cause(error), error)
         if isinstance(state, Streaming | Paging | Probing):
             return BackingOff(state)
-        if isinstance(error, NotFound | Forbidden | NoEvent):
+        wrong = isinstance(error, StatusError) and 400 <= error.code < 500 and error.code not in _LATER
+        if wrong or isinstance(error, NoEvent):  # the same watch would fail again
             return BackingOff(self._list(self._store.progress))
         # refused, 429 and 5xx: the server has enough to do, do not list anew
         return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
@@ -221,18 +223,22 @@ class Reflector:
 
     async def _gather(self, batches: Lines, silence: Silence) -> list[bytes] | None:
         """Replace what the store has by what comes until the bookmark; return the lines after it, None without it."""
-        gathered: dict[Key, Entry] = {}
+        gathered: dict[Key | None, Entry] = {}
         async for batch in batches:
             for number, line in enumerate(batch, start=1):
                 if not line:
                     continue
                 kind, raw = read_event(line)
                 if kind in _CHANGES:
-                    entry = self._last_known(self._reader.event(line, raw))
-                    if entry is not None:
-                        gathered[entry.header.key] = entry
-                        if kind == "DELETED":
-                            del gathered[entry.header.key]
+                    found = self._reader.event(line, raw)
+                    if isinstance(found, Identity):
+                        key, entry = found.key, self._last_known(found, gathered.get(found.key))
+                    else:
+                        key, entry = found.header.key, found
+                    if entry is None or kind == "DELETED":
+                        gathered.pop(key, None)
+                    else:
+                        gathered[key] = entry
                 elif kind == "BOOKMARK":
                     bookmark = read_bookmark(raw)
                     if not bookmark.ends:  # who knows of streams does not send these before its end
@@ -307,7 +313,7 @@ class Reflector:
     async def _follow(self, batches: Lines, first: Sequence[bytes] = ()) -> State:
         """Deliver what comes until the watch ends."""
         now, deliver = self._clock.monotonic, self._deliver
-        opened, heard = now(), False
+        opened, begun, heard = now(), self._store.progress, False
         try:
             async with Silence(self._clock, SILENT) as silence:
                 for line in first:
@@ -327,7 +333,8 @@ class Reflector:
             # without its object): client-go lists then, too.
             return self._after(self._list(self._store.progress), error)
         self._metrics.restarted("end")
-        return Watching() if heard or now() - opened >= SHORT else BackingOff(Watching())
+        on = (heard and self._store.progress > begun) or now() - opened >= SHORT
+        return Watching() if on else BackingOff(Watching())
 
     async def _probe(self) -> State:
         """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
@@ -358,17 +365,20 @@ class Reflector:
         return False
 
     def _skip(self, kind: str, of: Identity) -> None:
-        """Go past an event whose object can't be read; that it is gone is understood all the same."""
-        known = self._last_known(of)
-        if kind == "DELETED" and known is not None and known.header.uid == of.uid:
-            self._store.remove(known)
+        """Go past an event whose object can't be read; that it, or its namesake, is gone is understood all the same."""
+        shown = None if of.key is None else self._store.shown(of.key)
+        if shown is not None:
+            same = shown.header.uid == of.uid
+            if same if kind == "DELETED" else of.uid and not same and shown.header.version < of.version:
+                self._store.remove(shown)
         self._store.advance(of.version)
 
-    def _last_known(self, found: Entry | Identity) -> Entry | None:
-        """What was read; where it can't be, what the server has last shown of it."""
-        if isinstance(found, Identity):
-            return None if found.key is None else self._store.shown(found.key)
-        return found
+    def _last_known(self, found: Entry | Identity, listed: Entry | None = None) -> Entry | None:
+        """What was read; where it can't be, what the server has last shown of it, in this list or before."""
+        if not isinstance(found, Identity):
+            return found
+        known = listed or (None if found.key is None else self._store.shown(found.key))
+        return known if known is not None and found.uid in {"", known.header.uid} else None
 
     def _raise(self, kind: str, raw: bytes | msgspec.Raw) -> Never:
         """Raise what an event that is no change says."""

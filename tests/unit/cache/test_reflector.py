@@ -162,6 +162,23 @@ async def test_a_busy_server_is_watched_again_and_not_listed(code, reason):
     assert len(api.of("list")) == 1
 
 
+@pytest.mark.parametrize("code, reason", [(400, "BadRequest"), (405, "MethodNotAllowed"), (422, "Invalid")])
+async def test_a_watch_that_is_refused_for_what_it_asks_lists_again(code, reason):
+    """It would be refused for ever: what it asks is made of what the list said."""
+    api = Api(lists=[page(9), page(20, item("a", 15))], watches=[lambda: status(code, reason, "no such version")])
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert len(running.clock.slept) == 1
+
+
+async def test_watches_that_tell_old_news_and_end_are_backed_off_from():
+    old = Watch(event("MODIFIED", item("a", 1)))
+    api = Api(lists=[page(9, item("a", 1))], watches=[old] * 3)
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 4)
+        assert running.clock.slept == [0.4, 0.8, 1.6]
+
+
 async def test_a_connection_that_breaks_is_watched_again_after_a_probe():
     first = []
 
