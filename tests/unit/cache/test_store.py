@@ -104,6 +104,18 @@ def test_a_write_is_read_at_once_and_survives_an_older_list(store):
     assert seen(store) is None
 
 
+def test_own_writes_take_no_more_room_than_their_objects_while_the_watch_is_away(store):
+    store.replace([], 5)
+    for version in range(6, 1006):
+        store.wrote(entry(version=version))
+    assert seen(store) == ("1", 1005)
+    assert len(store._overlay._by_version) < 100
+    store.advance(1004)
+    assert seen(store) == ("1", 1005)
+    store.advance(1005)
+    assert len(store._overlay) == len(store._overlay._by_version) == 0
+
+
 def test_a_late_answer_does_not_go_below_a_newer_write(store):
     store.replace([entry(version=3)], 5)
     store.wrote(entry(version=9))
