@@ -1,4 +1,4 @@
-"""Which objects have a value: their owner, a label, or what an author's function says of them.
+"""Which objects have a value: their owner, a label, an annotation, or what an author's function says of them.
 
 An index is built when it is first asked, and kept up from then on; one that nobody asks costs nothing. A function that
 raises costs its object its place in that index, and nothing else: it is told to whom keeps the log, and the object is
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asyncctl.cache.header import Entry, Header, Key
+from asyncctl.cache.header import Entry, Header, Key, annotations_of
 from asyncctl.objects.codec import decode
 from asyncctl.objects.resource import Kind
 
@@ -203,6 +203,8 @@ class Functions:
             return _namespace, True
         if sort == "label":
             return lambda entry: () if (value := entry.header.labels.get(which)) is None else (value,), True
+        if sort == "annotation":
+            return _annotation(which), True
         if which not in self._named:
             known = ", ".join(map(repr, sorted(self._named))) or "none"
             raise LookupError(f"there is no index {which!r}: declare it with Watch(indexes=…); declared: {known}")
@@ -231,6 +233,16 @@ def _owners(entry: Entry) -> tuple[str, ...]:
 
 def _namespace(entry: Entry) -> tuple[str, ...]:
     return (entry.header.namespace,)
+
+
+def _annotation(name: str) -> Values:
+    mark = f'"{name}":'.encode()  # most objects do not have it: only those that may are decoded
+
+    def values(entry: Entry) -> tuple[str, ...]:
+        value = annotations_of(entry).get(name) if mark in entry.data else None
+        return () if value is None else (value,)
+
+    return values
 
 
 def _strings(said: Any) -> tuple[str, ...]:  # noqa: ANN401 - an author's function may return what it likes

@@ -244,6 +244,11 @@ class Informer:
         for store in self._stores.values():
             yield from store.by_owner(uid)
 
+    def by_annotation(self, name: str, value: str) -> Iterator[Entry]:
+        """Those that have this annotation with this value, one's own writes included."""
+        for store in self._stores.values():
+            yield from store.by_annotation(name, value)
+
     def by_index(self, name: str, value: str) -> Iterator[Entry]:
         """Those for which the index function of that name returns `value`, one's own writes included.
 

@@ -85,6 +85,10 @@ class Store:
         """Those that have an owner reference to `uid`, one's own writes included."""
         return self._under(OWNER, uid)
 
+    def by_annotation(self, name: str, value: str) -> Iterator[Entry]:
+        """Those that have this annotation with this value, one's own writes included."""
+        return self._under(("annotation", name), value)
+
     def by_index(self, name: str, value: str) -> Iterator[Entry]:
         """Those for which the index function of that name returns `value`, one's own writes included.
 

@@ -7,22 +7,13 @@ and name in the annotation.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from asyncctl.cache.header import Entry, Header
-from asyncctl.controller.applied import annotations_of
+from asyncctl.cache.header import Entry, Header, annotations_of
 from asyncctl.controller.outcome import NotOwned
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import ResourceType, Unstructured
+from asyncctl.objects.resource import ResourceType
 
 OWNER = "asyncctl/owner"
 """Annotation of an applied object that has no owner reference: whose it is all the same."""
-ANY = Unstructured("v1", "Object")
-"""As what `marks_of` has an object, of whatever kind."""
-
-
-def marks_of(obj: JsonObject) -> tuple[str, ...]:
-    """Whose an object says it is, by annotation: the values of the index `OWNER`."""
-    mark = (obj["metadata"].get("annotations") or {}).get(OWNER)
-    return () if mark is None else (mark,)
 
 
 @dataclass(frozen=True, slots=True)

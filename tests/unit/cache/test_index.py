@@ -5,7 +5,7 @@ import gc
 import orjson
 import pytest
 
-from asyncctl.cache.header import Entry, Header, Owner, read_entry
+from asyncctl.cache.header import Entry, Header, Owner, annotations_of, read_entry
 from asyncctl.cache.index import Functions, of_header
 from asyncctl.cache.store import Store
 from asyncctl.objects.builtin import ConfigMap
@@ -14,7 +14,7 @@ from asyncctl.objects.resource import Unstructured
 
 def item(name, version=1, *, uid=None, namespace="team", **parts):
     metadata = {"name": name, "namespace": namespace, "uid": uid or name, "resourceVersion": str(version)}
-    metadata |= {key: parts.pop(key) for key in ("labels", "ownerReferences") if key in parts}
+    metadata |= {key: parts.pop(key) for key in ("labels", "annotations", "ownerReferences") if key in parts}
     return read_entry(orjson.dumps({"metadata": metadata, **parts}))
 
 
@@ -192,6 +192,28 @@ def test_a_name_is_of_one_function(functions):
 def test_an_index_that_was_not_declared_says_what_to_do(store):
     with pytest.raises(LookupError, match=r"no index 'node': declare it with Watch\(indexes=…\); declared: none"):
         store.by_index("node", "n1")
+
+
+def test_an_annotation_is_found_and_only_those_that_may_have_it_are_decoded(store, monkeypatch):
+    def noted(name, version, **annotations):
+        return item(name, version, annotations=annotations)
+
+    broken = read_entry(b'{"metadata":{"name":"bad","namespace":"team","annotations":{"of":7},"resourceVersion":"3"}}')
+    elsewhere = item("spec", data={"of": "x"})
+    store.replace([noted("a", 1, of="x"), noted("b", 2, of="y"), noted("c", 3), item("d"), broken, elsewhere], 5)
+    assert names(store.by_annotation("of", "x")) == ["a"]
+    read = []
+    monkeypatch.setattr(
+        "asyncctl.cache.index.annotations_of", lambda entry: read.append(entry) or annotations_of(entry)
+    )
+    store.upsert(noted("b", 6, of="x"))
+    store.upsert(noted("c", 7, other="x"))
+    assert names(store.by_annotation("of", "x")) == ["a", "b"]
+    assert len(read) == 2
+    store.wrote(noted("c", 8, of="x"))
+    store.remove(noted("a", 9))
+    assert names(store.by_annotation("of", "x")) == ["b"]
+    assert store._indexes.get(("annotation", "of")).below._said is None
 
 
 def test_an_index_may_be_walked_while_the_store_changes(store):
