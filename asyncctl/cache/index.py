@@ -17,6 +17,8 @@ from asyncctl.objects.resource import Kind
 Name = tuple[str, str]
 """What sort of index, and which of them: `("label", "app")`."""
 Values = Callable[[Entry], tuple[str, ...]]
+Part = Callable[[Header], object]
+"""What of a header an entry's values follow from: while it is the same, so are they, and nothing has to be done."""
 Blame = Callable[[str, Header, BaseException], None]
 """Hears that a function (what it is) has failed on the object of that header."""
 RAISED = (Exception, asyncio.CancelledError)
@@ -59,16 +61,21 @@ class Index:
 
     Args:
         values: What values an entry has.
-        pure: Whether it says the same of the same entry each time. Else what it has said is remembered.
+        part: From what they follow; None where that can't be told, so that what `values` has said is remembered.
     """
 
-    def __init__(self, values: Values, *, pure: bool) -> None:
+    def __init__(self, values: Values, part: Part | None) -> None:
         self._values = values
+        self._part = part
         self._buckets: dict[str, Key | dict[Key, None]] = {}
-        self._said: dict[Key, tuple[str, ...]] | None = None if pure else {}
+        self._said: dict[Key, tuple[str, ...]] | None = {} if part is None else None
 
     def change(self, key: Key, before: Entry | None, after: Entry | None) -> None:
         """The entry of `key` was `before` and is `after`."""
+        if self._part is not None and before is not None and after is not None:
+            was, now = self._part(before.header), self._part(after.header)
+            if was is now or was == now:
+                return
         new = () if after is None else self._values(after)
         if self._said is None:
             old = () if before is None else self._values(before)
@@ -124,10 +131,10 @@ class Layered:
     """One index over both layers of a store: what the watch has shown, and what own writes have laid over it."""
 
     def __init__(
-        self, values: Values, below: Mapping[Key, Entry], laid: Iterable[tuple[Key, Entry]], *, pure: bool
+        self, values: Values, part: Part | None, below: Mapping[Key, Entry], laid: Iterable[tuple[Key, Entry]]
     ) -> None:
-        self.below = Index(values, pure=pure)
-        self.laid = Index(values, pure=pure)
+        self.below = Index(values, part)
+        self.laid = Index(values, part)
         for key, entry in below.items():
             self.below.change(key, None, entry)
         for key, entry in laid:
@@ -190,26 +197,26 @@ class Functions:
             del self._named[name]
         return named.users == 0
 
-    def values(self, name: Name) -> tuple[Values, bool]:
-        """How to tell an entry's values in the index of that name, and whether that is pure.
+    def values(self, name: Name) -> tuple[Values, Part | None]:
+        """How to tell an entry's values in the index of that name, and from what they follow.
 
         Raises:
             LookupError: Nobody has named such a function.
         """
         sort, which = name
         if name == OWNER:
-            return _owners, True
+            return _owners, lambda header: header.owners
         if name == NAMESPACE:
-            return _namespace, True
+            return _namespace, lambda header: header.namespace
         if sort == "label":
-            return lambda entry: () if (value := entry.header.labels.get(which)) is None else (value,), True
+            return _label(which), lambda header: header.labels
         if sort == "annotation":
-            return _annotation(which), True
+            return _annotation(which), lambda header: header.annotations
         if which not in self._named:
             known = ", ".join(map(repr, sorted(self._named))) or "none"
             raise LookupError(f"there is no index {which!r}: declare it with Watch(indexes=…); declared: {known}")
         named = self._named[which]
-        return self._guarded(which, named.function, named.kind), False
+        return self._guarded(which, named.function, named.kind), None
 
     def _guarded(self, name: str, function: IndexFunction, kind: Kind | None) -> Values:
         def values(entry: Entry) -> tuple[str, ...]:
@@ -233,6 +240,10 @@ def _owners(entry: Entry) -> tuple[str, ...]:
 
 def _namespace(entry: Entry) -> tuple[str, ...]:
     return (entry.header.namespace,)
+
+
+def _label(name: str) -> Values:
+    return lambda entry: () if (value := entry.header.labels.get(name)) is None else (value,)
 
 
 def _annotation(name: str) -> Values:
@@ -283,8 +294,8 @@ class Indexes:
         """The index of that name, built when it is first asked. Raises LookupError, see `Functions.values`."""
         found = self.built.get(name)
         if found is None:
-            values, pure = self._functions.values(name)
-            found = self.built[name] = Layered(values, self._below, self._laid(), pure=pure)
+            values, part = self._functions.values(name)
+            found = self.built[name] = Layered(values, part, self._below, self._laid())
         return found
 
     def changed(self, key: Key, before: Entry | None, after: Entry | None) -> None:

@@ -210,8 +210,10 @@ def test_an_annotation_is_found_and_only_those_that_may_have_it_are_decoded(stor
     store.upsert(noted("c", 7, other="x"))
     assert names(store.by_annotation("of", "x")) == ["a", "b"]
     assert len(read) == 2
-    store.wrote(noted("c", 8, of="x"))
-    store.remove(noted("a", 9))
+    store.upsert(noted("b", 8, of="x"))
+    assert len(read) == 2, "its annotations are as they were"
+    store.wrote(noted("c", 9, of="x"))
+    store.remove(noted("a", 10))
     assert names(store.by_annotation("of", "x")) == ["b"]
     assert store._indexes.get(("annotation", "of")).below._said is None
 
