@@ -164,8 +164,11 @@ class Reflector:
             case StatusError() if isinstance(state, Streaming) and 400 <= error.code < 500 and error.code not in _ELSE:
                 return self._unstreamed(state, str(error))
         self._trouble(_cause(error), error)
-        if isinstance(state, Streaming | Paging | Probing):
-            return BackingOff(state)
+        match state, error:
+            case Streaming(at_least), StreamError() | TransportError(sent=True):
+                return BackingOff(Paging(at_least))  # what breaks before its end is had piece by piece
+            case ((Streaming() | Paging() | Probing()), _):
+                return BackingOff(state)
         wrong = isinstance(error, StatusError) and 400 <= error.code < 500 and error.code not in _LATER
         if wrong or isinstance(error, NoEvent):  # the same watch would fail again
             return BackingOff(self._list(self._store.progress))
@@ -213,9 +216,6 @@ class Reflector:
                     rest = await self._gather(batches, silence)
             except TimeoutError:
                 rest = None
-            except (TransportError, StreamError):
-                self._state = Paging(state.at_least)  # what breaks before its end is had piece by piece
-                raise
             if rest is None:
                 return self._unstreamed(state, "the bookmark that ends a streamed list did not come")
             self._state = Watching()
@@ -338,7 +338,7 @@ class Reflector:
 
     async def _probe(self) -> State:
         """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
-        found = self._version(await self._client.list_page(self._kind, namespace=self._namespace, limit=1))
+        found = self._version(await self._client.list_page(self._kind, limit=1, **self._which))
         if found >= self._store.progress:
             return Watching(probed=True)
         self._trouble("probe", StreamError(

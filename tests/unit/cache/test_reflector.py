@@ -303,10 +303,14 @@ async def test_a_cluster_wide_kind_has_one_watch_whatever_the_namespaces():
 
 
 async def test_a_selector_goes_with_each_request():
-    api = Api(lists=[page(9)])
-    async with reflecting(api, labels="a=b"):
-        await until(lambda: api.of("watch"))
-    assert {query["labelSelector"] for _, _, query in api.asked} == {"a=b"}
+    """A right may be to what it selects only (`resourceNames`), and the probe has no other."""
+    api = Api(lists=[page(9)], watches=[Watch(b"{")])
+    async with reflecting(api, labels="a=b", fields="metadata.name=x"):
+        await until(lambda: len(api.of("watch")) == 2)
+    assert [query.get("limit") for query in api.of("list")] == ["500", "1"]
+    assert {(query.get("labelSelector"), query.get("fieldSelector")) for _, _, query in api.asked} == {
+        ("a=b", "metadata.name=x")
+    }
 
 
 async def test_a_list_that_says_no_version_is_not_taken_for_an_empty_cluster():
