@@ -345,7 +345,7 @@ class Reflector:
             f"the server is at resourceVersion {found}, we have seen {self._store.progress}: it was restored or "
             "replaced; listing anew"
         ))  # fmt: skip
-        return self._list(None)
+        return BackingOff(self._list(None))
 
     def _deliver(self, line: bytes) -> bool:
         """Hand an event to the store; True when it was a change of an object."""

@@ -18,7 +18,8 @@ Handler = Callable[[Header | None, Header | None, bool], None]
 class Store:
     """Entries by key, fed by one reflector.
 
-    Invariants: `progress` is never below the version of an entry, and goes back only by `replace`.
+    Invariants: `progress` is never below the version of an entry, but of one that was adopted, until the first list;
+    and goes back only by `replace`.
 
     Args:
         functions: The named indexes there may be; default: none.

@@ -230,6 +230,7 @@ async def test_a_silent_watch_asks_the_server_where_it_stands(monkeypatch):
     async with reflecting(api) as running:
         await until(lambda: running.version("a") == 400)
         assert api.of("list")[1]["limit"] == "1"
+        assert len(running.clock.slept) == 1, "two servers that answer in turn are not listed in a loop"
 
 
 async def test_a_watch_with_bookmarks_is_not_silent(monkeypatch):
