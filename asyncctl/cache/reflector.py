@@ -50,6 +50,7 @@ from asyncctl.queue.backoff import Backoff, Random, Restarts
 
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
 PATIENCE = 30.0  # seconds without an object in which a streamed list has to go on, or to end with its bookmark
+BUSY = 3  # failures of the server itself in a row, after which a streamed list is had in pages
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
 _LATER = frozenset({401, 408, 429})  # 4xx that say nothing about what was asked
 _ELSE = _LATER | {403, 404, 410}  # 4xx that say nothing about streaming
@@ -167,6 +168,8 @@ class Reflector:
         match state, error:
             case Streaming(at_least), StreamError() | TransportError(sent=True):
                 return BackingOff(Paging(at_least))  # what breaks before its end is had piece by piece
+            case Streaming(at_least), StatusError() if error.code >= 500 and self._restarts.count >= BUSY:
+                return BackingOff(Paging(at_least))
             case ((Streaming() | Paging() | Probing()), _):
                 return BackingOff(state)
         wrong = isinstance(error, StatusError) and 400 <= error.code < 500 and error.code not in _LATER

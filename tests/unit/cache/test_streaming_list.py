@@ -160,6 +160,16 @@ async def test_a_stream_that_breaks_before_its_end_is_had_in_pages_and_asked_for
     assert [what for what, _, _ in api.asked] == ["stream", "list", "watch", "stream"]
 
 
+async def test_a_server_that_fails_at_streams_only_is_had_in_pages_after_some_tries():
+    """Which cost it more, where it is only busy."""
+    broken = lambda: status(500, "InternalError", "streams are broken")  # noqa: E731
+    api = Api(lists=[page(9, item("a", 1))], streams=[broken] * 500)
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2]
+    assert len(api.of("stream")) == 4
+
+
 async def test_a_stream_of_which_nothing_comes_is_had_in_pages():
     """As through a proxy that holds an answer back until it has all of it."""
 
