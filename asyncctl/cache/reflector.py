@@ -15,6 +15,7 @@ from typing import Never
 
 import msgspec
 
+from asyncctl.cache.causes import cause_of, is_ahead
 from asyncctl.cache.event import NoEvent, read_bookmark, read_event
 from asyncctl.cache.header import Entry, Key
 from asyncctl.cache.reader import Reader
@@ -29,14 +30,11 @@ from asyncctl.client.errors import (
     Gone,
     KubernetesError,
     NamespaceBoundaryExceeded,
-    NotFound,
     ServerError,
     StatusError,
     StreamError,
     Target,
-    TooManyRequests,
     TransportError,
-    Unauthorized,
     error_from_reply,
 )
 from asyncctl.client.listing import PAGE, Page
@@ -159,12 +157,12 @@ class Reflector:
             case Gone():  # backed off from too: all who watch lose their place at once, and would list at once
                 self._metrics.restarted("expired")
                 return BackingOff(self._list(None))
-            case StatusError() if _is_ahead(error):
+            case StatusError() if is_ahead(error):
                 self._trouble("ahead", error)
                 return BackingOff(self._list(None))
             case StatusError() if isinstance(state, Streaming) and 400 <= error.code < 500 and error.code not in _ELSE:
                 return self._unstreamed(state, str(error))
-        self._trouble(_cause(error), error)
+        self._trouble(cause_of(error), error)
         match state, error:
             case Streaming(at_least), StreamError() | TransportError(sent=True):
                 return BackingOff(Paging(at_least))  # what breaks before its end is had piece by piece
@@ -267,8 +265,11 @@ class Reflector:
             entries += filter(None, map(self._last_known, self._reader.listed(page)))
             if not page.continue_token:
                 break
+            token = page.continue_token
             try:
-                page = await self._page(page.continue_token)
+                page = await self._page(token)
+                if page.continue_token == token:
+                    raise StreamError(f"list {self._kind.resource}: a page is said to be followed by itself")
             except Gone:
                 entries.clear()
                 page = await self._page(limit=0)  # one that can't expire half way
@@ -389,25 +390,3 @@ class Reflector:
         if kind == "ERROR":
             raise error_from_reply(target, 500, bytes(raw), {})
         raise NoEvent(f"{target}: unknown event type {kind!r}")
-
-
-def _is_ahead(error: StatusError) -> bool:
-    """Whether the server has not come as far as what was asked for: it lags, or was restored or replaced."""
-    return any(cause.reason == "ResourceVersionTooLarge" for cause in error.causes) or (
-        "Too large resource version" in error.server_message
-    )
-
-
-def _cause(error: KubernetesError) -> str:
-    """What `asyncctl_watch_restarts_total` calls it."""
-    match error:
-        case Forbidden() | Unauthorized():
-            return "denied"
-        case NotFound():
-            return "missing"
-        case TooManyRequests() | TransportError(sent=False):
-            return "refused"
-        case TransportError() | StreamError():
-            return "broken"
-        case _:
-            return "error"

@@ -48,6 +48,16 @@ async def test_a_410_in_a_continuation_falls_back_to_one_list_of_all():
     assert running.heard == [("add", "a", 11)]
 
 
+async def test_a_list_whose_pages_never_end_is_told_of_and_asked_for_again_after_a_while():
+    """Of a server that does not know what a continue token is: it would fill the memory."""
+    same = page(9, item("a", 1), token="next")
+    api = Api(lists=[same, same, same, page(9, item("a", 1))])
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.log.said("followed by itself", "warning")
+        assert len(running.clock.slept) == 1
+
+
 async def test_the_watch_goes_on_where_the_list_ended_and_delivers_in_order():
     watch = Watch(
         event("ADDED", item("b", 10)), event("MODIFIED", item("a", 11)), event("DELETED", item("b", 12)), HANG
