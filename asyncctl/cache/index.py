@@ -27,6 +27,9 @@ and would end the watch without a word."""
 
 OWNER: Name = ("owner", "")
 NAMESPACE: Name = ("namespace", "")
+LABELS = 32
+"""For how many labels a store keeps an index. By others it is walked: there may be no end of them, and each costs room
+and, at each event, time."""
 
 
 class of_header:  # noqa: N801 - reads as the function it is used as
@@ -297,6 +300,10 @@ class Indexes:
             values, part = self._functions.values(name)
             found = self.built[name] = Layered(values, part, self._below, self._laid())
         return found
+
+    def affords(self, name: Name) -> bool:
+        """Whether there is an index of that name, or room for it."""
+        return name in self.built or name[0] != "label" or sum(sort == "label" for sort, _ in self.built) < LABELS
 
     def changed(self, key: Key, before: Entry | None, after: Entry | None) -> None:
         """The watch has shown a change."""

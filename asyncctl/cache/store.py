@@ -67,17 +67,18 @@ class Store:
 
         Args:
             namespace: Of this one only; None: of all.
-            labels: Only those that have all these; found by an index of each label that is ever asked for.
+            labels: Only those that have all these; found by an index of each label that is asked for, up to `LABELS`.
         """
         if namespace is None and not labels:
             yield from self._seen(self._all_keys())
             return
-        wanted: list[tuple[Name, str]] = [(("label", label), value) for label, value in (labels or {}).items()]
+        pairs = (labels or {}).items()
+        wanted: list[tuple[Name, str]] = [(("label", label), value) for label, value in pairs]
         if namespace is not None:
             wanted.append((NAMESPACE, namespace))
-        least = min(wanted, key=lambda each: self._indexes.get(each[0]).count(each[1]))
-        pairs = (labels or {}).items()
-        for entry in self._under(*least):
+        counts = {each: self._indexes.get(each[0]).count(each[1]) for each in wanted if self._indexes.affords(each[0])}
+        found = self._under(*min(counts, key=counts.__getitem__)) if counts else self._seen(self._all_keys())
+        for entry in found:
             header = entry.header
             if (namespace is None or header.namespace == namespace) and (not pairs or pairs <= header.labels.items()):
                 yield entry

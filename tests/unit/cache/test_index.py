@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from asyncctl.cache.header import Entry, Header, Owner, annotations_of, read_entry
-from asyncctl.cache.index import Functions, of_header
+from asyncctl.cache.index import LABELS, Functions, of_header
 from asyncctl.cache.store import Store
 from asyncctl.objects.builtin import ConfigMap
 from asyncctl.objects.resource import Unstructured
@@ -236,6 +236,17 @@ def test_the_rarest_of_what_is_asked_for_is_walked(store):
     assert names(store.entries(labels={"app": "web", "tier": "db"})) == ["x"]
     assert names(store.entries("other", {"app": "web"})) == ["x"]
     assert asked == [("other", "x")] * 2
+
+
+def test_labels_whose_names_are_without_number_are_found_by_walking(store):
+    """Such as `member-of-<group>`: an index for each would cost room, and time at each event, for ever."""
+    groups = [f"member-of-{number}" for number in range(100)]
+    store.replace([item(group, labels={group: ""}) for group in groups], 5)
+    for group in groups * 2:
+        assert names(store.entries(labels={group: ""})) == [group]
+        assert names(store.entries("team", {group: ""})) == [group]
+    assert len(store._indexes.built) == LABELS + 1
+    assert names(store.entries(labels={"member-of-99": "", "member-of-0": ""})) == []
 
 
 def test_a_key_is_kept_once_however_many_indexes_have_it(store):
