@@ -48,7 +48,7 @@ from asyncctl.queue.backoff import Backoff, Random, Restarts
 
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
 PATIENCE = 30.0  # seconds without an object in which a streamed list has to go on, or to end with its bookmark
-BUSY = 3  # failures of the server itself in a row, after which a streamed list is had in pages
+BUSY = 6  # failures in a row after which a server is not taken for busy, but for one that can't do what was asked
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
 _LATER = frozenset({401, 408, 429})  # 4xx that say nothing about what was asked
 _ELSE = _LATER | {403, 404, 410}  # 4xx that say nothing about streaming
@@ -170,9 +170,10 @@ class Reflector:
                 return BackingOff(Paging(at_least))
             case ((Streaming() | Paging() | Probing()), _):
                 return BackingOff(state)
-        wrong = isinstance(error, StatusError) and 400 <= error.code < 500 and error.code not in _LATER
-        if wrong or isinstance(error, NoEvent):  # the same watch would fail again
-            return BackingOff(self._list(self._store.progress))
+        code = error.code if isinstance(error, StatusError) else 0
+        wrong = 400 <= code < 500 and code not in _LATER
+        if wrong or isinstance(error, NoEvent) or (code >= 500 and self._restarts.count >= BUSY):
+            return BackingOff(self._list(self._store.progress))  # the same watch would fail again
         # refused, 429 and 5xx: the server has enough to do, do not list anew
         return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
 

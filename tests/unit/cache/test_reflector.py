@@ -189,6 +189,17 @@ async def test_watches_that_tell_old_news_and_end_are_backed_off_from():
         assert running.clock.slept == [0.4, 0.8, 1.6]
 
 
+async def test_a_watch_that_always_fails_on_the_server_lists_again_in_the_end():
+    """Some say 500 of a version that is compacted."""
+    broken = lambda: status(500, "InternalError", "required revision has been compacted")  # noqa: E731
+    api = Api(lists=[page(9), page(20, item("a", 15))], watches=[broken] * 7)
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0]
+        await until(lambda: len(api.of("watch")) == 8)
+        assert running.informer.problem is None
+
+
 async def test_a_connection_that_breaks_is_watched_again_after_a_probe():
     first = []
 

@@ -166,8 +166,8 @@ async def test_a_server_that_fails_at_streams_only_is_had_in_pages_after_some_tr
     api = Api(lists=[page(9, item("a", 1))], streams=[broken] * 500)
     async with reflecting(api) as running:
         await running.names("a")
-        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2]
-    assert len(api.of("stream")) == 4
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0]
+    assert len(api.of("stream")) == 7
 
 
 async def test_a_stream_of_which_nothing_comes_is_had_in_pages():
