@@ -160,10 +160,13 @@ class Store:
     def adopt(self, others: Sequence["Store"], namespace: str | None) -> None:
         """Begin with what other stores know of `namespace` (None: of all); the handlers were told of it by them."""
         for other in others:
-            for key, entry in other._entries.items():  # noqa: SLF001 - of its own kind, as below
-                if namespace in {None, key[0]}:
-                    self._entries[key] = entry
-                    self.size += len(entry.data)
+            shown, indexes = other._entries, other._indexes  # noqa: SLF001 - of its own kind, as below
+            keys: Iterable[Key] = shown
+            if namespace is not None:
+                keys = indexes.get(NAMESPACE).below.keys(namespace)
+            for key in keys:
+                self._entries[key] = entry = shown[key]
+                self.size += len(entry.data)
             self._overlay.adopt(other._overlay, namespace)  # noqa: SLF001
         self.progress = min((other.progress for other in others), default=0)  # a list is yet to come
 
