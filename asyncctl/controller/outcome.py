@@ -15,6 +15,7 @@ group, as a TaskGroup raises it, as the one in it that weighs most.
 """
 
 import enum
+import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,9 +39,25 @@ _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_]{0,126}[A-Za-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Run this object's next pass after a while, whether or not it changes. `after` is a timedelta, or seconds."""
+    """Run this object's next pass after a while, whether or not it changes.
+
+    Args:
+        after: A timedelta, or seconds. What is past already is now.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: It is no time that will come.
+    """
 
     after: timedelta | float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.after, timedelta | int | float):
+            raise TypeError(f"Requeue(after={self.after!r}): give a timedelta, or seconds as a number")
+        if not math.isfinite(self.seconds):
+            raise ValueError(
+                f"Requeue(after={self.after!r}) never comes; return None where there is nothing to wait for"
+            )
 
     @property
     def seconds(self) -> float:
