@@ -227,8 +227,9 @@ class Operator:
         return declare
 
     def on_startup(self, hook: Hook) -> Hook:
-        """Decorate `async def start(running)`: it runs before the caches fill, in every replica.
+        """Decorate `async def start(running)`: it runs before the caches fill, in every replica, and may only read.
 
+        What it writes by `running.client` is `Fenced`, unless there is no Lease; see `background` for that.
         In the order of declaration, each awaited. What one raises ends the start. There is no deadline: the program
         lives and is not ready meanwhile.
 
@@ -317,6 +318,7 @@ class Operator:
             BadCertificateFile: A CA, certificate or key of the configuration can't be used.
             CredentialsError: A startup hook needs a credential, and there is none. So is each other error of a hook.
             ListenError: The side server can't listen on its address.
+            Fenced: A startup hook wants to write, before the Lease is held.
             LeaseLost: In an exception group: somebody else leads now.
             ValueError: Both `client` and `config` are given.
             TypeError: The settings are not of the operator's class.

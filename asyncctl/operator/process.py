@@ -1,10 +1,10 @@
 """An operator as a program: the environment, signals and exit codes, in one place.
 
-Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost, a startup hook gets no answer from
-the API server, or something unforeseen happens; 2 when the settings are wrong, there is no cluster or no exec plugin
-of that name, the CA or our certificate or key can't be used, or a startup hook needs a credential and there is none;
-128 + the signal's number on a second signal, at once. Only its hooks wait for an answer at the start: else a server
-that can't be reached, or a plugin that fails, is tried again and is no exit.
+Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost, a startup hook writes or gets no
+answer from the API server, or something unforeseen happens; 2 when the settings are wrong, there is no cluster or no
+exec plugin of that name, the CA or our certificate or key can't be used, or a startup hook needs a credential and there
+is none; 128 + the signal's number on a second signal, at once. Only its hooks wait for an answer at the start: else a
+server that can't be reached, or a plugin that fails, is tried again and is no exit.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncctl.client.errors import BadCertificateFile, ConfigError, CredentialsError, TransportError
+from asyncctl.client.errors import BadCertificateFile, ConfigError, CredentialsError, Fenced, TransportError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
@@ -71,6 +71,10 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
     except* TransportError as group:
         for error in _leaves(group):
             logger.error("ends, because a startup hook got no answer", cause=str(error))  # noqa: TRY400 - as above
+        return_code = 1
+    except* Fenced as group:
+        for error in _leaves(group):
+            logger.error("ends, because a startup hook may not write", cause=str(error))  # noqa: TRY400 - as above
         return_code = 1
     except* LeaseLost as group:
         for error in _leaves(group):

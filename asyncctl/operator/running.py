@@ -20,6 +20,7 @@ from asyncctl.cache.informer import Informer
 from asyncctl.cache.informers import Informers
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig, find_config
+from asyncctl.client.errors import Fenced
 from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.controller import Controller
@@ -304,6 +305,11 @@ class Running:
             self._starting = f"the startup hook {name_of(hook)} is running"
             try:
                 await hook(self)
+            except Fenced as error:
+                raise Fenced(
+                    f"the startup hook {name_of(hook)} wants to write: it runs in every replica, before the Lease is "
+                    "held, and may only read. Write in a background task, which runs while this process leads"
+                ) from error
             except asyncio.CancelledError as error:
                 if cancellations():
                     raise

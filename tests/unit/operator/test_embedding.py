@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientSession
 
 from asyncctl import Operator, Settings, setting
-from asyncctl.client.errors import CredentialsError
+from asyncctl.client.errors import CredentialsError, Fenced
 from asyncctl.objects import ConfigMap
 from asyncctl.operator import running as module
 from tests.unit.harness import Widget, quick_settings, working
@@ -144,6 +144,20 @@ async def test_a_shutdown_hook_that_hangs_costs_its_deadline_and_no_other_hook(c
     assert order == ["after"]
     (line,) = log.said("a shutdown hook has failed", "error")
     assert line["hook"].endswith("hang")
+
+
+async def test_a_startup_hook_that_writes_before_the_lease_is_held_is_told_where_to(cluster):
+    operator = declare(nothing)
+
+    @operator.on_startup
+    async def install(running):
+        await running.client.create(ConfigMap(name="c", namespace=cluster.namespace))
+
+    with pytest.raises(Fenced, match=r"hook install wants to write: .* Write in a background task"):
+        async with working(operator, cluster, **electing()):
+            pytest.fail("it has started")
+    async with working(operator, cluster):
+        assert (await cluster.get(ConfigMap, "c")).name == "c"
 
 
 async def await_what_is_cancelled(*_):
