@@ -5,7 +5,6 @@ fence.
 """
 
 import builtins
-import copy
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from uuid import uuid4
@@ -17,7 +16,7 @@ from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Target
-from asyncctl.controller.applier import Applier
+from asyncctl.controller.applier import Applier, without_nulls
 from asyncctl.controller.deleter import Deleter
 from asyncctl.controller.environment import Environment
 from asyncctl.controller.ownership import Ownership
@@ -386,11 +385,10 @@ def _look_of(obj: Resource | JsonObject) -> bytes | None:
 
 
 def _status_of(obj: Resource | JsonObject) -> JsonObject:
-    """A copy of the object's status, as on the wire."""
-    if isinstance(obj, Resource):
-        status = getattr(obj, "status", None)
-        return to_dict(status) if isinstance(status, Part) else {}
-    return copy.deepcopy(obj.get("status") or {})
+    """A copy of the object's status, as on the wire; a null is what is not there, or it would be sent for ever."""
+    status = getattr(obj, "status", None) if isinstance(obj, Resource) else obj.get("status")
+    found: JsonObject = without_nulls((to_dict(status) if isinstance(status, Part) else status) or {})
+    return found
 
 
 def _decoded(kind: Kind, entry: Entry) -> Resource | JsonObject:

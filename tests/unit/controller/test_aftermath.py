@@ -21,6 +21,7 @@ from asyncctl.client.errors import (
     Unauthorized,
 )
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
+from asyncctl.objects import Unstructured
 from asyncctl.objects.codec import DecodeError
 from tests.unit.controller.stage import TARGET, Stage, declared
 from tests.unit.support import until
@@ -301,6 +302,24 @@ async def test_an_authors_own_timeout_has_its_traceback_and_the_runtimes_has_non
         await until(lambda: stage.log.lines)
     assert "asyncio.timeout(0)" in stage.log.lines[0]["exception"]
     assert stage.counts.timeouts.value == 0
+
+
+async def test_a_null_in_a_status_is_what_is_not_there_and_is_sent_once_at_most():
+    kind, passes = Unstructured("runtime.example.com/v1", "Widget"), []
+
+    async def reconcile(ctx, widget):
+        passes.append(widget["metadata"]["name"])
+        widget["status"] = {"parts": None, "more": {"one": 1, "none": None}}
+
+    stage = Stage(declared(reconcile, kind))
+    stage.there("a", kind=kind, status={"parts": 3})
+    async with stage.working():
+        for _ in range(3):
+            stage.queue.add(("team", "a"))
+            await stage.clock.settle()
+    assert len(passes) >= 3
+    assert stage.status("a", kind) == {"more": {"one": 1}}
+    assert [request.method for request in stage.server.requests] == ["PATCH"]
 
 
 async def test_one_key_is_held_to_its_interval_and_all_to_their_rate():
