@@ -40,6 +40,7 @@ from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 
 T = TypeVar("T")
 GIVE_UP = 5.0  # seconds for a cancelled pass to clean up after itself
+_ORDINARY = {Failure.FAST, Failure.UNCOUNTED}  # failures to write a status that need no line beside the pass's own
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
 _UNTYPED = Unstructured("v1", "Object")  # what can't be decoded, as a dict
 
@@ -255,6 +256,8 @@ class Controller:
             if unsaved is not None and error is None:  # it counts only where the pass itself has not failed
                 error, parks = unsaved, self._aftermath.parks(key, unsaved)
                 news = parks and key not in self.parking
+            elif unsaved is not None and classify(unsaved) not in _ORDINARY:
+                ctx.log.warning("the status could not be written either", error=told(unsaved))
             if news and error is not None:
                 ctx.warning(stalled_reason(error), told(error))
         if error is not None:
@@ -274,7 +277,12 @@ class Controller:
         """Run the clean-ups in the order of their declaration; True when the object is gone after it."""
         for name, clean_up in self.declaration.finalizers.items():
             if name in ctx.header.finalizers:
-                await self._timed(ctx, clean_up(ctx, obj), alarm)
+                returned: object = await self._timed(ctx, clean_up(ctx, obj), alarm)
+                if returned is not None:  # somebody who wants to be called again: taking it off would be too early
+                    raise TypeError(
+                        f"the clean-up of finalizer {name!r} must return None when all is done, not {returned!r}; to "
+                        "be called again it raises, TransientError where it has to wait for something"
+                    )
                 header = ctx.header
                 left = await finalizer.remove(ctx.client, self._kind, header, name)
                 if left is not None:

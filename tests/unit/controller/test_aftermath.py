@@ -31,6 +31,10 @@ def answered(kind, code, **extra):
     return kind(TARGET, code, {"message": "no"}, **extra)
 
 
+async def nothing(ctx, widget):
+    pass
+
+
 def group(*errors):
     return ExceptionGroup("unhandled errors in a TaskGroup", errors)
 
@@ -320,6 +324,39 @@ async def test_a_null_in_a_status_is_what_is_not_there_and_is_sent_once_at_most(
     assert len(passes) >= 3
     assert stage.status("a", kind) == {"more": {"one": 1}}
     assert [request.method for request in stage.server.requests] == ["PATCH"]
+
+
+async def test_a_clean_up_that_wants_to_be_called_again_keeps_its_finalizer_and_is_told_how_to():
+    declaration = declared(nothing)
+
+    @declaration.finalizer("example.com/parts")
+    async def clean_up(ctx, widget):
+        return Requeue(after=30)
+
+    stage = Stage(declaration)
+    members = {"finalizers": ["example.com/parts"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    stage.there("a", metadata=members)
+    async with stage.working():
+        await stage.clock.settle()
+    assert stage.server.objects["widgets", "a"]["metadata"]["finalizers"] == ["example.com/parts"]
+    (line,) = stage.log.said("the pass has failed")
+    assert "must return None when all is done, not Requeue(after=30); to be called again it raises" in line["error"]
+
+
+async def test_a_status_that_is_refused_is_told_also_where_the_pass_has_failed():
+    async def reconcile(ctx, widget):
+        stage.server.error = answered(Invalid, 422)
+        raise ValueError("it is odd")
+
+    stage = Stage(declared(reconcile))
+    stage.there("a")
+    async with stage.working():
+        await stage.clock.settle()
+    either, failed = stage.log.lines
+    assert (either["msg"], either["error"]) == (
+        "the status could not be written either", "update widgets team/a: 422 Invalid: no"
+    )  # fmt: skip
+    assert failed["error"] == "ValueError: it is odd"
 
 
 async def test_one_key_is_held_to_its_interval_and_all_to_their_rate():
