@@ -225,8 +225,14 @@ def _without(data: bytes, managed: bytes) -> bytes:
     """`data` without its `managedFields`; unchanged when they are not there exactly once, written without spaces."""
     start = data.find(_MANAGED)
     end = start + len(_MANAGED) + len(managed)
-    if start < 0 or not data.startswith(managed, start + len(_MANAGED)) or data.find(_MANAGED, end) >= 0:
+    if start < 0:
         return data
+    if not data.startswith(managed, start + len(_MANAGED)) or data.find(_MANAGED, end) >= 0:  # a label's name, perhaps
+        member = _MANAGED + managed
+        start = data.find(member)
+        end = start + len(member)
+        if start < 0 or data.find(member, end) >= 0:
+            return data
     if data[end : end + 1] == b",":
         return data[:start] + data[end + 1 :]
     if data[start - 1 : start] == b",":

@@ -155,6 +155,11 @@ class Informer:
         self._was_synced = self._was_synced or self.synced
         return self._was_synced
 
+    def filling(self, namespace: str) -> bool:
+        """Whether what is in `namespace` is watched, and its first list has not come yet."""
+        watched = self._of(namespace)
+        return watched is not None and not watched.reflector.synced.is_set()
+
     def synced_in(self, namespace: str) -> bool:
         """Whether the first list of what is in `namespace` has come; False where it is not watched."""
         watched = self._of(namespace)

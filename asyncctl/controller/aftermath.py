@@ -110,14 +110,15 @@ class Aftermath:
             error: What the pass has failed by.
             parks: Whether that parks it.
         """
-        now = self._environment.clock.now()
         if parks and error is not None:
             reason, message = stalled_reason(error), told(error)
-            if not self._has_conditions or not set_stalled(obj, True, reason, message, now=now):
+            if not self._has_conditions or not set_stalled(
+                obj, True, reason, message, now=self._environment.clock.now()
+            ):
                 return key not in self._parking
             return before is None or (before.status, before.reason) != ("True", reason)
         if error is None and before and before.status == "True" and stalled(obj) is before:
-            set_stalled(obj, False, "Reconciled", "", now=now)
+            set_stalled(obj, False, "Reconciled", "", now=self._environment.clock.now())
         return False
 
     def _log(self, key: Key) -> Logger:

@@ -7,7 +7,6 @@ fence.
 import builtins
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-from uuid import uuid4
 
 import msgspec
 import orjson
@@ -66,7 +65,7 @@ class Context:
     def reconcile_id(self) -> str:
         """On each log line of the pass, and as `Audit-ID` on each of its requests. Made when it is first asked for."""
         if not self._reconcile_id:
-            self._reconcile_id = str(uuid4())
+            self._reconcile_id = self._environment.new_id()
         return self._reconcile_id
 
     @property

@@ -41,6 +41,7 @@ from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 T = TypeVar("T")
 GIVE_UP = 5.0  # seconds for a cancelled pass to clean up after itself
 _ORDINARY = {Failure.FAST, Failure.UNCOUNTED}  # failures to write a status that need no line beside the pass's own
+_FILLING = 1.0  # seconds until it is looked again whether the caches of a new namespace have had their first list
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
 _UNTYPED = Unstructured("v1", "Object")  # what can't be decoded, as a dict
 
@@ -70,6 +71,7 @@ class Controller:
         self._metrics = metrics
         self._kind = environment.resource
         self._informer = environment.informer(self._kind)
+        self._beside = tuple(each for each in environment.informers.values() if each is not self._informer)
         self.parking = Parking(metrics.parked)
         """The keys that have used up their tries, or can't be helped by one."""
         self._paused = Parking(metrics.paused)
@@ -197,6 +199,10 @@ class Controller:
             self._aftermath.no_pass(key)
             return
         self._paused.leave(key)
+        for informer in self._beside:
+            if informer.filling(key[0]):  # the namespace is new: a pass would take for absent what is there
+                self.queue.add(key, after=_FILLING)
+                return
         started = time.perf_counter()
         self._passes[key] = self._environment.clock.monotonic()
         self._metrics.active_workers.inc()

@@ -1,6 +1,9 @@
 """What all passes of one controller share."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
+from uuid import UUID, uuid4
 
 from asyncctl.cache.informer import Informer
 from asyncctl.client.client import Client
@@ -27,6 +30,11 @@ class Environment:
     owns: frozenset[ResourceType] = frozenset()
     """The declared kinds that it makes and deletes."""
     applied: Applied = field(default_factory=Applied)
+    _ids: Iterator[int] = field(default_factory=lambda: count(uuid4().int >> 62 << 62))
+
+    def new_id(self) -> str:
+        """An id of a pass: a UUID whose last part counts. Asking the system for randomness each time is slow."""
+        return str(UUID(int=next(self._ids)))
 
     @property
     def resource(self) -> ResourceType:

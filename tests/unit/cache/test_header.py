@@ -7,7 +7,7 @@ import tracemalloc
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from asyncctl.cache.header import read_entry
 from asyncctl.cache.store import Store
@@ -155,6 +155,8 @@ def test_what_is_no_object_is_a_value_error_and_nothing_else(broken):
         read_entry(broken, "ours")
 
 
+@example({"managedFields": ""}, ["name", "managedFields", "annotations", "labels"])
+@example({"managedFields": ""}, ["labels", "name", "managedFields", "annotations"])
 @given(st.dictionaries(st.text(), st.text()), st.permutations(["name", "managedFields", "annotations", "labels"]))
 def test_whatever_the_texts_the_object_stays_the_same(texts, order):
     values = {"name": "a", "managedFields": MANAGED, "annotations": texts, "labels": texts}

@@ -130,6 +130,7 @@ async def test_the_namespaces_of_the_process_are_those_of_who_did_not_say_others
             await follows.wait_synced()
             assert names(follows.entries()) == ["b/x"]
             informers.set_namespaces(("a", "b"))
+            assert (follows.namespaces, stays.namespaces) == (("b", "a"), ("b",))
             async with informers.use(KIND) as later:
                 assert later is follows
         async with informers.use(KIND, labels="app=a") as new:

@@ -276,7 +276,7 @@ async def test_what_goes_wrong_in_the_reader_of_a_watch_is_not_the_servers_fault
 
 
 async def test_at_once_is_not_taken_at_its_word():
-    handler, clock = scripted(*[busy("0")] * 3), ImpatientClock()
+    handler, clock = scripted(*(busy("0") for _ in range(3))), ImpatientClock()
     async with http_server(handler) as url, make_transport(url, clock=clock) as transport:
         await transport.request(GET)
     assert clock.slept == [0.2, 0.4, 0.8]

@@ -17,7 +17,9 @@ from asyncctl import (
     to_every,
     to_indexed,
 )
+from asyncctl.cache.reflector import Reflector
 from asyncctl.client.errors import NamespaceBoundaryExceeded
+from asyncctl.controller import controller
 from asyncctl.objects import ConfigMap, Namespace, Secret, Unstructured
 from asyncctl.operator import Running
 from tests.unit.harness import Widget, WidgetSpec, quick_settings, working
@@ -249,6 +251,40 @@ async def test_namespaces_come_and_go_while_it_runs(cluster):
         await until(lambda: passes)
         assert passes == [(other, {other})]
         assert running.client.namespaces == (other,)
+
+
+async def test_a_pass_in_a_new_namespace_waits_until_all_its_caches_have_been_listed(cluster, monkeypatch):
+    other = f"{cluster.namespace}-late"
+    await cluster.client.create(Namespace(name=other))
+    for namespace in (cluster.namespace, other):
+        await cluster.client.create(Widget(name="w", namespace=namespace))
+        await cluster.client.create(ConfigMap(name="there", namespace=namespace))
+    listed, found = asyncio.Event(), {}
+    stream = Reflector._stream
+
+    async def held_back(self, state):
+        if (self._kind, self._namespace) == (ConfigMap.resource_type, other):
+            await listed.wait()
+        return await stream(self, state)
+
+    monkeypatch.setattr(Reflector, "_stream", held_back)
+    monkeypatch.setattr(controller, "_FILLING", 0.01)
+
+    async def reconcile(ctx, widget):
+        found[widget.namespace] = [each.name for each in ctx.list(ConfigMap, namespace=widget.namespace)]
+
+    operator = Operator("test")
+    operator.controller(Widget, reads=[ConfigMap])(reconcile)
+    settings = quick_settings(namespaces=(cluster.namespace,))
+    async with operator.running(settings=settings, config=cluster.config, logger=Log().logger) as running:
+        await until(lambda: found)
+        running.set_namespaces([cluster.namespace, other])
+        queue = running._controllers[0].queue
+        await until(lambda: queue.statistics().delayed)  # it has been looked at, and put off
+        assert other not in found
+        listed.set()
+        await until(lambda: other in found)
+    assert found == {cluster.namespace: ["there"], other: ["there"]}
 
 
 async def test_no_namespace_is_not_all_of_them(cluster):
