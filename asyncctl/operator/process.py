@@ -28,6 +28,7 @@ from asyncctl.version import __version__
 if TYPE_CHECKING:
     from asyncctl.operator.operator import Operator
 
+TOGETHER = 0.2  # seconds in which two signals are one
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -100,13 +101,20 @@ async def _heed(stop: asyncio.Event, scope: anyio.CancelScope, running: Callable
 
 
 def handle_signals(stop: asyncio.Event) -> None:
-    """Set `stop` on the first SIGTERM, SIGINT or SIGHUP (the terminal has gone); a second ends the process at once."""
-    loop = asyncio.get_running_loop()
+    """Set `stop` on the first SIGTERM, SIGINT or SIGHUP (the terminal has gone); a second ends the process at once.
+
+    One that comes together with the first is the same one: `timeout` of coreutils, and who signals a process and then
+    its group, send each twice, and the Lease would not be given back.
+    """
+    loop, heeded_from = asyncio.get_running_loop(), 0.0
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        nonlocal heeded_from
+        if not stop.is_set():
+            stop.set()
+            heeded_from = loop.time() + TOGETHER
+        elif loop.time() >= heeded_from:
             os._exit(128 + number)
-        stop.set()
 
     for each in SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup
