@@ -48,7 +48,11 @@ class Deleter:
             )
         by_key = {entry.header.key: entry for entry in informer.by_owner(self._owner.header.uid)}
         by_key |= {entry.header.key: entry for entry in informer.by_annotation(OWNER, self._owner.mark)}
-        unwanted = [entry for key, entry in by_key.items() if key not in kept and not entry.header.deleting]
+        unwanted = [
+            entry
+            for key, entry in by_key.items()
+            if key not in kept and not entry.header.deleting and self._owner.has_entry(entry)
+        ]
         return [entry for entry in unwanted if await self._delete_ours(kind, entry)]
 
     async def _delete_ours(self, kind: ResourceType, entry: Entry) -> bool:

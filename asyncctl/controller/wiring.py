@@ -41,7 +41,8 @@ class Wiring:
         self._kind = environment.resource
         self._primary = environment.informer(self._kind)
         self._everyone_waits = False
-        self._when = declaration.primary.when or default_predicate(self._kind, declaration.finalizers)
+        when = declaration.primary.when
+        self._when = default_predicate(self._kind, declaration.finalizers) if when is None else when
 
     def connect(self) -> None:
         """Have the caches tell what changes, and what is there."""
