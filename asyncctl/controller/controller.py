@@ -293,7 +293,7 @@ class Controller:
                 left = await finalizer.remove(ctx.client, self._kind, header, name)
                 if left is not None:
                     ctx.took(left)
-                if left is None or not ctx.header.finalizers:
+                if left is None or finalizer.was_last(left):
                     self._informer.deleted(header.key, header.uid, header.version)
                     return True
         return False
