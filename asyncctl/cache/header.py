@@ -130,6 +130,14 @@ class _Object(msgspec.Struct, gc=False):
     metadata: _Metadata
 
 
+class _Annotations(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+
+
+class _Annotated(msgspec.Struct):
+    metadata: _Annotations
+
+
 class _Asked(msgspec.Struct, gc=False):
     at: msgspec.Raw = msgspec.field(name=RECONCILE_AT, default=_NOTHING)
 
@@ -143,6 +151,7 @@ class _ManagedFields(msgspec.Struct, gc=False, rename="camel"):
 
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 _decode_object = msgspec.json.Decoder(_Object).decode
+_decode_annotated = msgspec.json.Decoder(_Annotated).decode
 _decode_managed = msgspec.json.Decoder(list[_ManagedFields]).decode
 _decode_asked = msgspec.json.Decoder(_Asked).decode
 _OURS = b'"asyncctl/'  # how the name of any annotation of ours begins
@@ -189,6 +198,14 @@ def read_entry(raw: bytes | msgspec.Raw, manager: str | None = None) -> Entry:
         asked,
     )
     return Entry(header, data, applied)
+
+
+def annotations_of(entry: Entry) -> dict[str, str]:
+    """The annotations of a kept object; none where they are not what the API promises."""
+    try:
+        return _decode_annotated(entry.data).metadata.annotations or {}
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 @lru_cache(maxsize=1024)

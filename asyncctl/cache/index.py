@@ -1,26 +1,35 @@
-"""Which objects have a value: their owner, a label, or what an author's function says of them.
+"""Which objects have a value: their owner, a label, an annotation, or what an author's function says of them.
 
 An index is built when it is first asked, and kept up from then on; one that nobody asks costs nothing. A function that
 raises costs its object its place in that index, and nothing else: it is told to whom keeps the log, and the object is
 read as ever in all other ways. What own writes have laid over the cache is indexed too.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asyncctl.cache.header import Entry, Header, Key
+from asyncctl.cache.header import Entry, Header, Key, annotations_of
 from asyncctl.objects.codec import decode
 from asyncctl.objects.resource import Kind
 
 Name = tuple[str, str]
 """What sort of index, and which of them: `("label", "app")`."""
 Values = Callable[[Entry], tuple[str, ...]]
-Blame = Callable[[str, Header, Exception], None]
+Part = Callable[[Header], object]
+"""What of a header an entry's values follow from: while it is the same, so are they, and nothing has to be done."""
+Blame = Callable[[str, Header, BaseException], None]
 """Hears that a function (what it is) has failed on the object of that header."""
+RAISED = (Exception, asyncio.CancelledError)
+"""What a function may raise. It is called and not awaited: a cancellation that comes out of it is none of its caller's,
+and would end the watch without a word."""
 
 OWNER: Name = ("owner", "")
 NAMESPACE: Name = ("namespace", "")
+LABELS = 32
+"""For how many labels a store keeps an index. By others it is walked: there may be no end of them, and each costs room
+and, at each event, time."""
 
 
 class of_header:  # noqa: N801 - reads as the function it is used as
@@ -55,16 +64,21 @@ class Index:
 
     Args:
         values: What values an entry has.
-        pure: Whether it says the same of the same entry each time. Else what it has said is remembered.
+        part: From what they follow; None where that can't be told, so that what `values` has said is remembered.
     """
 
-    def __init__(self, values: Values, *, pure: bool) -> None:
+    def __init__(self, values: Values, part: Part | None) -> None:
         self._values = values
+        self._part = part
         self._buckets: dict[str, Key | dict[Key, None]] = {}
-        self._said: dict[Key, tuple[str, ...]] | None = None if pure else {}
+        self._said: dict[Key, tuple[str, ...]] | None = {} if part is None else None
 
     def change(self, key: Key, before: Entry | None, after: Entry | None) -> None:
         """The entry of `key` was `before` and is `after`."""
+        if self._part is not None and before is not None and after is not None:
+            was, now = self._part(before.header), self._part(after.header)
+            if was is now or was == now:
+                return
         new = () if after is None else self._values(after)
         if self._said is None:
             old = () if before is None else self._values(before)
@@ -120,10 +134,10 @@ class Layered:
     """One index over both layers of a store: what the watch has shown, and what own writes have laid over it."""
 
     def __init__(
-        self, values: Values, below: Mapping[Key, Entry], laid: Iterable[tuple[Key, Entry]], *, pure: bool
+        self, values: Values, part: Part | None, below: Mapping[Key, Entry], laid: Iterable[tuple[Key, Entry]]
     ) -> None:
-        self.below = Index(values, pure=pure)
-        self.laid = Index(values, pure=pure)
+        self.below = Index(values, part)
+        self.laid = Index(values, part)
         for key, entry in below.items():
             self.below.change(key, None, entry)
         for key, entry in laid:
@@ -186,24 +200,26 @@ class Functions:
             del self._named[name]
         return named.users == 0
 
-    def values(self, name: Name) -> tuple[Values, bool]:
-        """How to tell an entry's values in the index of that name, and whether that is pure.
+    def values(self, name: Name) -> tuple[Values, Part | None]:
+        """How to tell an entry's values in the index of that name, and from what they follow.
 
         Raises:
             LookupError: Nobody has named such a function.
         """
         sort, which = name
         if name == OWNER:
-            return _owners, True
+            return _owners, lambda header: header.owners
         if name == NAMESPACE:
-            return _namespace, True
+            return _namespace, lambda header: header.namespace
         if sort == "label":
-            return lambda entry: () if (value := entry.header.labels.get(which)) is None else (value,), True
+            return _label(which), lambda header: header.labels
+        if sort == "annotation":
+            return _annotation(which), lambda header: header.annotations
         if which not in self._named:
             known = ", ".join(map(repr, sorted(self._named))) or "none"
             raise LookupError(f"there is no index {which!r}: declare it with Watch(indexes=…); declared: {known}")
         named = self._named[which]
-        return self._guarded(which, named.function, named.kind), False
+        return self._guarded(which, named.function, named.kind), None
 
     def _guarded(self, name: str, function: IndexFunction, kind: Kind | None) -> Values:
         def values(entry: Entry) -> tuple[str, ...]:
@@ -211,7 +227,7 @@ class Functions:
                 if kind is None or isinstance(function, of_header):
                     return _strings(function(entry.header))
                 return _strings(function(decode(kind, entry.data)))
-            except Exception as error:  # an author's function must not cost an object
+            except RAISED as error:  # an author's function must not cost an object
                 if self._blame is None:
                     raise
                 self._blame(f"index {name!r}", entry.header, error)
@@ -227,6 +243,20 @@ def _owners(entry: Entry) -> tuple[str, ...]:
 
 def _namespace(entry: Entry) -> tuple[str, ...]:
     return (entry.header.namespace,)
+
+
+def _label(name: str) -> Values:
+    return lambda entry: () if (value := entry.header.labels.get(name)) is None else (value,)
+
+
+def _annotation(name: str) -> Values:
+    mark = f'"{name}":'.encode()  # most objects do not have it: only those that may are decoded
+
+    def values(entry: Entry) -> tuple[str, ...]:
+        value = annotations_of(entry).get(name) if mark in entry.data else None
+        return () if value is None else (value,)
+
+    return values
 
 
 def _strings(said: Any) -> tuple[str, ...]:  # noqa: ANN401 - an author's function may return what it likes
@@ -267,9 +297,13 @@ class Indexes:
         """The index of that name, built when it is first asked. Raises LookupError, see `Functions.values`."""
         found = self.built.get(name)
         if found is None:
-            values, pure = self._functions.values(name)
-            found = self.built[name] = Layered(values, self._below, self._laid(), pure=pure)
+            values, part = self._functions.values(name)
+            found = self.built[name] = Layered(values, part, self._below, self._laid())
         return found
+
+    def affords(self, name: Name) -> bool:
+        """Whether there is an index of that name, or room for it."""
+        return name in self.built or name[0] != "label" or sum(sort == "label" for sort, _ in self.built) < LABELS
 
     def changed(self, key: Key, before: Entry | None, after: Entry | None) -> None:
         """The watch has shown a change."""

@@ -86,6 +86,7 @@ class Informer:
         )
         self._tasks: TaskGroup | None = None
         self._was_synced = False
+        self._ended = False
         self.set_namespaces(namespaces)
 
     async def run(self) -> None:
@@ -97,7 +98,10 @@ class Informer:
                 await anyio.sleep_forever()  # while there is no namespace to watch, one may come
         finally:
             self._tasks = None
+            self._ended = True
             self._metrics.close()
+            for watched in self._watched.values():
+                watched.reflector.synced.set()  # for who waits for it: `wait_synced` looks at why
 
     @property
     def namespaces(self) -> tuple[str, ...] | None:
@@ -140,14 +144,20 @@ class Informer:
             self._remove(namespace)
 
     async def wait_synced(self) -> None:
-        """Return when the first list has come, of each namespace that is watched by then."""
-        while (waiting := self._not_synced()) is not None:
+        """Return when the first list has come, of each namespace that is watched by then.
+
+        Raises:
+            RuntimeError: The informer has ended: nothing comes any more.
+        """
+        while not self._ended and (waiting := self._not_synced()) is not None:
             await waiting.reflector.synced.wait()
+        if self._ended:
+            raise RuntimeError(f"the cache of {self.kind.resource} has ended: nothing is kept current any more")
 
     @property
     def synced(self) -> bool:
         """Whether the first lists have come, of each namespace that is watched now."""
-        return self._not_synced() is None
+        return not self._ended and self._not_synced() is None
 
     @property
     def was_synced(self) -> bool:
@@ -234,6 +244,11 @@ class Informer:
         for store in self._stores.values():
             yield from store.by_owner(uid)
 
+    def by_annotation(self, name: str, value: str) -> Iterator[Entry]:
+        """Those that have this annotation with this value, one's own writes included."""
+        for store in self._stores.values():
+            yield from store.by_annotation(name, value)
+
     def by_index(self, name: str, value: str) -> Iterator[Entry]:
         """Those for which the index function of that name returns `value`, one's own writes included.
 
@@ -260,7 +275,8 @@ class Informer:
 
     @property
     def _stores(self) -> dict[Scope, Store]:
-        return {scope: watched.store for scope, watched in self._watched.items()}
+        # list() is one step for the interpreter: a scrape's thread comes here too, while namespaces come and go.
+        return {scope: watched.store for scope, watched in list(self._watched.items())}
 
     def _not_synced(self) -> _Watched | None:
         return next((each for each in self._watched.values() if not each.reflector.synced.is_set()), None)
@@ -294,18 +310,18 @@ class Informer:
         with watched.cancel:
             await watched.reflector.run()
 
-    def _blame(self, what: str, header: Header, error: Exception) -> None:
+    def _blame(self, what: str, header: Header, error: BaseException) -> None:
         """Count what a function of somebody's has raised; log it once for each place that it was raised at."""
         self._failures.inc()
-        frames = traceback.extract_tb(error.__traceback__)
-        place = (frames[-1].filename, frames[-1].lineno or 0) if frames else ("", 0)
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        place = frame.f_code.co_filename, line
         if place in self._told or len(self._told) > 1000:
             return
         self._told.add(place)
         self._logger.error(
             "a function of the cache's user has failed; logged once, counted each time",
             function=what, resource=self.kind.resource, namespace=header.namespace, name=header.name,
-            error=repr(error), exc_info=error,
+            error="".join(traceback.format_exception_only(error)).strip(), exc_info=error,
         )  # fmt: skip
 
 

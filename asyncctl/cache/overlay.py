@@ -134,6 +134,9 @@ class Overlay:
         if laid is not None:
             self._laid[key] = laid
             heapq.heappush(self._by_version, (_version(laid), key))
+            if len(self._by_version) > 2 * len(self._laid) + 64:  # mostly of answers that made way for later ones
+                self._by_version[:] = [(_version(each), key) for key, each in self._laid.items()]
+                heapq.heapify(self._by_version)
         if isinstance(before, Entry) or isinstance(laid, Entry):
             self._changed(key, before if isinstance(before, Entry) else None, laid if isinstance(laid, Entry) else None)
 

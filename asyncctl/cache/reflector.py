@@ -15,6 +15,7 @@ from typing import Never
 
 import msgspec
 
+from asyncctl.cache.causes import cause_of, is_ahead
 from asyncctl.cache.event import NoEvent, read_bookmark, read_event
 from asyncctl.cache.header import Entry, Key
 from asyncctl.cache.reader import Reader
@@ -29,14 +30,11 @@ from asyncctl.client.errors import (
     Gone,
     KubernetesError,
     NamespaceBoundaryExceeded,
-    NotFound,
     ServerError,
     StatusError,
     StreamError,
     Target,
-    TooManyRequests,
     TransportError,
-    Unauthorized,
     error_from_reply,
 )
 from asyncctl.client.listing import PAGE, Page
@@ -50,8 +48,10 @@ from asyncctl.queue.backoff import Backoff, Random, Restarts
 
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
 PATIENCE = 30.0  # seconds without an object in which a streamed list has to go on, or to end with its bookmark
+BUSY = 6  # failures in a row after which a server is not taken for busy, but for one that can't do what was asked
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
-_ELSE = frozenset({401, 403, 404, 408, 410, 429})  # 4xx that say nothing about streaming
+_LATER = frozenset({401, 408, 429})  # 4xx that say nothing about what was asked
+_ELSE = _LATER | {403, 404, 410}  # 4xx that say nothing about streaming
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
 
@@ -157,16 +157,23 @@ class Reflector:
             case Gone():  # backed off from too: all who watch lose their place at once, and would list at once
                 self._metrics.restarted("expired")
                 return BackingOff(self._list(None))
-            case StatusError() if _is_ahead(error):
+            case StatusError() if is_ahead(error):
                 self._trouble("ahead", error)
                 return BackingOff(self._list(None))
             case StatusError() if isinstance(state, Streaming) and 400 <= error.code < 500 and error.code not in _ELSE:
                 return self._unstreamed(state, str(error))
-        self._trouble(_cause(error), error)
-        if isinstance(state, Streaming | Paging | Probing):
-            return BackingOff(state)
-        if isinstance(error, NotFound | Forbidden | NoEvent):
-            return BackingOff(self._list(self._store.progress))
+        self._trouble(cause_of(error), error)
+        match state, error:
+            case Streaming(at_least), StreamError() | TransportError(sent=True):
+                return BackingOff(Paging(at_least))  # what breaks before its end is had piece by piece
+            case Streaming(at_least), StatusError() if error.code >= 500 and self._restarts.count >= BUSY:
+                return BackingOff(Paging(at_least))
+            case ((Streaming() | Paging() | Probing()), _):
+                return BackingOff(state)
+        code = error.code if isinstance(error, StatusError) else 0
+        wrong = 400 <= code < 500 and code not in _LATER
+        if wrong or isinstance(error, NoEvent) or (code >= 500 and self._restarts.count >= BUSY):
+            return BackingOff(self._list(self._store.progress))  # the same watch would fail again
         # refused, 429 and 5xx: the server has enough to do, do not list anew
         return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
 
@@ -211,9 +218,6 @@ class Reflector:
                     rest = await self._gather(batches, silence)
             except TimeoutError:
                 rest = None
-            except (TransportError, StreamError):
-                self._state = Paging(state.at_least)  # what breaks before its end is had piece by piece
-                raise
             if rest is None:
                 return self._unstreamed(state, "the bookmark that ends a streamed list did not come")
             self._state = Watching()
@@ -221,18 +225,22 @@ class Reflector:
 
     async def _gather(self, batches: Lines, silence: Silence) -> list[bytes] | None:
         """Replace what the store has by what comes until the bookmark; return the lines after it, None without it."""
-        gathered: dict[Key, Entry] = {}
+        gathered: dict[Key | None, Entry] = {}
         async for batch in batches:
             for number, line in enumerate(batch, start=1):
                 if not line:
                     continue
                 kind, raw = read_event(line)
                 if kind in _CHANGES:
-                    entry = self._last_known(self._reader.event(line, raw))
-                    if entry is not None:
-                        gathered[entry.header.key] = entry
-                        if kind == "DELETED":
-                            del gathered[entry.header.key]
+                    found = self._reader.event(line, raw)
+                    if isinstance(found, Identity):
+                        key, entry = found.key, self._last_known(found, gathered.get(found.key))
+                    else:
+                        key, entry = found.header.key, found
+                    if entry is None or kind == "DELETED":
+                        gathered.pop(key, None)
+                    else:
+                        gathered[key] = entry
                 elif kind == "BOOKMARK":
                     bookmark = read_bookmark(raw)
                     if not bookmark.ends:  # who knows of streams does not send these before its end
@@ -258,8 +266,11 @@ class Reflector:
             entries += filter(None, map(self._last_known, self._reader.listed(page)))
             if not page.continue_token:
                 break
+            token = page.continue_token
             try:
-                page = await self._page(page.continue_token)
+                page = await self._page(token)
+                if page.continue_token == token:
+                    raise StreamError(f"list {self._kind.resource}: a page is said to be followed by itself")
             except Gone:
                 entries.clear()
                 page = await self._page(limit=0)  # one that can't expire half way
@@ -307,7 +318,7 @@ class Reflector:
     async def _follow(self, batches: Lines, first: Sequence[bytes] = ()) -> State:
         """Deliver what comes until the watch ends."""
         now, deliver = self._clock.monotonic, self._deliver
-        opened, heard = now(), False
+        opened, begun, heard = now(), self._store.progress, False
         try:
             async with Silence(self._clock, SILENT) as silence:
                 for line in first:
@@ -327,18 +338,19 @@ class Reflector:
             # without its object): client-go lists then, too.
             return self._after(self._list(self._store.progress), error)
         self._metrics.restarted("end")
-        return Watching() if heard or now() - opened >= SHORT else BackingOff(Watching())
+        on = (heard and self._store.progress > begun) or now() - opened >= SHORT
+        return Watching() if on else BackingOff(Watching())
 
     async def _probe(self) -> State:
         """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
-        found = self._version(await self._client.list_page(self._kind, namespace=self._namespace, limit=1))
+        found = self._version(await self._client.list_page(self._kind, limit=1, **self._which))
         if found >= self._store.progress:
             return Watching(probed=True)
         self._trouble("probe", StreamError(
             f"the server is at resourceVersion {found}, we have seen {self._store.progress}: it was restored or "
             "replaced; listing anew"
         ))  # fmt: skip
-        return self._list(None)
+        return BackingOff(self._list(None))
 
     def _deliver(self, line: bytes) -> bool:
         """Hand an event to the store; True when it was a change of an object."""
@@ -358,17 +370,20 @@ class Reflector:
         return False
 
     def _skip(self, kind: str, of: Identity) -> None:
-        """Go past an event whose object can't be read; that it is gone is understood all the same."""
-        known = self._last_known(of)
-        if kind == "DELETED" and known is not None and known.header.uid == of.uid:
-            self._store.remove(known)
+        """Go past an event whose object can't be read; that it, or its namesake, is gone is understood all the same."""
+        shown = None if of.key is None else self._store.shown(of.key)
+        if shown is not None:
+            same = shown.header.uid == of.uid
+            if same if kind == "DELETED" else of.uid and not same and shown.header.version < of.version:
+                self._store.remove(shown)
         self._store.advance(of.version)
 
-    def _last_known(self, found: Entry | Identity) -> Entry | None:
-        """What was read; where it can't be, what the server has last shown of it."""
-        if isinstance(found, Identity):
-            return None if found.key is None else self._store.shown(found.key)
-        return found
+    def _last_known(self, found: Entry | Identity, listed: Entry | None = None) -> Entry | None:
+        """What was read; where it can't be, what the server has last shown of it, in this list or before."""
+        if not isinstance(found, Identity):
+            return found
+        known = listed or (None if found.key is None else self._store.shown(found.key))
+        return known if known is not None and found.uid in {"", known.header.uid} else None
 
     def _raise(self, kind: str, raw: bytes | msgspec.Raw) -> Never:
         """Raise what an event that is no change says."""
@@ -376,25 +391,3 @@ class Reflector:
         if kind == "ERROR":
             raise error_from_reply(target, 500, bytes(raw), {})
         raise NoEvent(f"{target}: unknown event type {kind!r}")
-
-
-def _is_ahead(error: StatusError) -> bool:
-    """Whether the server has not come as far as what was asked for: it lags, or was restored or replaced."""
-    return any(cause.reason == "ResourceVersionTooLarge" for cause in error.causes) or (
-        "Too large resource version" in error.server_message
-    )
-
-
-def _cause(error: KubernetesError) -> str:
-    """What `asyncctl_watch_restarts_total` calls it."""
-    match error:
-        case Forbidden() | Unauthorized():
-            return "denied"
-        case NotFound():
-            return "missing"
-        case TooManyRequests() | TransportError(sent=False):
-            return "refused"
-        case TransportError() | StreamError():
-            return "broken"
-        case _:
-            return "error"

@@ -8,7 +8,7 @@ heard of.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from asyncctl.cache.header import Entry, Header, Key
-from asyncctl.cache.index import NAMESPACE, OWNER, Blame, Functions, Indexes, Name
+from asyncctl.cache.index import NAMESPACE, OWNER, RAISED, Blame, Functions, Indexes, Name
 from asyncctl.cache.overlay import Overlay
 
 Handler = Callable[[Header | None, Header | None, bool], None]
@@ -18,7 +18,8 @@ Handler = Callable[[Header | None, Header | None, bool], None]
 class Store:
     """Entries by key, fed by one reflector.
 
-    Invariants: `progress` is never below the version of an entry, and goes back only by `replace`.
+    Invariants: `progress` is never below the version of an entry, but of one that was adopted, until the first list;
+    and goes back only by `replace`.
 
     Args:
         functions: The named indexes there may be; default: none.
@@ -44,7 +45,7 @@ class Store:
         for entry in list(self._entries.values()):
             try:
                 handler(None, entry.header, True)
-            except Exception as error:  # noqa: BLE001 - as in `_tell`
+            except RAISED as error:
                 self._failed(entry.header, error)
 
     def unsubscribe(self, handler: Handler) -> None:
@@ -66,17 +67,18 @@ class Store:
 
         Args:
             namespace: Of this one only; None: of all.
-            labels: Only those that have all these; found by an index of each label that is ever asked for.
+            labels: Only those that have all these; found by an index of each label that is asked for, up to `LABELS`.
         """
         if namespace is None and not labels:
             yield from self._seen(self._all_keys())
             return
-        wanted: list[tuple[Name, str]] = [(("label", label), value) for label, value in (labels or {}).items()]
+        pairs = (labels or {}).items()
+        wanted: list[tuple[Name, str]] = [(("label", label), value) for label, value in pairs]
         if namespace is not None:
             wanted.append((NAMESPACE, namespace))
-        least = min(wanted, key=lambda each: self._indexes.get(each[0]).count(each[1]))
-        pairs = (labels or {}).items()
-        for entry in self._under(*least):
+        counts = {each: self._indexes.get(each[0]).count(each[1]) for each in wanted if self._indexes.affords(each[0])}
+        found = self._under(*min(counts, key=counts.__getitem__)) if counts else self._seen(self._all_keys())
+        for entry in found:
             header = entry.header
             if (namespace is None or header.namespace == namespace) and (not pairs or pairs <= header.labels.items()):
                 yield entry
@@ -84,6 +86,10 @@ class Store:
     def by_owner(self, uid: str) -> Iterator[Entry]:
         """Those that have an owner reference to `uid`, one's own writes included."""
         return self._under(OWNER, uid)
+
+    def by_annotation(self, name: str, value: str) -> Iterator[Entry]:
+        """Those that have this annotation with this value, one's own writes included."""
+        return self._under(("annotation", name), value)
 
     def by_index(self, name: str, value: str) -> Iterator[Entry]:
         """Those for which the index function of that name returns `value`, one's own writes included.
@@ -154,10 +160,13 @@ class Store:
     def adopt(self, others: Sequence["Store"], namespace: str | None) -> None:
         """Begin with what other stores know of `namespace` (None: of all); the handlers were told of it by them."""
         for other in others:
-            for key, entry in other._entries.items():  # noqa: SLF001 - of its own kind, as below
-                if namespace in {None, key[0]}:
-                    self._entries[key] = entry
-                    self.size += len(entry.data)
+            shown, indexes = other._entries, other._indexes  # noqa: SLF001 - of its own kind, as below
+            keys: Iterable[Key] = shown
+            if namespace is not None:
+                keys = indexes.get(NAMESPACE).below.keys(namespace)
+            for key in keys:
+                self._entries[key] = entry = shown[key]
+                self.size += len(entry.data)
             self._overlay.adopt(other._overlay, namespace)  # noqa: SLF001
         self.progress = min((other.progress for other in others), default=0)  # a list is yet to come
 
@@ -223,10 +232,10 @@ class Store:
         for handler in self._handlers:
             try:
                 handler(old, new, initial)
-            except Exception as error:  # noqa: BLE001 - told on, or raised again
+            except RAISED as error:
                 self._failed(old or new, error)
 
-    def _failed(self, header: Header | None, error: Exception) -> None:
+    def _failed(self, header: Header | None, error: BaseException) -> None:
         """A handler has raised, which must not cost the others what they are told."""
         if self._blame is None or header is None:
             raise error

@@ -277,6 +277,8 @@ class Client(Reads, Subresources):
             subresource=subresource, repeatable=repeatable(patch, change),
         )  # fmt: skip
         answer = await self._object(request, "Scale" if subresource == "scale" else resource.kind)
+        if isinstance(kind, ResourceType):
+            return answer
         with accepted():
             return read(kind, answer)
 

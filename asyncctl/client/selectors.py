@@ -20,9 +20,11 @@ def labels(selector: Selector | None) -> str | None:
 
     Raises:
         ValueError: A key or value of the map can't be one.
+        TypeError: It is neither text nor a map.
     """
     if selector is None or isinstance(selector, str):
         return selector
+    _check_map(selector)
     for key, value in selector.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             raise ValueError(f"{key}={value!r} is no label: give a map of labels, or the selector as text")
@@ -33,7 +35,13 @@ def fields(selector: Selector | None) -> str | None:
     """The text of a field selector, its values escaped as apimachinery's `fields.EscapeValue` does it."""
     if selector is None or isinstance(selector, str):
         return selector
+    _check_map(selector)
     return ",".join(f"{path}={_SPECIAL.sub(_ESCAPED, value)}" for path, value in selector.items())
+
+
+def _check_map(selector: object) -> None:
+    if not isinstance(selector, Mapping):
+        raise TypeError(f"{selector!r} is no selector: give a map of what has to be equal, or the selector as text")
 
 
 def narrow(text: str | None) -> str | None:

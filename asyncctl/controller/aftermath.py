@@ -3,6 +3,7 @@
 The table of `outcome` is carried out here. What nobody foresaw is logged with its traceback, once for each place.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from asyncctl.cache.header import Key
@@ -16,8 +17,10 @@ from asyncctl.controller.outcome import (
     NotOwned,
     Requeue,
     TerminalError,
+    TookTooLong,
     TransientError,
     classify,
+    leaves,
     retry_after,
 )
 from asyncctl.controller.parking import Parking
@@ -32,7 +35,7 @@ from asyncctl.queue.backoff import Random, spread
 from asyncctl.queue.work_queue import WorkQueue
 
 PARKED = 600.0  # seconds, ±20 %, between the slow retries of a parked key
-_KNOWN = (KubernetesError, TerminalError, TransientError, NotOwned, DecodeError, TimeoutError)  # no bug of the author's
+_KNOWN = (KubernetesError, TerminalError, TransientError, NotOwned, DecodeError, TookTooLong)  # no bug of the author's
 
 
 class Aftermath:
@@ -68,7 +71,7 @@ class Aftermath:
         """The pass has failed; `parks` is what was said of it."""
         failure = classify(error)
         log = ctx.log if ctx is not None else self._log(key)
-        known = isinstance(error, _KNOWN)
+        known = all(isinstance(each, _KNOWN) for each in leaves(error))
         if failure is Failure.TERMINAL:
             self._metrics.terminal_errors.inc()
         trace = not known and self._faults.panic(error)
@@ -76,12 +79,12 @@ class Aftermath:
             failures = self._queue.failures(key)
             delay = self._queue.retry_fast(key)
             tell = log.debug if self._queue.failures(key) == failures else log.warning
-            tell("somebody else wrote the object first", error=text_of(error), retry_in=round(delay, 3))
+            tell("somebody else wrote the object first", error=_logged(error), retry_in=round(delay, 3))
             return "requeue"
         counted = failure is not Failure.UNCOUNTED
         at_least = spread(PARKED, 0.2, self._random) if parks else retry_after(error)
         delay = self._queue.retry(key, counted=counted, at_least=at_least)
-        text = text_of(error) if known else f"{type(error).__name__}: {text_of(error)}"
+        text = _logged(error)
         exc_info = error if trace else None
         if not parks:
             log.warning("the pass has failed", error=text, retry_in=round(delay, 3), exc_info=exc_info)
@@ -108,7 +111,7 @@ class Aftermath:
             parks: Whether that parks it.
         """
         if parks and error is not None:
-            reason, message = stalled_reason(error), text_of(error)
+            reason, message = stalled_reason(error), told(error)
             if not self._has_conditions or not set_stalled(
                 obj, True, reason, message, now=self._environment.clock.now()
             ):
@@ -126,6 +129,29 @@ class Aftermath:
         )  # fmt: skip
 
 
-def stalled_reason(error: Exception | None) -> str:
+def stalled_reason(error: Exception) -> str:
     """The reason of the condition, and of the event."""
-    return error.reason if isinstance(error, TerminalError) else "RetryLimitExceeded"
+    reasons = (each.reason for each in leaves(error) if isinstance(each, TerminalError))
+    return next(reasons, "RetryLimitExceeded")
+
+
+def told(error: Exception) -> str:
+    """What a pass has failed by, for who has the object: the words of the error, or its class where it has none.
+
+    A single word needs the class as well: `'size'` is all that a `KeyError` says.
+    """
+    return _of_each(error, lambda text: " " not in text)
+
+
+def _logged(error: Exception) -> str:
+    """The same for who has the code: what nobody foresaw always with its class."""
+    return _of_each(error, lambda _: True)
+
+
+def _of_each(error: Exception, wants_class: Callable[[str], bool]) -> str:
+    said: dict[str, None] = {}
+    for each in leaves(error):
+        text, name = text_of(each), type(each).__name__
+        bare = isinstance(each, _KNOWN) or text == name or not wants_class(text)
+        said[text if bare else f"{name}: {text}"] = None
+    return "; ".join(said)

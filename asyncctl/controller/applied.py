@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from asyncctl.cache.header import Entry, Header, Key
+from asyncctl.cache.header import Entry, Header, Key, annotations_of
 from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.resource import ResourceType
 
@@ -82,12 +82,6 @@ class Applied:
             return False
         self._keep(kind, header, told, mark, look)
         return True
-
-
-def annotations_of(entry: Entry) -> dict[str, str]:
-    """The annotations of a cached object."""
-    found: dict[str, str] = orjson.loads(entry.data)["metadata"].get("annotations") or {}
-    return found
 
 
 def digest(wanted: JsonObject) -> str:

@@ -5,7 +5,6 @@ fence.
 """
 
 import builtins
-import copy
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -16,7 +15,7 @@ from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Target
-from asyncctl.controller.applier import Applier
+from asyncctl.controller.applier import Applier, without_nulls
 from asyncctl.controller.deleter import Deleter
 from asyncctl.controller.environment import Environment
 from asyncctl.controller.ownership import Ownership
@@ -129,6 +128,7 @@ class Context:
         Raises:
             LookupError: The kind is not declared.
             NamespaceBoundaryExceeded: The namespace is outside of `ASYNCCTL_NAMESPACES`: nothing is known of it.
+            ValueError: It is in a namespace, the object being reconciled is in none, and which is not said.
         """
         resource = resource_type_of(kind)
         informer = self._environment.informer(resource)
@@ -224,10 +224,11 @@ class Context:
         return _decoded(known, await applier.apply(resource_type_of(known), obj, owned=owned, adopt=adopt))
 
     def owns(self, obj: Resource | JsonObject) -> bool:
-        """Whether `obj`, as it was read, is the reconciled object's: by owner reference, or by `apply(owned=False)`."""
+        """Whether `obj`, as it was read, is the reconciled object's: controlled by it, or of `apply(owned=False)`."""
         metadata = _metadata(obj)
-        owners = (owner["uid"] for owner in metadata.get("ownerReferences") or ())
-        return self._ownership.has(owners, metadata.get("annotations") or {})
+        owners = metadata.get("ownerReferences") or ()
+        controller = next((owner["uid"] for owner in owners if owner.get("controller")), None)
+        return self._ownership.has(controller, metadata.get("annotations") or {})
 
     @overload
     async def delete(self, obj: Resource, kind: None = None, /) -> None: ...
@@ -262,8 +263,8 @@ class Context:
     async def prune(self, kind: Kind, *, keep: Iterable[Resource | JsonObject | str]) -> builtins.list[Any]:
         """Delete the objects of `kind` that are the reconciled object's, and that this pass no longer wants.
 
-        Its own are those with an owner reference to it, and those of `apply(owned=False)`, in all namespaces. One that
-        is terminating already is left to end; a namesake that took its place meanwhile is not touched.
+        Its own are those that it controls by owner reference, and those of `apply(owned=False)`, in all namespaces. One
+        that is terminating already is left to end; a namesake that took its place meanwhile is not touched.
 
         Args:
             kind: A kind of `owns`.
@@ -276,7 +277,11 @@ class Context:
         Raises:
             LookupError: The kind is not among `owns`.
             Conflict: Others changed one each time it was tried.
+            TypeError: `keep` is one name, and no list.
+            ValueError: What stays is in a namespace, and neither it nor the object being reconciled says in which.
         """
+        if isinstance(keep, str):
+            raise TypeError(f"keep={keep!r} is a text, and each of its letters would be taken for a name: write a list")
         resource = resource_type_of(kind)
         kept = frozenset(self._key_of(resource, each) for each in keep)
         deleter = Deleter(self._environment, self.client, self._ownership)
@@ -290,7 +295,7 @@ class Context:
             Conflict: Others changed it each time it was tried.
         """
         status = getattr(self._object, "status", None)
-        if isinstance(status, Status):
+        if isinstance(status, Status) and status.condition_list:
             status.conditions.stamp(self._environment.clock.now(), self._generation)
         look = _look_of(self._object)
         if look is not None and look == self._looked:  # the usual end of a pass
@@ -343,7 +348,11 @@ class Context:
     def _key(self, kind: ResourceType, name: str, namespace: str | None) -> Key:
         if not kind.namespaced:
             return "", name
-        return self._entry.header.namespace if namespace is None else namespace, name
+        found = self._entry.header.namespace if namespace is None else namespace
+        if not found:
+            mine = self._environment.resource.kind
+            raise ValueError(f"{kind} {name!r} is namespaced, and {mine} is not: say in which namespace")
+        return found, name
 
     def _key_of(self, kind: ResourceType, obj: Resource | JsonObject | str) -> Key:
         if isinstance(obj, str):
@@ -375,11 +384,10 @@ def _look_of(obj: Resource | JsonObject) -> bytes | None:
 
 
 def _status_of(obj: Resource | JsonObject) -> JsonObject:
-    """A copy of the object's status, as on the wire."""
-    if isinstance(obj, Resource):
-        status = getattr(obj, "status", None)
-        return to_dict(status) if isinstance(status, Part) else {}
-    return copy.deepcopy(obj.get("status") or {})
+    """A copy of the object's status, as on the wire; a null is what is not there, or it would be sent for ever."""
+    status = getattr(obj, "status", None) if isinstance(obj, Resource) else obj.get("status")
+    found: JsonObject = without_nulls((to_dict(status) if isinstance(status, Part) else status) or {})
+    return found
 
 
 def _decoded(kind: Kind, entry: Entry) -> Resource | JsonObject:

@@ -20,13 +20,13 @@ from asyncctl.cache.informer import Informer
 from asyncctl.client.bridge.errors import as_ours
 from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
-from asyncctl.controller.aftermath import Aftermath, stalled_reason
+from asyncctl.controller.aftermath import Aftermath, stalled_reason, told
 from asyncctl.controller.alarm import Alarm
 from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
-from asyncctl.controller.faults import Faults, text_of
-from asyncctl.controller.outcome import Requeue, TerminalError
+from asyncctl.controller.faults import Faults
+from asyncctl.controller.outcome import Failure, Requeue, TerminalError, TookTooLong, classify
 from asyncctl.controller.parking import Parking
 from asyncctl.controller.stalled import stalled
 from asyncctl.controller.sweep import Sweep
@@ -40,6 +40,7 @@ from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 
 T = TypeVar("T")
 GIVE_UP = 5.0  # seconds for a cancelled pass to clean up after itself
+_ORDINARY = {Failure.FAST, Failure.UNCOUNTED}  # failures to write a status that need no line beside the pass's own
 _FILLING = 1.0  # seconds until it is looked again whether the caches of a new namespace have had their first list
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
 _UNTYPED = Unstructured("v1", "Object")  # what can't be decoded, as a dict
@@ -239,7 +240,9 @@ class Controller:
             elif error is None:
                 requeue = await self._reconcile(ctx, obj, alarm)
         except Exception as caught:  # noqa: BLE001 - nothing an author raises ends a worker
-            if error is None or isinstance(caught, TerminalError):  # else it is that a dict is no object of the class
+            if (
+                error is None or classify(caught) is Failure.TERMINAL
+            ):  # else it is that a dict is no object of the class
                 error = as_ours(caught)
         except BaseException as caught:
             if isinstance(caught, GeneratorExit):
@@ -259,8 +262,10 @@ class Controller:
             if unsaved is not None and error is None:  # it counts only where the pass itself has not failed
                 error, parks = unsaved, self._aftermath.parks(key, unsaved)
                 news = parks and key not in self.parking
+            elif unsaved is not None and classify(unsaved) not in _ORDINARY:
+                ctx.log.warning("the status could not be written either", error=told(unsaved))
             if news and error is not None:
-                ctx.warning(stalled_reason(error), text_of(error))
+                ctx.warning(stalled_reason(error), told(error))
         if error is not None:
             return self._aftermath.failure(key, ctx, error, parks=parks)
         return self._aftermath.success(key, requeue, gone=gone)
@@ -278,27 +283,38 @@ class Controller:
         """Run the clean-ups in the order of their declaration; True when the object is gone after it."""
         for name, clean_up in self.declaration.finalizers.items():
             if name in ctx.header.finalizers:
-                await self._timed(ctx, clean_up(ctx, obj), alarm)
+                returned: object = await self._timed(ctx, clean_up(ctx, obj), alarm)
+                if returned is not None:  # somebody who wants to be called again: taking it off would be too early
+                    raise TypeError(
+                        f"the clean-up of finalizer {name!r} must return None when all is done, not {returned!r}; to "
+                        "be called again it raises, TransientError where it has to wait for something"
+                    )
                 header = ctx.header
                 left = await finalizer.remove(ctx.client, self._kind, header, name)
                 if left is not None:
                     ctx.took(left)
-                if left is None or not ctx.header.finalizers:
+                if left is None or finalizer.was_last(left):
                     self._informer.deleted(header.key, header.uid, header.version)
                     return True
         return False
 
     async def _timed(self, ctx: Context, step: Awaitable[T], alarm: Alarm) -> T:
+        """Await `step` until the pass's deadline; what swallows its cancellation, and returns, was not over in time."""
+        cause: Exception | None = None
         try:
             with alarm.set(ctx.deadline - self._environment.clock.monotonic()):
-                return await step
+                returned = await step
+            if not alarm.expired:
+                return returned
         except TimeoutError as error:
             if not alarm.expired:
                 raise
-            self._metrics.timeouts.inc()
-            raise TimeoutError(
-                f"the pass took longer than {self.timeout:g} s (ASYNCCTL_RECONCILE_TIMEOUT) and was cancelled"
-            ) from error
+            cause = error
+        finally:
+            if alarm.expired:
+                self._metrics.timeouts.inc()
+        said_by = "ASYNCCTL_RECONCILE_TIMEOUT" if self.declaration.timeout is None else "its controller's timeout="
+        raise TookTooLong(f"the pass took longer than {self.timeout:g} s ({said_by}) and was cancelled") from cause
 
     async def _save(self, ctx: Context) -> Exception | None:
         """Send the status; returns why that failed."""

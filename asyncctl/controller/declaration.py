@@ -1,7 +1,7 @@
 """What an author declares of one controller; nothing runs here."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -33,11 +33,29 @@ def is_coroutine_function(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
-def check_coroutine(function: Callable[..., object], whose: str) -> None:
-    """Raise `TypeError` unless `function` is a coroutine function, or an object that is called like one."""
+def check_coroutine(function: Callable[..., object], whose: str, *takes: str) -> None:
+    """Raise `TypeError` unless `function` is a coroutine function, or an object called like one, of so many arguments.
+
+    Args:
+        function: What an author gave.
+        whose: What it was given for, for the error's text.
+        takes: What it is called with.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if inspect.isclass(function):
+        raise TypeError(f"{whose}: {name} is a class; give an object of it: {name}(…)")
+    if not callable(function):
+        raise TypeError(f"{whose}: {name} is no coroutine function")
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(f"{whose}: {name} yields, and is called once and awaited; leave out `yield`")
     if not is_coroutine_function(function):
-        name = getattr(function, "__qualname__", repr(function))
         raise TypeError(f"{whose}: {name} is a plain function; write `async def`, so that it is awaited and can wait")
+    try:
+        inspect.signature(function).bind(*takes)
+    except TypeError as error:
+        raise TypeError(f"{whose}: {name} is called with ({', '.join(takes)}): {error}") from None
+    except ValueError:  # it does not tell its arguments
+        return
 
 
 @runtime_checkable
@@ -91,14 +109,18 @@ class Declaration(Generic[T]):
 
         Raises:
             ValueError: The name is no finalizer's, or was declared before.
-            TypeError: What is decorated is no coroutine function.
+            TypeError: What is decorated is no coroutine function of (ctx, object), or there is no name.
         """
+        if not isinstance(name, str):
+            raise TypeError(
+                f"controller {self.name!r}: a finalizer has a name: write @reconcile.finalizer('example.com/widgets')"
+            )
         check_name(name)
         if name in self.finalizers:
             raise ValueError(f"controller {self.name!r}: finalizer {name!r} is declared twice")
 
         def declare(clean_up: CleanUp[T]) -> CleanUp[T]:
-            check_coroutine(clean_up, f"controller {self.name!r}, finalizer {name!r}")
+            check_coroutine(clean_up, f"controller {self.name!r}, finalizer {name!r}", "ctx", "object")
             self.finalizers[name] = clean_up
             return clean_up
 
@@ -127,8 +149,11 @@ def sources_of(
 
     Raises:
         ValueError: It does not go together; the text says what to change.
+        TypeError: What has to be a list is none.
     """
     primary, whose = as_watch(kind, None), f"controller {name!r}"
+    for what, given in {"owns": owns, "watches": watches, "reads": reads}.items():
+        _check_list(whose, what, given)
     resource = kind_of(primary)
     _check_primary(whose, primary, when)
     if when is not None:
@@ -153,6 +178,11 @@ def sources_of(
     everything = (*owned, *waking, *read)
     _check_together(whose, primary, everything)
     return Sources(primary, everything, frozenset(map(kind_of, owned)))
+
+
+def _check_list(whose: str, what: str, given: object) -> None:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{whose}: {what}= takes a list of kinds; write {what}=[…]")
 
 
 def _check_primary(whose: str, primary: Watch[Any], when: Predicate | None) -> None:

@@ -4,7 +4,7 @@ from asyncctl.cache.header import Entry, Key, read_entry
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, NotFound
 from asyncctl.controller.environment import Environment
-from asyncctl.controller.ownership import ANY, OWNER, Ownership, marks_of
+from asyncctl.controller.ownership import OWNER, Ownership
 from asyncctl.objects.resource import ResourceType
 
 _TRIES = 5  # of deleting what is changed all the time, such as a Deployment whose pods come and go
@@ -46,10 +46,13 @@ class Deleter:
             raise LookupError(
                 f"controller {environment.controller!r} does not own {kind}, and deletes none: add it to owns="
             )
-        informer.add_index(OWNER, marks_of, ANY)
         by_key = {entry.header.key: entry for entry in informer.by_owner(self._owner.header.uid)}
-        by_key |= {entry.header.key: entry for entry in informer.by_index(OWNER, self._owner.mark)}
-        unwanted = [entry for key, entry in by_key.items() if key not in kept and not entry.header.deleting]
+        by_key |= {entry.header.key: entry for entry in informer.by_annotation(OWNER, self._owner.mark)}
+        unwanted = [
+            entry
+            for key, entry in by_key.items()
+            if key not in kept and not entry.header.deleting and self._owner.has_entry(entry)
+        ]
         return [entry for entry in unwanted if await self._delete_ours(kind, entry)]
 
     async def _delete_ours(self, kind: ResourceType, entry: Entry) -> bool:

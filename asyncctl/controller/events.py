@@ -84,7 +84,7 @@ class EventRecorder:
         self._waiting: asyncio.Queue[_Series] = asyncio.Queue(LIMIT)
         self._series: OrderedDict[tuple[_About, str, str, str, str], _Series] = OrderedDict()
         self._tokens: OrderedDict[_About, tuple[float, float]] = OrderedDict()  # how many there are, and since when
-        self._told: set[str] = set()
+        self._quiet: dict[str, float] = {}  # what was told of it, and until when it is not told again
         self.dropped = 0
         """Events that were neither written nor counted in a series."""
 
@@ -105,11 +105,14 @@ class EventRecorder:
         if series is not None:
             self._finish(key, series)
         if not self._may_speak_of(about, now):
-            self._drop("too much is said about one object; some of it is dropped", name=regarding.name)
+            self._drop(
+                "too much is said about one object; some of it is dropped", now,
+                kind=regarding.kind, namespace=regarding.namespace, name=regarding.name,
+            )  # fmt: skip
             return
         series = _Series(self._event(regarding, kind, str(reason), note, action), now, self._clock.now())
         if not self._wait(series):
-            self._drop("events are said faster than the API server takes them; some are dropped")
+            self._drop("events are said faster than the API server takes them; some are dropped", now)
             return
         self._series[key] = series
         if len(self._series) > REMEMBERED:
@@ -169,11 +172,11 @@ class EventRecorder:
             self._tokens.popitem(last=False)
         return allowed
 
-    def _drop(self, why: str, **names: str) -> None:
+    def _drop(self, why: str, now: float, **names: str | None) -> None:
         self.dropped += 1
-        if why not in self._told:
-            self._told.add(why)
-            self._logger.warning(why, **names)
+        if now >= self._quiet.get(why, now):
+            self._quiet[why] = now + FINISHED
+            self._logger.warning(why, dropped=self.dropped, **names)
 
     def _event(self, regarding: ObjectReference, kind: str, reason: str, note: str, action: str) -> Event:
         stem = regarding.name[:200].rstrip("-.")

@@ -48,7 +48,7 @@ class Faults:
         self._metrics.panics.inc()
         return self._first_time(_place(error))
 
-    def function(self, what: str, error: Exception, kind: ResourceType, header: Header) -> None:
+    def function(self, what: str, error: BaseException, kind: ResourceType, header: Header) -> None:
         """Count and tell that an author's function, a mapper or a predicate, has failed on an object.
 
         Args:
@@ -81,15 +81,17 @@ class Faults:
         return True
 
 
-def text_of(error: Exception) -> str:
-    """What an error says; also of one whose text can't be made, which must not end the worker that wants to tell it."""
+def text_of(error: BaseException) -> str:
+    """What an error says, else what it is; also where its text can't be made, which must not end the worker."""
     try:
-        return str(error)
+        return str(error) or type(error).__name__
     except Exception:  # noqa: BLE001 - an author's `__str__` may do anything
         return f"a {type(error).__name__} whose text can't be made"
 
 
-def _place(error: Exception) -> Place:
-    """Where an error comes from: what it is, and the lines that led to it."""
+def _place(error: BaseException) -> Place:
+    """Where an error comes from: what it is, and the lines that led to it; of a group, each in it."""
+    if isinstance(error, ExceptionGroup):
+        return type(error), *map(_place, error.exceptions)
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     return type(error), *frames[-_FRAMES:]

@@ -2,6 +2,8 @@
 
 import re
 
+import msgspec
+
 from asyncctl.cache.header import Header, read_entry
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, NotFound
@@ -80,3 +82,24 @@ async def remove(client: Client, kind: ResourceType, header: Header, name: str) 
         if name not in header.finalizers:
             return live
     raise AssertionError("the last try returns or raises")
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    finalizers: tuple[str, ...] = ()
+    deletion_grace_period_seconds: int = 0
+
+
+class _Object(msgspec.Struct):
+    metadata: _Metadata
+
+
+_decode = msgspec.json.Decoder(_Object).decode
+
+
+def was_last(left: bytes) -> bool:
+    """Whether an object without one of its finalizers, as `remove` returned it, is gone: nothing holds it any more.
+
+    A Pod has a grace period, and is there until its kubelet has ended it.
+    """
+    metadata = _decode(left).metadata
+    return not metadata.finalizers and not metadata.deletion_grace_period_seconds

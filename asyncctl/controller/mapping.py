@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asyncctl.cache.header import Header, Key
+from asyncctl.cache.index import RAISED
 from asyncctl.cache.informer import Informer
 from asyncctl.controller.sources import ChangeMapper, EveryMapper, IndexMapper, Mapper, ObjectMapper, OwnerMapper, Watch
 from asyncctl.objects.codec import decode
@@ -42,12 +43,12 @@ def mapping(watch: Watch[Any], watched: Informer, primary: Informer) -> Mapping 
 
 def _of_headers(mapper: Mapper) -> Mapping:
     def keys(old: Header | None, new: Header | None) -> Iterator[Key]:
-        failed: Exception | None = None
+        failed: BaseException | None = None
         for header in (old, new):
             if header is not None:
                 try:
                     yield from mapper(header)
-                except Exception as error:  # noqa: BLE001 - it is raised when the other half has been asked
+                except RAISED as error:  # it is raised when the other half has been asked
                     failed = failed or error
         if failed is not None:
             raise failed

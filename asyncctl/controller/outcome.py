@@ -10,10 +10,12 @@
 | raises anything else, or takes too long           | adds with growing delay, counted; parks at the limit |
 
 What says nothing of the object: no answer, no credential, 401, 429, 5xx, a write that was fenced. An outage of ten
-minutes parks nothing. An `ApiException` of kubernetes-asyncio is treated as the error of ours that it stands for.
+minutes parks nothing. An `ApiException` of kubernetes-asyncio is treated as the error of ours that it stands for; a
+group, as a TaskGroup raises it, as the one in it that weighs most.
 """
 
 import enum
+import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,9 +39,25 @@ _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_]{0,126}[A-Za-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Run this object's next pass after a while, whether or not it changes. `after` is a timedelta, or seconds."""
+    """Run this object's next pass after a while, whether or not it changes.
+
+    Args:
+        after: A timedelta, or seconds. What is past already is now.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: It is no time that will come.
+    """
 
     after: timedelta | float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.after, timedelta | int | float):
+            raise TypeError(f"Requeue(after={self.after!r}): give a timedelta, or seconds as a number")
+        if not math.isfinite(self.seconds):
+            raise ValueError(
+                f"Requeue(after={self.after!r}) never comes; return None where there is nothing to wait for"
+            )
 
     @property
     def seconds(self) -> float:
@@ -77,18 +95,36 @@ class NotOwned(Exception):
     """An object of the wanted name exists and belongs to somebody else; it was not touched."""
 
 
+class TookTooLong(TimeoutError):
+    """The pass was not over in time, and was cancelled. For the runtime: an author's own `TimeoutError` is none."""
+
+
 class Failure(enum.Enum):
-    """How a failed pass is treated."""
+    """How a failed pass is treated. Of several the last one decides."""
 
     FAST = "conflict"
-    COUNTED = "error"
     UNCOUNTED = "outage"
+    COUNTED = "error"
     TERMINAL = "terminal"
+
+
+_ORDER = tuple(Failure)
+
+
+def leaves(error: Exception) -> tuple[Exception, ...]:
+    """What was raised: of a group, such as a TaskGroup raises, each error in it; else the one. As errors of ours."""
+    if not isinstance(error, ExceptionGroup):
+        return (as_ours(error),)
+    return tuple(leaf for each in error.exceptions for leaf in leaves(each))
 
 
 def classify(error: Exception) -> Failure:
     """How the queue treats a pass that raised `error`."""
-    match as_ours(error):
+    return max(map(_of_one, leaves(error)), key=_ORDER.index)
+
+
+def _of_one(error: Exception) -> Failure:
+    match error:
         case TerminalError():
             return Failure.TERMINAL
         case Conflict():
@@ -111,5 +147,4 @@ def classify(error: Exception) -> Failure:
 
 def retry_after(error: Exception) -> float:
     """Seconds for which the server has asked us to wait."""
-    error = as_ours(error)
-    return error.retry_after or 0.0 if isinstance(error, StatusError) else 0.0
+    return max(leaf.retry_after or 0.0 if isinstance(leaf, StatusError) else 0.0 for leaf in leaves(error))

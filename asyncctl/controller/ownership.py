@@ -1,28 +1,20 @@
 """Whose an object is: by owner reference, or by an annotation where it is to outlive its owner.
 
-Nothing that is somebody else's is ever written or deleted; what tells is the uid of the owner, or its kind, namespace
-and name in the annotation.
+Nothing that is somebody else's is ever written or deleted; what tells is the uid of the owner that controls it, or
+kind, namespace and name of one in the annotation. A reference that does not say `controller` is somebody's wish to have
+an object collected with its owner; who makes the object is another.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from asyncctl.cache.header import Entry, Header
-from asyncctl.controller.applied import annotations_of
+from asyncctl.cache.header import Entry, Header, annotations_of
 from asyncctl.controller.outcome import NotOwned
 from asyncctl.objects.json import JsonObject
-from asyncctl.objects.resource import ResourceType, Unstructured
+from asyncctl.objects.resource import ResourceType
 
 OWNER = "asyncctl/owner"
 """Annotation of an applied object that has no owner reference: whose it is all the same."""
-ANY = Unstructured("v1", "Object")
-"""As what `marks_of` has an object, of whatever kind."""
-
-
-def marks_of(obj: JsonObject) -> tuple[str, ...]:
-    """Whose an object says it is, by annotation: the values of the index `OWNER`."""
-    mark = (obj["metadata"].get("annotations") or {}).get(OWNER)
-    return () if mark is None else (mark,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +61,14 @@ class Ownership:
         others = [each for each in metadata.get("ownerReferences", []) if each["uid"] != mine.uid]
         metadata["ownerReferences"] = [*others, reference]
 
-    def has(self, owners: Iterable[str], annotations: Mapping[str, str]) -> bool:
-        """Whether an object with owner references to these uids, and these annotations, is ours."""
-        return self.header.uid in owners or annotations.get(OWNER) == self.mark
+    def has(self, controller: str | None, annotations: Mapping[str, str]) -> bool:
+        """Whether an object that the owner of this uid controls, or nobody, and with these annotations, is ours."""
+        return self.header.uid == controller or annotations.get(OWNER) == self.mark
 
     def has_entry(self, entry: Entry) -> bool:
         """Whether a cached object is ours. Its annotations are read only where they can say so."""
-        if any(owner.uid == self.header.uid for owner in entry.header.owners):
+        controller = entry.header.controller
+        if controller is not None and controller.uid == self.header.uid:
             return True
         return self.mark.encode() in entry.data and annotations_of(entry).get(OWNER) == self.mark
 

@@ -4,6 +4,7 @@ Predicates see headers only, and so do mappers unless one says `of_object`: noth
 cares. Level-triggered: what comes out is a key, not an event.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
@@ -30,6 +31,10 @@ class Predicate:
     def __call__(self, old: Header | None, new: Header | None) -> bool:
         """Whether the step from `old` to `new` is to be acted on."""
         return old is None or new is None or self._differs(old, new)
+
+    def __bool__(self) -> bool:
+        """Raises `TypeError`: `a or b` would be `a`, and nobody would know."""
+        raise TypeError("predicates are composed with |, & and ~, not with `or`, `and` and `not`")
 
     def __or__(self, other: "Predicate") -> "Predicate":
         return Predicate(lambda old, new: self._differs(old, new) or other._differs(old, new))  # noqa: SLF001 - the same class
@@ -220,6 +225,8 @@ class Watch(Generic[T]):
 
     def _check(self) -> None:
         kind = resource_type_of(self.kind)
+        if not isinstance(self.kind, type | Unstructured):
+            raise TypeError(f"Watch of {kind}: an object of it was given; give its class, {type(self.kind).__name__}")
         for what, selector in {"labels": self.labels, "fields": self.fields}.items():
             try:
                 narrow(selector)
@@ -239,6 +246,11 @@ class Watch(Generic[T]):
         for what, each in {"to": self.to, **self.indexes}.items():
             if not (each is None or callable(each) or isinstance(each, _MADE)):
                 raise TypeError(f"Watch of {kind}: {what} is {each!r}, and no function")
+            function = getattr(each, "function", each)
+            if isinstance(function, type):
+                raise TypeError(f"Watch of {kind}: {what} is the class {function.__name__}, and no function")
+            if inspect.iscoroutinefunction(function):
+                raise TypeError(f"Watch of {kind}: {what} is asked for each change and can't wait; write a plain `def`")
         if self.when is not None and not isinstance(self.when, Predicate):
             raise TypeError(
                 f"Watch of {kind}: when={self.when!r} is no Predicate; wrap a function of (old, new) in one"
@@ -277,7 +289,7 @@ def with_mapper(watch: Watch[Any], to: AnyMapper[Any] | None, *, when: Predicate
     """The same, with another mapper, and another predicate if there is one."""
     made: Watch[Any] = Watch(
         cast("type[Resource]", watch.kind), to, labels=watch.labels, fields=watch.fields, namespaces=watch.namespaces,
-        metadata_only=watch.metadata_only, indexes=watch.indexes, when=when or watch.when,
+        metadata_only=watch.metadata_only, indexes=watch.indexes, when=watch.when if when is None else when,
     )  # fmt: skip
     return made
 

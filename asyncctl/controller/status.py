@@ -6,7 +6,7 @@ merged, conditions by type, so that another writer's condition is neither lost n
 
 from typing import Any
 
-import orjson
+import msgspec
 
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict
@@ -64,6 +64,21 @@ def _by_type(conditions: Json) -> dict[str, JsonObject]:
     return {one["type"]: one for one in conditions} if isinstance(conditions, list) else {}
 
 
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str
+    uid: str
+    resource_version: str
+    namespace: str | None = None
+
+
+class _Object(msgspec.Struct):
+    metadata: _Metadata
+    status: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Object).decode  # the rest, which is most of it, is skipped
+
+
 async def write_status(
     client: Client, kind: ResourceType, live: bytes, before: JsonObject, after: JsonObject
 ) -> bytes | None:
@@ -83,18 +98,17 @@ async def write_status(
         NotFound: The object is gone.
         Conflict: Others wrote it each time, five times.
     """
-    found: JsonObject = orjson.loads(live)
-    metadata = found["metadata"]
-    uid, name, namespace = metadata["uid"], metadata["name"], metadata.get("namespace")
+    found = _decode(live)
+    uid, name, namespace = found.metadata.uid, found.metadata.name, found.metadata.namespace
     for attempt in range(1, TRIES + 1):
-        if found["metadata"]["uid"] != uid:  # a namesake, which this status is not about
+        if found.metadata.uid != uid:  # a namesake, which this status is not about
             return None
-        theirs = found.get("status") or {}
+        theirs = found.status or {}
         patch = difference(theirs, merge(before, after, theirs))
         if not patch:  # on a later try: it was our own patch whose answer was lost
             return live if attempt > 1 else None
         change: JsonObject = {
-            "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+            "metadata": {"resourceVersion": found.metadata.resource_version},
             "status": patch,
         }
         subresource = "status" if kind.has_status else None
@@ -106,5 +120,5 @@ async def write_status(
             if attempt == TRIES:
                 raise
         live = await client.get(kind, name, namespace=namespace)
-        found = orjson.loads(live)
+        found = _decode(live)
     raise AssertionError("the last try returns or raises")

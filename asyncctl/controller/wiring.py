@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from asyncctl.cache.header import Header, Key
+from asyncctl.cache.index import RAISED
 from asyncctl.cache.store import Handler
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
@@ -40,7 +41,8 @@ class Wiring:
         self._kind = environment.resource
         self._primary = environment.informer(self._kind)
         self._everyone_waits = False
-        self._when = declaration.primary.when or default_predicate(self._kind, declaration.finalizers)
+        when = declaration.primary.when
+        self._when = default_predicate(self._kind, declaration.finalizers) if when is None else when
 
     def connect(self) -> None:
         """Have the caches tell what changes, and what is there."""
@@ -60,7 +62,7 @@ class Wiring:
             return
         try:
             matters = self._when(old, new)
-        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
+        except RAISED as error:  # an author's predicate must not cost an event
             self._faults.function("a predicate: the object is reconciled", error, self._kind, new)
             matters = True
         if old is not None:
@@ -75,7 +77,7 @@ class Wiring:
     def _matters(self, when: Predicate, kind: ResourceType, old: Header | None, new: Header | None) -> bool:
         try:
             return when(old, new)
-        except Exception as error:  # noqa: BLE001 - an author's predicate must not cost an event
+        except RAISED as error:  # an author's predicate must not cost an event
             header = new or old
             assert header is not None
             self._faults.function("a predicate: it is taken for a change that matters", error, kind, header)
@@ -100,7 +102,7 @@ class Wiring:
             try:
                 for key in whom(old, new):
                     keys.add(_checked(key))
-            except Exception as error:  # noqa: BLE001 - an author's mapper must not end the watch
+            except RAISED as error:  # an author's mapper must not end the watch
                 header = new or old
                 assert header is not None
                 self._faults.function("a mapper: all objects are looked at again", error, kind, header)

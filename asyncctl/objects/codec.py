@@ -175,6 +175,9 @@ def _read(wanted: type, value: object) -> Quantity:
     raise NotImplementedError(f"a field of type {wanted.__name__} can't be read from JSON")
 
 
+_PLAIN = frozenset({str, int, bool, float})  # are on the wire as they are; a subclass, as an enum is, may not be
+
+
 def _fields(part: msgspec.Struct) -> JsonObject:
     omit_empty = getattr(part, "__omit_empty__", False)
     written = {}
@@ -182,7 +185,7 @@ def _fields(part: msgspec.Struct) -> JsonObject:
         value = getattr(part, name)
         if value is None or (omit_empty and not value and value is not False):
             continue
-        written[wire_name] = plain(value)
+        written[wire_name] = value if type(value) in _PLAIN else plain(value)
     return written
 
 
@@ -200,9 +203,9 @@ def plain(value: object) -> Json:
         case msgspec.Struct():
             return _fields(value)
         case dict():
-            return {key: plain(each) for key, each in value.items()}
+            return {key: each if type(each) in _PLAIN else plain(each) for key, each in value.items()}
         case list():
-            return [plain(each) for each in value]
+            return [each if type(each) in _PLAIN else plain(each) for each in value]
         case set() | frozenset():
             return sorted(plain(each) for each in value)
         case bytes():

@@ -17,6 +17,7 @@ Scope: TypeAlias = Literal["Namespaced", "Cluster"]
 # Groups of Kubernetes itself whose kinds all have a generation. For its other groups "none" is the safe guess: it costs
 # a pass that changes nothing, where a wrong "has one" would lose changes.
 _GROUPS_WITH_GENERATION = frozenset({"apps", "batch"})
+_API_VERSION, _KIND = re.compile(r"([-a-z0-9.]+/)?[-a-z0-9]+"), re.compile(r"[A-Za-z][-A-Za-z0-9]*")
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]+")  # what stands in a path as it is; asking costs a tenth of quoting
 
 
@@ -280,7 +281,15 @@ class Unstructured:
             namespaced: False for a cluster-scoped kind.
             has_status: whether it has a status subresource.
             has_generation: default: True for custom resources and for the groups apps and batch.
+
+        Raises:
+            ValueError: these are no apiVersion and kind, as where they have changed places.
         """
+        if not _API_VERSION.fullmatch(api_version) or not _KIND.fullmatch(kind):
+            raise ValueError(
+                f"Unstructured({api_version!r}, {kind!r}): say first the apiVersion, such as 'apps/v1', then the kind, "
+                "such as 'Deployment'"
+            )
         group, _, version = api_version.rpartition("/")
         if has_generation is None:
             custom = "." in group and not group.endswith(".k8s.io")
@@ -319,9 +328,10 @@ def resource_type_of(kind: Kind) -> ResourceType:
     """
     found = getattr(kind, "resource_type", None)
     if not isinstance(found, ResourceType):
+        name = kind.__name__ if isinstance(kind, type) else "X"
         raise TypeError(
-            f"{kind!r} is no kind: declare it as class {getattr(kind, '__name__', 'X')}"
-            "(Resource, group=…, version=…), or use Unstructured(api_version, kind)"
+            f"{kind!r} is no kind: declare it as class {name}(Resource, group=…, version=…), or use "
+            "Unstructured(api_version, kind)"
         )
     return found
 

@@ -73,11 +73,19 @@ class Numbers:
         self._family, self._name, self._text, self._labels = family, name, text, labels
         self._merge = merge
         self._sources: list[Source] = []
+        self._shared: dict[Labels, Count] = {}
 
     def handle(self, *labels: str) -> Count:
         """Return a number of its own for these labels."""
         made = Count()
         self._sources.append(lambda: [(labels, made.value)])
+        return made
+
+    def shared(self, *labels: str) -> Count:
+        """Return the one number that all who ask for these labels here share: for who comes and goes, in one thread."""
+        made = self._shared.get(labels)
+        if made is None:
+            made = self._shared[labels] = self.handle(*labels)
         return made
 
     def reading(self, read: Reading, *labels: str) -> Callable[[], None]:

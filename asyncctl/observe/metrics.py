@@ -113,13 +113,12 @@ class RequestMetrics:
 
 
 class InformerMetrics:
-    """What one informer counts, and its reflectors."""
+    """What one informer counts, and its reflectors. Informers come and go: what they count is their resource's."""
 
     def __init__(self, metrics: "Metrics", resource: str, objects: Reading, size: Reading) -> None:
         self._families = families = metrics.families
         self._resource = resource
-        self._causes: dict[str, Count] = {}
-        self._unreadable = families.cache_unreadable.handle(resource)
+        self._unreadable = families.cache_unreadable.shared(resource)
         self._ends = [families.cache_objects.reading(objects, resource), families.cache_bytes.reading(size, resource)]
 
     def reflector(self, *, idle: Reading, synced: Callable[[], bool], state: Callable[[], str]) -> Callable[[], None]:
@@ -145,10 +144,7 @@ class InformerMetrics:
 
     def restarted(self, cause: str) -> None:
         """Count a list or watch that had to be asked for again: `end`, `expired`, `silent` … a word, no message."""
-        count = self._causes.get(cause)
-        if count is None:
-            count = self._causes[cause] = self._families.watch_restarts.handle(self._resource, cause)
-        count.inc()
+        self._families.watch_restarts.shared(self._resource, cause).inc()
 
     def unreadable(self) -> None:
         """Count an object that came and could not be read."""
@@ -339,7 +335,6 @@ class Metrics(Collector):
         self.registry = registry if registry is not None else CollectorRegistry()
         self.families = _Families()
         self._clock: Clock = clock or SystemClock()
-        self._cache_failures: dict[str, Count] = {}
         self.fenced_writes = self.families.fenced_writes.handle()
         self.loop_lag = self.families.loop_lag.handle()
         self.families.build.handle(__version__, platform.python_version()).set(1)
@@ -372,10 +367,7 @@ class Metrics(Collector):
 
     def cache_failures(self, resource: str) -> Count:
         """Return what counts how often an index function or a handler of a resource's caches has raised."""
-        found = self._cache_failures.get(resource)
-        if found is None:  # one for all the caches that this resource ever has: they come and go
-            found = self._cache_failures[resource] = self.families.cache_failures.handle(resource)
-        return found
+        return self.families.cache_failures.shared(resource)
 
     def leader(self, lease: str) -> Count:
         """Return the gauge of one Lease, by its name: 1 while it is held."""

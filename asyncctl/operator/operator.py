@@ -30,6 +30,10 @@ R = TypeVar("R", bound=Resource)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
+def _is_class_of_settings(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, Settings)
+
+
 class _Decorator(Generic[T]):
     """Takes a coroutine function, or an object with a `reconcile` method."""
 
@@ -37,7 +41,7 @@ class _Decorator(Generic[T]):
         self._declare = declare
 
     def __call__(self, reconcile: Reconcile[T] | Reconciler[T]) -> Declaration[T]:
-        if isinstance(reconcile, Reconciler):
+        if isinstance(reconcile, Reconciler) and not isinstance(reconcile, type):
             return self._declare(reconcile.reconcile)
         return self._declare(reconcile)
 
@@ -48,11 +52,17 @@ class Operator:
     Args:
         name: Lower-case; part of the field manager (`asyncctl-<name>`), of events and of the logs.
         settings: The class of its settings, for a program that has its own.
+
+    Raises:
+        ValueError: The name is none.
+        TypeError: `settings` is no class of settings.
     """
 
     def __init__(self, name: str, *, settings: type[Settings] = Settings) -> None:
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(str(name)):
             raise ValueError(f"operator {name!r}: a name of lower-case letters, digits and dashes is needed")
+        if not _is_class_of_settings(settings):
+            raise TypeError(f"operator {name!r}: settings= takes a class of settings; give their values to running()")
         self.name = name
         self.settings = settings
         self.declarations: list[Declaration[Any]] = []
@@ -113,23 +123,32 @@ class Operator:
         Raises:
             ValueError: The name is taken, a kind is declared twice or has a controller in this operator already, a
                 number or time is none to work with, or the sources don't go together.
-            TypeError: What is decorated is no coroutine function.
+            TypeError: What is decorated is no coroutine function of (ctx, object), or an option is of the wrong type.
         """
         primary = kind.kind if isinstance(kind, Watch) else kind
         resource = resource_type_of(primary)
         chosen = name or resource.plural
         self._check_free(chosen, resource)
+        for what, number, types in (("workers", workers, int), ("rate", rate, int | float)):
+            if number is not None and not isinstance(number, types):
+                raise TypeError(f"controller {chosen!r}: {what}={number!r} is no number to work with")
         if workers is not None and workers < 1:
             raise ValueError(f"controller {chosen!r}: workers={workers}, but it takes at least 1 to do anything")
         if rate is not None and not 0 < rate < float("inf"):
             raise ValueError(f"controller {chosen!r}: rate={rate} passes a second is no limit; leave it out for none")
         for what, time in {"timeout": timeout, "resync": resync, "interval": interval}.items():
+            if time is not None and not isinstance(time, timedelta):
+                raise TypeError(f"controller {chosen!r}: {what}={time!r} is no timedelta; write timedelta(seconds=…)")
             if time is not None and time <= timedelta():
                 raise ValueError(f"controller {chosen!r}: {what}={time} is no time; leave it out for the default")
         sources = sources_of(chosen, kind, owns=owns, watches=watches, reads=reads, when=when)
 
         def declare(reconcile: Reconcile[Any]) -> Declaration[Any]:
-            check_coroutine(reconcile, f"controller {chosen!r}")
+            if not callable(reconcile):
+                raise TypeError(
+                    f"controller {chosen!r}: {type(reconcile).__name__} has no coroutine method `reconcile`"
+                )
+            check_coroutine(reconcile, f"controller {chosen!r}", "ctx", "object")
             self._check_free(chosen, resource)  # once more: another may have been declared since
             declaration: Declaration[Any] = Declaration(
                 name=chosen, primary=sources.primary, reconcile=reconcile, watches=sources.watches, owns=sources.owns,
@@ -174,7 +193,11 @@ class Operator:
 
         Raises:
             ValueError: There is no verb.
+            TypeError: A verb is no text.
         """
+        for verb in verbs:
+            if not isinstance(verb, str):
+                raise TypeError(f"operator {self.name!r}: {verb!r} is no verb; write needs(Kind, 'get', 'create')")
         if not verbs:
             raise ValueError(f"operator {self.name!r} needs something of {resource_type_of(kind)}: say which verbs")
         self.needed.append(
@@ -189,28 +212,31 @@ class Operator:
 
         Raises:
             ValueError: The name is taken.
-            TypeError: What is decorated is no coroutine function.
+            TypeError: There is no name, or what is decorated is no coroutine function.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"operator {self.name!r}: a check has a name: write @operator.check('mail server')")
 
         def declare(check: Check) -> Check:
             if any(name == taken for taken, _ in self.checks):
                 raise ValueError(f"operator {self.name!r} has a check {name!r} already")
-            check_coroutine(check, f"operator {self.name!r}, check {name!r}")
+            check_coroutine(check, f"operator {self.name!r}, check {name!r}", "checking")
             self.checks.append((name, check))
             return check
 
         return declare
 
     def on_startup(self, hook: Hook) -> Hook:
-        """Decorate `async def start(running)`: it runs before the caches fill, in every replica.
+        """Decorate `async def start(running)`: it runs before the caches fill, in every replica, and may only read.
 
+        What it writes by `running.client` is `Fenced`, unless there is no Lease; see `background` for that.
         In the order of declaration, each awaited. What one raises ends the start. There is no deadline: the program
         lives and is not ready meanwhile.
 
         Raises:
             TypeError: It is no coroutine function.
         """
-        check_coroutine(hook, f"operator {self.name!r}, on_startup")
+        check_coroutine(hook, f"operator {self.name!r}, on_startup", "running")
         self.startup.append(hook)
         return hook
 
@@ -224,7 +250,7 @@ class Operator:
         Raises:
             TypeError: It is no coroutine function.
         """
-        check_coroutine(hook, f"operator {self.name!r}, on_shutdown")
+        check_coroutine(hook, f"operator {self.name!r}, on_shutdown", "running")
         self.shutdown.append(hook)
         return hook
 
@@ -239,7 +265,7 @@ class Operator:
             ValueError: There is a background task of that name already.
             TypeError: It is no coroutine function.
         """
-        check_coroutine(task, f"operator {self.name!r}, background")
+        check_coroutine(task, f"operator {self.name!r}, background", "running")
         name = name_of(task)
         if name in self.backgrounds:
             raise ValueError(f"operator {self.name!r} has a background task {name!r} already; give it another name")
@@ -257,7 +283,10 @@ class Operator:
 
         Raises:
             ValueError: The name is taken, or the runtime's.
+            TypeError: It is no function.
         """
+        if not callable(check):
+            raise TypeError(f"operator {self.name!r}, ready check {name!r}: {check!r} is no function")
         if not name.strip() or name in RESERVED or name.startswith("cache-"):
             raise ValueError(f"operator {self.name!r}: a ready check can't be called {name!r}; choose another name")
         if name in self.ready_checks:
@@ -289,6 +318,7 @@ class Operator:
             BadCertificateFile: A CA, certificate or key of the configuration can't be used.
             CredentialsError: A startup hook needs a credential, and there is none. So is each other error of a hook.
             ListenError: The side server can't listen on its address.
+            Fenced: A startup hook wants to write, before the Lease is held.
             LeaseLost: In an exception group: somebody else leads now.
             ValueError: Both `client` and `config` are given.
             TypeError: The settings are not of the operator's class.

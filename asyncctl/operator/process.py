@@ -1,10 +1,10 @@
 """An operator as a program: the environment, signals and exit codes, in one place.
 
-Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost, a startup hook gets no answer from
-the API server, or something unforeseen happens; 2 when the settings are wrong, there is no cluster or no exec plugin
-of that name, the CA or our certificate or key can't be used, or a startup hook needs a credential and there is none;
-128 + the signal's number on a second signal, at once. Only its hooks wait for an answer at the start: else a server
-that can't be reached, or a plugin that fails, is tried again and is no exit.
+Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost, a startup hook writes or gets no
+answer from the API server, or something unforeseen happens; 2 when the settings are wrong, there is no cluster or no
+exec plugin of that name, the CA or our certificate or key can't be used, or a startup hook needs a credential and there
+is none; 128 + the signal's number on a second signal, at once. Only its hooks wait for an answer at the start: else a
+server that can't be reached, or a plugin that fails, is tried again and is no exit.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncctl.client.errors import BadCertificateFile, ConfigError, CredentialsError, TransportError
+from asyncctl.client.errors import BadCertificateFile, ConfigError, CredentialsError, Fenced, TransportError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
@@ -28,6 +28,7 @@ from asyncctl.version import __version__
 if TYPE_CHECKING:
     from asyncctl.operator.operator import Operator
 
+TOGETHER = 0.2  # seconds in which two signals are one
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -72,6 +73,10 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         for error in _leaves(group):
             logger.error("ends, because a startup hook got no answer", cause=str(error))  # noqa: TRY400 - as above
         return_code = 1
+    except* Fenced as group:
+        for error in _leaves(group):
+            logger.error("ends, because a startup hook may not write", cause=str(error))  # noqa: TRY400 - as above
+        return_code = 1
     except* LeaseLost as group:
         for error in _leaves(group):
             logger.error("ends, because the Lease is lost", cause=str(error))  # noqa: TRY400 - as above
@@ -96,13 +101,20 @@ async def _heed(stop: asyncio.Event, scope: anyio.CancelScope, running: Callable
 
 
 def handle_signals(stop: asyncio.Event) -> None:
-    """Set `stop` on the first SIGTERM, SIGINT or SIGHUP (the terminal has gone); a second ends the process at once."""
-    loop = asyncio.get_running_loop()
+    """Set `stop` on the first SIGTERM, SIGINT or SIGHUP (the terminal has gone); a second ends the process at once.
+
+    One that comes together with the first is the same one: `timeout` of coreutils, and who signals a process and then
+    its group, send each twice, and the Lease would not be given back.
+    """
+    loop, heeded_from = asyncio.get_running_loop(), 0.0
 
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        nonlocal heeded_from
+        if not stop.is_set():
+            stop.set()
+            heeded_from = loop.time() + TOGETHER
+        elif loop.time() >= heeded_from:
             os._exit(128 + number)
-        stop.set()
 
     for each in SIGNALS:
         if signal.getsignal(each) is not signal.SIG_IGN:  # as under nohup

@@ -45,10 +45,20 @@ class Ready:
                 answer = self._function()
                 assert inspect.isawaitable(answer)
                 return _reason(await answer)
+        except asyncio.CancelledError:
+            if cancellations():
+                raise
+            return "the check itself failed: it has awaited what was cancelled"
         except Exception as error:  # noqa: BLE001 - a check that is broken is a check that fails, and says so
             if scope.expired():
                 return f"it has not answered within {DEADLINE:g} s"
             return f"the check itself failed: {type(error).__name__}: {error}"
+
+
+def cancellations() -> int:
+    """How often the cancellation of the current task was asked for; 0: a `CancelledError` in it is an author's own."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def _reason(answer: object) -> str | None:

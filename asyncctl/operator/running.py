@@ -5,6 +5,7 @@ Stop: not ready, workers drain, background tasks, hooks, what is left to say is 
 side server last. No task outlives `live`.
 """
 
+import asyncio
 import os
 import random as system_random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from asyncctl.cache.informer import Informer
 from asyncctl.cache.informers import Informers
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig, find_config
+from asyncctl.client.errors import Fenced
 from asyncctl.client.transport.transport import Fence as WriteFence, Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.controller import Controller
@@ -34,7 +36,7 @@ from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
 from asyncctl.operator.parts import Parts
-from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.readiness import Ready, ReadyCheck, cancellations
 from asyncctl.operator.stuck import Stuck
 from asyncctl.operator.watchdog import Watchdog
 from asyncctl.settings import Settings
@@ -155,9 +157,7 @@ class Running:
                     random=self._random,
                 )
                 try:
-                    for hook in self._startup:
-                        self._starting = f"the startup hook {name_of(hook)} is running"
-                        await hook(self)
+                    await self._run_startup_hooks()
                     async with self._tasks(transport, probes):
                         yield self
                 finally:  # of a start that went half way; else it is done
@@ -300,13 +300,33 @@ class Running:
                 await self._elector.release()
         self.logger.info("stopped", seconds=round(self.clock.monotonic() - began, 3))
 
+    async def _run_startup_hooks(self) -> None:
+        for hook in self._startup:
+            self._starting = f"the startup hook {name_of(hook)} is running"
+            try:
+                await hook(self)
+            except Fenced as error:
+                raise Fenced(
+                    f"the startup hook {name_of(hook)} wants to write: it runs in every replica, before the Lease is "
+                    "held, and may only read. Write in a background task, which runs while this process leads"
+                ) from error
+            except asyncio.CancelledError as error:
+                if cancellations():
+                    raise
+                raise RuntimeError(f"the startup hook {name_of(hook)} has awaited what was cancelled") from error
+
     async def _run_shutdown_hooks(self) -> None:
         """Once; the last that was declared first, as what was opened is closed."""
         hooks, self._shutdown = self._shutdown or (), None
         for hook in reversed(hooks):
+            before = cancellations()
             try:
                 with anyio.fail_after(_LAST_WORDS):
                     await hook(self)
+            except asyncio.CancelledError:  # as a hook raises it that awaits a task which it has cancelled
+                if cancellations() > before:
+                    raise
+                self.logger.exception("a shutdown hook has failed", hook=name_of(hook))
             except Exception:
                 self.logger.exception("a shutdown hook has failed", hook=name_of(hook))
 

@@ -120,13 +120,13 @@ class Running:
 
 
 @asynccontextmanager
-async def informing(url, kind=KIND, tries=1, namespaces=(), labels=None, clock=None):
+async def informing(url, kind=KIND, tries=1, namespaces=(), labels=None, fields=None, clock=None, **options):
     log, clock, heard = Log(), clock or ImpatientClock(), Heard()
     metrics = Metrics(process=False, clock=clock)
-    async with connected(url, tries=tries, log=log) as client:
+    async with connected(url, tries=tries, log=log, **options) as client:
         informer = Informer(
             client, kind, clock=clock, random=lambda: 0.5, logger=log.logger, metrics=metrics,
-            namespaces=namespaces, labels=labels,
+            namespaces=namespaces, labels=labels, fields=fields,
         )  # fmt: skip
         informer.subscribe(heard)
         task = asyncio.create_task(informer.run(), name="informer")

@@ -5,8 +5,8 @@ import gc
 import orjson
 import pytest
 
-from asyncctl.cache.header import Entry, Header, Owner, read_entry
-from asyncctl.cache.index import Functions, of_header
+from asyncctl.cache.header import Entry, Header, Owner, annotations_of, read_entry
+from asyncctl.cache.index import LABELS, Functions, of_header
 from asyncctl.cache.store import Store
 from asyncctl.objects.builtin import ConfigMap
 from asyncctl.objects.resource import Unstructured
@@ -14,7 +14,7 @@ from asyncctl.objects.resource import Unstructured
 
 def item(name, version=1, *, uid=None, namespace="team", **parts):
     metadata = {"name": name, "namespace": namespace, "uid": uid or name, "resourceVersion": str(version)}
-    metadata |= {key: parts.pop(key) for key in ("labels", "ownerReferences") if key in parts}
+    metadata |= {key: parts.pop(key) for key in ("labels", "annotations", "ownerReferences") if key in parts}
     return read_entry(orjson.dumps({"metadata": metadata, **parts}))
 
 
@@ -194,6 +194,30 @@ def test_an_index_that_was_not_declared_says_what_to_do(store):
         store.by_index("node", "n1")
 
 
+def test_an_annotation_is_found_and_only_those_that_may_have_it_are_decoded(store, monkeypatch):
+    def noted(name, version, **annotations):
+        return item(name, version, annotations=annotations)
+
+    broken = read_entry(b'{"metadata":{"name":"bad","namespace":"team","annotations":{"of":7},"resourceVersion":"3"}}')
+    elsewhere = item("spec", data={"of": "x"})
+    store.replace([noted("a", 1, of="x"), noted("b", 2, of="y"), noted("c", 3), item("d"), broken, elsewhere], 5)
+    assert names(store.by_annotation("of", "x")) == ["a"]
+    read = []
+    monkeypatch.setattr(
+        "asyncctl.cache.index.annotations_of", lambda entry: read.append(entry) or annotations_of(entry)
+    )
+    store.upsert(noted("b", 6, of="x"))
+    store.upsert(noted("c", 7, other="x"))
+    assert names(store.by_annotation("of", "x")) == ["a", "b"]
+    assert len(read) == 2
+    store.upsert(noted("b", 8, of="x"))
+    assert len(read) == 2, "its annotations are as they were"
+    store.wrote(noted("c", 9, of="x"))
+    store.remove(noted("a", 10))
+    assert names(store.by_annotation("of", "x")) == ["b"]
+    assert store._indexes.get(("annotation", "of")).below._said is None
+
+
 def test_an_index_may_be_walked_while_the_store_changes(store):
     store.replace([owned(name, at, "o") for at, name in enumerate("abcd")], 5)
     walk = store.by_owner("o")
@@ -212,6 +236,17 @@ def test_the_rarest_of_what_is_asked_for_is_walked(store):
     assert names(store.entries(labels={"app": "web", "tier": "db"})) == ["x"]
     assert names(store.entries("other", {"app": "web"})) == ["x"]
     assert asked == [("other", "x")] * 2
+
+
+def test_labels_whose_names_are_without_number_are_found_by_walking(store):
+    """Such as `member-of-<group>`: an index for each would cost room, and time at each event, for ever."""
+    groups = [f"member-of-{number}" for number in range(100)]
+    store.replace([item(group, labels={group: ""}) for group in groups], 5)
+    for group in groups * 2:
+        assert names(store.entries(labels={group: ""})) == [group]
+        assert names(store.entries("team", {group: ""})) == [group]
+    assert len(store._indexes.built) == LABELS + 1
+    assert names(store.entries(labels={"member-of-99": "", "member-of-0": ""})) == []
 
 
 def test_a_key_is_kept_once_however_many_indexes_have_it(store):

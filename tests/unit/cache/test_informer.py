@@ -1,6 +1,9 @@
 """One view of many namespaces that come and go, over a real socket."""
 
 import asyncio
+import sys
+import threading
+from itertools import count
 
 import pytest
 
@@ -242,6 +245,31 @@ async def test_a_handler_that_raises_costs_the_others_nothing_and_is_logged_once
         assert informer.problem is None
 
 
+class Unspeakable(Exception):
+    def __repr__(self):
+        raise ValueError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Unspeakable()], ids=["a cancellation", "no text"])
+async def test_whatever_a_handler_or_an_index_raises_the_watch_goes_on(api, error):
+    """A task that was cancelled raises `CancelledError` from `result()`, in whoever asks it."""
+
+    def broken(*_):
+        raise error
+
+    async with informing(api, namespaces=("a",)) as informer:
+        informer.subscribe(broken)
+        informer.add_index("broken", of_header(broken))
+        await informer.wait_synced()
+        assert list(informer.by_index("broken", "x")) == []
+        api.put("a", "y")
+        await until(lambda: informer.get(("a", "y")))
+        assert len(informer.log.said("has failed", "error")) == 1
+        assert len(reflectors()) == 1
+
+
 async def test_what_belongs_to_an_owner_is_found_in_every_namespace(api):
     owner = {"ownerReferences": [{"apiVersion": "v1", "kind": "O", "name": "o", "uid": "o"}]}
     async with informing(api, namespaces=("a", "b")) as informer:
@@ -314,6 +342,28 @@ async def test_selectors_and_the_wish_for_metadata_alone_go_with_each_request():
     async with informing(api, labels="a=b", fields="metadata.name=x", metadata_only=True):
         await until(lambda: api.watches[None])
     assert set(asked) == {("a=b", "metadata.name=x", True)}
+
+
+async def test_a_scrape_in_its_own_thread_goes_well_while_namespaces_come_and_go():
+    metrics = Metrics(process=False)
+    informer = Informer(
+        None, KIND, clock=ImpatientClock(), random=lambda: 0.5, logger=Log().logger, metrics=metrics,
+        namespaces=[f"n{number}" for number in range(500)],
+    )  # fmt: skip
+    seen, interval = [], sys.getswitchinterval()
+    scraping = threading.Thread(target=lambda: seen.extend(len(shown(metrics)) for _ in range(50)))
+    sys.setswitchinterval(1e-6)
+    try:
+        scraping.start()
+        for number in count():
+            change = informer.add_namespace if number % 20 < 10 else informer.remove_namespace
+            change(f"new{number % 10}")
+            if not scraping.is_alive():
+                break
+    finally:
+        scraping.join()
+        sys.setswitchinterval(interval)
+    assert len(seen) == 50
 
 
 async def test_the_metrics_are_of_what_is_watched_and_gone_with_the_informer(api):

@@ -154,6 +154,21 @@ async def test_who_leaves_the_block_of_all_ends_all_also_with_users_inside(api):
             pass
 
 
+async def test_who_waits_for_a_first_list_hears_that_it_will_not_come_any_more(api):
+    api.hold(None)
+    waiting = None
+    async with sharing(api) as informers:
+
+        async def use():
+            async with informers.use(KIND) as informer:
+                await informer.wait_synced()
+
+        waiting = asyncio.create_task(use())
+        await until(reflectors)
+    with pytest.raises(RuntimeError, match="configmaps has ended"):
+        await asyncio.wait_for(waiting, 2)
+
+
 async def test_a_cluster_is_asked_in_the_name_of_the_first_who_asks(api):
     async with sharing(api) as informers, informers.use(KIND, caller="first") as informer:
         assert informer._client._caller == "first"

@@ -46,6 +46,16 @@ async def test_a_410_in_a_continuation_falls_back_to_one_list_of_all():
     assert running.heard == [("add", "a", 11)]
 
 
+async def test_a_list_whose_pages_never_end_is_told_of_and_asked_for_again_after_a_while():
+    """Of a server that does not know what a continue token is: it would fill the memory."""
+    same = page(9, item("a", 1), token="next")
+    api = Api(lists=[same, same, same, page(9, item("a", 1))])
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.log.said("followed by itself", "warning")
+        assert len(running.clock.slept) == 1
+
+
 async def test_the_watch_goes_on_where_the_list_ended_and_delivers_in_order():
     watch = Watch(
         event("ADDED", item("b", 10)), event("MODIFIED", item("a", 11)), event("DELETED", item("b", 12)), HANG
@@ -160,6 +170,34 @@ async def test_a_busy_server_is_watched_again_and_not_listed(code, reason):
     assert len(api.of("list")) == 1
 
 
+@pytest.mark.parametrize("code, reason", [(400, "BadRequest"), (405, "MethodNotAllowed"), (422, "Invalid")])
+async def test_a_watch_that_is_refused_for_what_it_asks_lists_again(code, reason):
+    """It would be refused for ever: what it asks is made of what the list said."""
+    api = Api(lists=[page(9), page(20, item("a", 15))], watches=[lambda: status(code, reason, "no such version")])
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert len(running.clock.slept) == 1
+
+
+async def test_watches_that_tell_old_news_and_end_are_backed_off_from():
+    old = Watch(event("MODIFIED", item("a", 1)))
+    api = Api(lists=[page(9, item("a", 1))], watches=[old] * 3)
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 4)
+        assert running.clock.slept == [0.4, 0.8, 1.6]
+
+
+async def test_a_watch_that_always_fails_on_the_server_lists_again_in_the_end():
+    """Some say 500 of a version that is compacted."""
+    broken = lambda: status(500, "InternalError", "required revision has been compacted")  # noqa: E731
+    api = Api(lists=[page(9), page(20, item("a", 15))], watches=[broken] * 7)
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0]
+        await until(lambda: len(api.of("watch")) == 8)
+        assert running.informer.problem is None
+
+
 async def test_a_connection_that_breaks_is_watched_again_after_a_probe():
     first = []
 
@@ -211,6 +249,7 @@ async def test_a_silent_watch_asks_the_server_where_it_stands(monkeypatch):
     async with reflecting(api) as running:
         await until(lambda: running.version("a") == 400)
         assert api.of("list")[1]["limit"] == "1"
+        assert len(running.clock.slept) == 1, "two servers that answer in turn are not listed in a loop"
 
 
 @pytest.mark.parametrize("code, reason", [(403, "Forbidden"), (404, "NotFound")])
@@ -265,10 +304,14 @@ async def test_a_cluster_wide_kind_has_one_watch_whatever_the_namespaces():
 
 
 async def test_a_selector_goes_with_each_request():
-    api = Api(lists=[page(9)])
-    async with reflecting(api, labels="a=b"):
-        await until(lambda: api.of("watch"))
-    assert {query["labelSelector"] for _, _, query in api.asked} == {"a=b"}
+    """A right may be to what it selects only (`resourceNames`), and the probe has no other."""
+    api = Api(lists=[page(9)], watches=[Watch(b"{")])
+    async with reflecting(api, labels="a=b", fields="metadata.name=x"):
+        await until(lambda: len(api.of("watch")) == 2)
+    assert [query.get("limit") for query in api.of("list")] == ["500", "1"]
+    assert {(query.get("labelSelector"), query.get("fieldSelector")) for _, _, query in api.asked} == {
+        ("a=b", "metadata.name=x")
+    }
 
 
 async def test_a_list_that_says_no_version_is_not_taken_for_an_empty_cluster():

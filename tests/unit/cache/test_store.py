@@ -3,6 +3,7 @@
 import pytest
 
 from asyncctl.cache.header import Entry, Header
+from asyncctl.cache.index import NAMESPACE
 from asyncctl.cache.store import Store
 
 
@@ -102,6 +103,18 @@ def test_a_write_is_read_at_once_and_survives_an_older_list(store):
     assert [each.header.version for each in store.entries()] == [9]
     store.advance(9)  # the watch shows no such object: a selector hides it, or it is gone by now
     assert seen(store) is None
+
+
+def test_own_writes_take_no_more_room_than_their_objects_while_the_watch_is_away(store):
+    store.replace([], 5)
+    for version in range(6, 1006):
+        store.wrote(entry(version=version))
+    assert seen(store) == ("1", 1005)
+    assert len(store._overlay._by_version) < 100
+    store.advance(1004)
+    assert seen(store) == ("1", 1005)
+    store.advance(1005)
+    assert len(store._overlay) == len(store._overlay._by_version) == 0
 
 
 def test_a_late_answer_does_not_go_below_a_newer_write(store):
@@ -243,6 +256,17 @@ def test_a_late_answer_does_not_go_below_what_was_adopted(store):
     again.adopt([behind, ahead], None)
     again.wrote(entry(version=8))
     assert seen(again) == ("1", 9)
+
+
+def test_what_a_namespace_has_is_adopted_without_walking_over_all_others(store):
+    """From all to a hundred namespaces is a hundred walks else, in one step of the loop."""
+    store.replace([entry(f"{namespace}{n}", namespace=namespace) for namespace in "abc" for n in range(3)], 5)
+    store.wrote(entry("own", version=9, namespace="b"))
+    some = Store()
+    some.adopt([store], "b")
+    assert sorted(each.header.name for each in some.entries()) == ["b0", "b1", "b2", "own"]
+    assert (len(some), some.size) == (3, 30)
+    assert list(store._indexes.built) == [NAMESPACE]
 
 
 def test_a_store_that_is_retired_tells_all_as_gone_and_is_empty_by_then(store):

@@ -160,6 +160,30 @@ async def test_a_stream_that_breaks_before_its_end_is_had_in_pages_and_asked_for
     assert [what for what, _, _ in api.asked] == ["stream", "list", "watch", "stream"]
 
 
+async def test_a_server_that_fails_at_streams_only_is_had_in_pages_after_some_tries():
+    """Which cost it more, where it is only busy."""
+    broken = lambda: status(500, "InternalError", "streams are broken")  # noqa: E731
+    api = Api(lists=[page(9, item("a", 1))], streams=[broken] * 500)
+    async with reflecting(api) as running:
+        await running.names("a")
+        assert running.clock.slept == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15.0]
+    assert len(api.of("stream")) == 7
+
+
+async def test_a_stream_of_which_nothing_comes_is_had_in_pages():
+    """As through a proxy that holds an answer back until it has all of it."""
+
+    class Held(Watch):
+        async def begin(self, request):
+            await asyncio.sleep(3600)
+
+    api = Api(lists=[page(9, item("a", 1))], streams=[Held()] * 500)
+    async with reflecting(api, timeout=0.2) as running:
+        await running.names("a")
+        assert running.log.said("no answer from")
+    assert len(api.of("stream")) == 1
+
+
 async def test_what_follows_the_bookmark_is_a_watch_like_any_other():
     """It ends and goes on; it expires and leads to a list."""
     api = Api(streams=[Watch(end(9), added("a", 10)), Watch(added("b", 30), end(31), HANG)])

@@ -89,6 +89,34 @@ async def test_its_last_known_state_is_kept_until_it_can_be_read_or_is_gone(bad)
         assert running.heard.initial == [True, False, False], "the list took nothing away"
 
 
+@pytest.mark.parametrize("form", ["changed", "gone", "made anew", "listed anew"])
+async def test_what_is_known_last_is_what_the_list_itself_has_shown(form):
+    """A stream tells changes too, before the bookmark that ends its list."""
+    good, bad = event("ADDED", item("bad", 10)), BAD["labels that are no texts"]
+    anew = whole(labels={"a": 1}, uid="another")
+    then = {
+        "changed": good + line("MODIFIED", bad),
+        "gone": good + line("DELETED", bad),
+        "made anew": good + line("DELETED", whole()) + line("ADDED", anew),
+        "listed anew": line("ADDED", anew),
+    }[form]
+    streams = [
+        Watch(event("ADDED", item("bad", 1)) + bookmark(9, END)), Watch(then + bookmark(20, END), HANG),
+    ]  # fmt: skip
+    async with reflecting(Api(streams=streams, watches=[Watch(event("ERROR", EXPIRED))])) as running:
+        await until(lambda: running.informer._stores[None].progress == 20)
+        known = running.informer.get(("team", "bad"))
+        assert (known and known.header.version) == (10 if form == "changed" else None)
+
+
+async def test_a_namesake_that_can_not_be_read_ends_what_was_known():
+    anew = line("ADDED", whole(labels={"a": 1}, uid="another"))
+    api = Api(lists=[page(9, item("bad", 1))], watches=[Watch(anew, event("ADDED", item("c", 22)), HANG)])
+    async with reflecting(api) as running:
+        await running.names("c")
+        assert running.heard == [("add", "bad", 1), ("delete", "bad", 1), ("add", "c", 22)]
+
+
 async def test_it_is_told_of_once_until_the_next_list():
     bad = line("MODIFIED", BAD["labels that are no texts"])
     api = Api(

@@ -32,6 +32,9 @@ class Cache(Store):
     def entries(self, namespace=None):
         return (entry for entry in super().entries() if namespace in {None, entry.header.namespace})
 
+    def filling(self, _):
+        return False
+
 
 class Server:
     """What a transport talks to: it gives objects and takes merge patches, unless `answer` says otherwise."""

@@ -1,6 +1,7 @@
 """The contract's table, row by row, with exact delays: what a pass has come to, and what the queue does then."""
 
 import asyncio
+import contextlib
 import itertools
 from datetime import timedelta
 
@@ -20,12 +21,22 @@ from asyncctl.client.errors import (
     Unauthorized,
 )
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
+from asyncctl.objects import Unstructured
 from asyncctl.objects.codec import DecodeError
 from tests.unit.controller.stage import TARGET, Stage, declared
+from tests.unit.support import until
 
 
 def answered(kind, code, **extra):
     return kind(TARGET, code, {"message": "no"}, **extra)
+
+
+async def nothing(ctx, widget):
+    pass
+
+
+def group(*errors):
+    return ExceptionGroup("unhandled errors in a TaskGroup", errors)
 
 
 ROWS = [
@@ -51,6 +62,13 @@ ROWS = [
     (answered(Forbidden, 403),                       "error",         (5, 6.25),    True,   False),
     (answered(NamespaceBoundaryExceeded, 403),       "error",         (5, 6.25),    True,   False),
     (TerminalError("mend it"),                       "error",         (480, 720),   True,   True),
+    # as a TaskGroup raises them: what weighs most decides
+    (group(TransportError("refused", sent=False)),   "error",         (5, 6.25),    False,  False),
+    (group(answered(Conflict, 409), answered(Conflict, 409)), "requeue", (0.01, 0.02), False, False),
+    (group(answered(Conflict, 409), TransientError("down")), "error", (5, 6.25),    False,  False),
+    (group(group(answered(ServerError, 503, retry_after=30))), "error", (30, 30),   False,  False),
+    (group(TransportError("refused", sent=False), ValueError("odd")), "error", (5, 6.25), True, False),
+    (group(ValueError("odd"), group(TerminalError("mend it"))), "error", (480, 720), True,  True),
 ]  # fmt: skip
 
 
@@ -241,6 +259,131 @@ async def test_a_pass_knows_which_try_it_is_and_when_it_is_cut_off_and_its_log_l
         assert line.items() >= (names | {"attempt": attempt, "reconcileID": reconcile_id}).items()
 
 
+async def test_a_pass_that_swallows_its_cancellation_and_returns_was_not_over_in_time():
+    returned = asyncio.Event()
+
+    async def reconcile(ctx, widget):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        returned.set()
+
+    stage = Stage(declared(reconcile, timeout=timedelta(milliseconds=20)))
+    stage.there("a")
+    async with stage.working():
+        await returned.wait()
+        await stage.clock.settle()
+        assert stage.counts.timeouts.value == 1
+        assert stage.queue.failures(("team", "a")) == 1
+        (line,) = stage.log.lines
+        assert line["error"] == "the pass took longer than 0.02 s (its controller's timeout=) and was cancelled"
+
+
+async def test_a_pass_whose_clean_up_fails_when_it_is_cancelled_has_timed_out_too():
+    async def reconcile(ctx, widget):
+        async def fail_at_the_end():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise KeyError("size")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail_at_the_end(), name="part of the pass")
+
+    stage = Stage(declared(reconcile, timeout=timedelta(milliseconds=20)))
+    stage.there("a")
+    async with stage.working():
+        await until(lambda: stage.log.lines)
+        assert stage.counts.timeouts.value == 1
+        assert stage.log.lines[0]["error"] == "KeyError: 'size'"
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (TimeoutError(), "TimeoutError"),
+        (KeyError("size"), "KeyError: 'size'"),
+        (ValueError("the size is odd"), "the size is odd"),
+        (TransientError("down"), "down"),
+        (group(KeyError("size"), group(TransientError("down"), KeyError("size"))), "KeyError: 'size'; down"),
+        (group(ValueError("it is odd"), TerminalError("mend it", reason="BadSize")), "it is odd; mend it"),
+    ],
+    ids=["empty", "one word", "of no class of ours", "of ours", "group", "group that parks"],
+)
+async def test_what_a_pass_has_failed_by_is_said_in_words_wherever_it_is_told(error, text):
+    stage, _ = await failing(error, 600.0)
+    assert {line["error"].replace("ValueError: ", "") for line in stage.log.lines} == {text}
+    if len(stage.events) == 1:
+        reason = "BadSize" if "mend it" in text else "RetryLimitExceeded"
+        assert stage.events == [("a", "Warning", reason, text)]
+        assert (stage.condition("a")["reason"], stage.condition("a")["message"]) == (reason, text)
+    else:
+        assert text == "down"
+
+
+async def test_an_authors_own_timeout_has_its_traceback_and_the_runtimes_has_none():
+    async def reconcile(ctx, widget):
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    stage = Stage(declared(reconcile))
+    stage.there("a")
+    async with stage.working():
+        await until(lambda: stage.log.lines)
+    assert "asyncio.timeout(0)" in stage.log.lines[0]["exception"]
+    assert stage.counts.timeouts.value == 0
+
+
+async def test_a_null_in_a_status_is_what_is_not_there_and_is_sent_once_at_most():
+    kind, passes = Unstructured("runtime.example.com/v1", "Widget"), []
+
+    async def reconcile(ctx, widget):
+        passes.append(widget["metadata"]["name"])
+        widget["status"] = {"parts": None, "more": {"one": 1, "none": None}}
+
+    stage = Stage(declared(reconcile, kind))
+    stage.there("a", kind=kind, status={"parts": 3})
+    async with stage.working():
+        for _ in range(3):
+            stage.queue.add(("team", "a"))
+            await stage.clock.settle()
+    assert len(passes) >= 3
+    assert stage.status("a", kind) == {"more": {"one": 1}}
+    assert [request.method for request in stage.server.requests] == ["PATCH"]
+
+
+async def test_a_clean_up_that_wants_to_be_called_again_keeps_its_finalizer_and_is_told_how_to():
+    declaration = declared(nothing)
+
+    @declaration.finalizer("example.com/parts")
+    async def clean_up(ctx, widget):
+        return Requeue(after=30)
+
+    stage = Stage(declaration)
+    members = {"finalizers": ["example.com/parts"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    stage.there("a", metadata=members)
+    async with stage.working():
+        await stage.clock.settle()
+    assert stage.server.objects["widgets", "a"]["metadata"]["finalizers"] == ["example.com/parts"]
+    (line,) = stage.log.said("the pass has failed")
+    assert "must return None when all is done, not Requeue(after=30); to be called again it raises" in line["error"]
+
+
+async def test_a_status_that_is_refused_is_told_also_where_the_pass_has_failed():
+    async def reconcile(ctx, widget):
+        stage.server.error = answered(Invalid, 422)
+        raise ValueError("it is odd")
+
+    stage = Stage(declared(reconcile))
+    stage.there("a")
+    async with stage.working():
+        await stage.clock.settle()
+    either, failed = stage.log.lines
+    assert (either["msg"], either["error"]) == (
+        "the status could not be written either", "update widgets team/a: 422 Invalid: no"
+    )  # fmt: skip
+    assert failed["error"] == "ValueError: it is odd"
+
+
 async def test_one_key_is_held_to_its_interval_and_all_to_their_rate():
     began = []
 
@@ -270,8 +413,8 @@ async def test_each_object_is_looked_at_again_once_a_period_and_a_failed_one_whe
     stage = Stage(declared(reconcile, resync=timedelta(seconds=100)))
     stage.there(*began)
     async with stage.working():
-        await stage.clock.elapse(99.0)
-        assert all(len(times) == 2 for name, times in began.items() if name != "w-0")
+        await stage.clock.elapse(101.0)
+        assert all(len(times) in {2, 3} for name, times in began.items() if name != "w-0")  # the second round begins
         assert len({round(times[1]) for name, times in began.items() if name != "w-0"}) >= 10
         gaps = [after - before for before, after in itertools.pairwise(began["w-0"])]
         assert all(gap >= 5.0 * 2**number for number, gap in enumerate(gaps))

@@ -2,8 +2,10 @@
 
 import pytest
 
-from asyncctl.objects import ConfigMap, Secret, Unstructured
+from asyncctl.controller.outcome import NotOwned
+from asyncctl.objects import ConfigMap, Resource, Secret, Unstructured
 from tests.conformance.hands import hands, poke
+from tests.unit.controller.stage import Stage, declared
 from tests.unit.harness import Widget
 from tests.unit.support import informer_of, until
 
@@ -118,3 +120,58 @@ async def test_a_terminating_child_is_applied_to_as_it_is_and_made_anew_when_it_
         poke(cluster, made)
         async with made.taking() as (ctx, _):
             assert (await ctx.apply(ConfigMap(name="c", data={"a": "1"}))).uid != first.uid
+
+
+# Whose an object is, and where.
+
+
+async def test_what_only_refers_to_the_object_is_not_its_own(cluster):
+    """Somebody has it collected with the object; another controls it, or nobody."""
+    async with hands(cluster) as made, made.taking() as (ctx, widget):
+        ours = {"apiVersion": "runtime.example.com/v1", "kind": "Widget", "name": "w", "uid": widget.uid}
+        theirs = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "of-a-pod", "controller": True}
+        for name, owners in {"theirs": [theirs, ours], "nobodys": [ours]}.items():
+            await cluster.create(ConfigMap, name)
+            await cluster.patch(ConfigMap, name, {"metadata": {"ownerReferences": owners}})
+        await ctx.apply(ConfigMap(name="own"))
+        await until(lambda: names(ctx.list(ConfigMap, owner=True)) == ["nobodys", "own", "theirs"])
+        assert [each.name for each in ctx.list(ConfigMap) if ctx.owns(each)] == ["own"]
+        for name, whose in {"theirs": "Pod p", "nobodys": "nobody we know"}.items():
+            with pytest.raises(NotOwned, match=f"exists and belongs to {whose}; it was not touched"):
+                await ctx.apply(ConfigMap(name=name))
+        assert names(await ctx.prune(ConfigMap, keep=[])) == ["own"]
+        await ctx.apply(ConfigMap(name="nobodys"), adopt=True)
+        assert ctx.owns(ctx.get(ConfigMap, "nobodys"))
+
+
+async def test_one_name_is_no_list_of_what_to_keep(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        await ctx.apply(ConfigMap(name="c"))
+        with pytest.raises(TypeError, match="each of its letters would be taken for a name: write a list"):
+            await ctx.prune(ConfigMap, keep="c")
+        assert names(ctx.list(ConfigMap, owner=True)) == ["c"]
+
+
+class Wide(Resource, group="runtime.example.com", version="v1", scope="Cluster"):
+    """A kind in no namespace."""
+
+
+async def test_of_what_is_in_a_namespace_the_object_of_a_cluster_wide_kind_has_to_say_in_which():
+    said = []
+
+    async def reconcile(ctx, wide):
+        for call in (lambda: ctx.get(ConfigMap, "c"), lambda: ctx.prune(ConfigMap, keep=["c"])):
+            try:
+                found = call()
+                await found
+            except ValueError as error:
+                said.append(str(error))
+        assert ctx.get(ConfigMap, "c", namespace="team").name == "c"
+
+    stage = Stage(declared(reconcile, Wide, owns=[ConfigMap]))
+    stage.there("c", kind=ConfigMap)
+    stage.there("a", kind=Wide, metadata={"namespace": ""})
+    async with stage.working():
+        await stage.clock.settle()
+    assert said == ["v1 ConfigMap 'c' is namespaced, and Wide is not: say in which namespace"] * 2
+    assert stage.log.lines == []

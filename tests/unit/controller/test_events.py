@@ -142,6 +142,12 @@ async def test_after_25_different_ones_about_an_object_there_is_one_more_each_fi
     await made.written()
     assert ("40", 1) in await told(cluster)
     assert made.recorder.dropped == 16
+    await made.elapse(events.FINISHED)
+    for number in range(10):
+        made.say(f"once more {number}")
+    first, second = made.log.said("too much is said about one object", "warning")  # not once for ever
+    assert (first["kind"], first["name"], first["dropped"]) == ("ConfigMap", "w", 1)
+    assert second["dropped"] > 16
 
 
 async def test_the_end_writes_how_often_it_was(made, cluster):

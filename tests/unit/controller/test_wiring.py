@@ -1,5 +1,7 @@
 """From a change to a key: what an author's predicates and mappers raise costs no event and no watch."""
 
+import asyncio
+
 import pytest
 
 from asyncctl.controller.sources import Predicate, Watch, of_object
@@ -40,6 +42,22 @@ async def test_the_object_on_which_a_predicate_fails_is_enqueued_and_the_log_nam
     assert line["error"] == "ZeroDivisionError: no size"
     assert line["exception"].endswith("ZeroDivisionError: no size")
     assert stage.counts.panics.value == 1
+    stage.queue.close()
+
+
+async def test_a_cancellation_that_an_authors_function_raises_is_an_error_like_any_other():
+    """Such as that of a task whose result it asks for."""
+
+    def fails(*_):
+        raise asyncio.CancelledError
+
+    stage = watching(fails, when=Predicate(fails))
+    stage.there("a")
+    await drained(stage)
+    stage.changed("a", spec={"size": 2})
+    assert waiting(stage) == {"a": 0}
+    stage.there("config", kind=ConfigMap)
+    assert stage.counts.panics.value == 2
     stage.queue.close()
 
 

@@ -336,6 +336,19 @@ def test_a_closed_informer_is_gone_but_its_restarts_stay_counted(metrics):
     assert value(metrics, "asyncctl_watch_restarts_total", resource="w", cause="end") == 1
 
 
+def test_informers_that_come_and_go_leave_nothing_but_their_counts(metrics):
+    families = metrics.families.cache_unreadable, metrics.families.watch_restarts, metrics.families.cache_failures
+    for _ in range(3):
+        informer = metrics.informer("w", objects=lambda: 3, size=lambda: 30)
+        informer.unreadable()
+        informer.restarted("end")
+        metrics.cache_failures("w").inc()
+        informer.close()
+    assert [len(family._sources) for family in families] == [1, 1, 1]
+    assert value(metrics, "asyncctl_watch_restarts_total", resource="w", cause="end") == 3
+    assert value(metrics, "asyncctl_cache_unreadable_total", resource="w") == 3
+
+
 async def test_the_loops_lag_is_how_late_it_wakes(metrics, clock, monkeypatch):
     async def late(seconds):
         await asyncio.sleep(0)

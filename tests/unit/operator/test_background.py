@@ -225,9 +225,13 @@ def test_a_plain_function_is_refused():
 
 def test_two_of_one_name_are_refused():
     operator = Operator("test")
-    operator.background(nothing)
-    with pytest.raises(ValueError, match="has a background task 'nothing' already"):
-        operator.background(nothing)
+
+    @operator.background
+    async def poll(running):
+        pass
+
+    with pytest.raises(ValueError, match="has a background task 'poll' already"):
+        operator.background(poll)
 
 
 def test_a_method_and_an_object_that_is_called_serve_as_well():

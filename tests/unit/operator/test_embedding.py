@@ -7,11 +7,11 @@ import pytest
 from aiohttp import ClientSession
 
 from asyncctl import Operator, Settings, setting
-from asyncctl.client.errors import CredentialsError
+from asyncctl.client.errors import CredentialsError, Fenced
 from asyncctl.objects import ConfigMap
 from asyncctl.operator import running as module
 from tests.unit.harness import Widget, quick_settings, working
-from tests.unit.operator.test_running import declare, electing, nothing, probe
+from tests.unit.operator.test_running import LEASE, declare, electing, nothing, probe
 from tests.unit.support import Log, until
 
 
@@ -144,6 +144,51 @@ async def test_a_shutdown_hook_that_hangs_costs_its_deadline_and_no_other_hook(c
     assert order == ["after"]
     (line,) = log.said("a shutdown hook has failed", "error")
     assert line["hook"].endswith("hang")
+
+
+async def test_a_startup_hook_that_writes_before_the_lease_is_held_is_told_where_to(cluster):
+    operator = declare(nothing)
+
+    @operator.on_startup
+    async def install(running):
+        await running.client.create(ConfigMap(name="c", namespace=cluster.namespace))
+
+    with pytest.raises(Fenced, match=r"hook install wants to write: .* Write in a background task"):
+        async with working(operator, cluster, **electing()):
+            pytest.fail("it has started")
+    async with working(operator, cluster):
+        assert (await cluster.get(ConfigMap, "c")).name == "c"
+
+
+async def await_what_is_cancelled(*_):
+    task = asyncio.create_task(asyncio.Event().wait(), name="of the author's own")
+    task.cancel()
+    await task
+
+
+async def test_a_shutdown_hook_that_awaits_what_it_has_cancelled_costs_no_other_hook_and_not_the_lease(cluster):
+    order, operator, log = [], declare(nothing), Log()
+
+    @operator.on_shutdown
+    async def after(running):
+        order.append("after")
+
+    operator.on_shutdown(await_what_is_cancelled)
+    async with working(operator, cluster, log, **electing()) as running:
+        await until(lambda: running.leading)
+    assert order == ["after"]
+    assert (await cluster.send("GET", LEASE))["spec"].get("holderIdentity") in {None, ""}
+    (line,) = log.said("a shutdown hook has failed", "error")
+    assert line["hook"] == "await_what_is_cancelled"
+    assert log.said("stopped", "info")
+
+
+async def test_a_startup_hook_that_awaits_what_is_cancelled_is_named(cluster):
+    operator = declare(nothing)
+    operator.on_startup(await_what_is_cancelled)
+    with pytest.raises(RuntimeError, match="startup hook await_what_is_cancelled has awaited what was cancelled"):
+        async with working(operator, cluster):
+            pytest.fail("it has started")
 
 
 @pytest.mark.parametrize("which", ["on_startup", "on_shutdown"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from asyncctl.objects import ConfigMap
+from asyncctl.operator import process as module
 
 PROGRAM = """
 import asyncio
@@ -228,6 +229,27 @@ async def test_a_pass_that_swallows_its_cancellation_does_not_keep_the_process(c
     code, text = await asyncio.to_thread(ended, process, 5)
     assert code == 1
     assert "the process ends without it" in text
+
+
+@pytest.mark.parametrize("together, exits", [(3600.0, []), (0.0, [128 + signal.SIGTERM])], ids=["together", "later"])
+async def test_signals_that_come_together_are_one(monkeypatch, together, exits):
+    """As `timeout` sends them: to the process, and to its group."""
+    ended = []
+    monkeypatch.setattr(module, "TOGETHER", together)
+    monkeypatch.setattr(module.os, "_exit", ended.append)
+    stop, heard, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, heard.set)  # signals are heard in their order
+    module.handle_signals(stop)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stop.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await heard.wait()
+    finally:
+        for number in (*module.SIGNALS, signal.SIGUSR1):
+            loop.remove_signal_handler(number)
+    assert ended == exits
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -57,6 +57,25 @@ async def test_a_coroutine_function_is_asked_every_five_seconds_however_often_it
     await asyncio.wait([task])
 
 
+async def test_one_that_awaits_what_is_cancelled_fails_and_is_asked_again():
+    clock, asked = FakeClock(), []
+
+    async def check():
+        asked.append(1)
+        task = asyncio.create_task(asyncio.Event().wait(), name="of the author's own")
+        task.cancel()
+        await task
+
+    ready = Ready(check, clock=clock)
+    task = await asking(ready)
+    await clock.elapse(5.0)
+    assert len(asked) == 2
+    assert ready() == "the check itself failed: it has awaited what was cancelled"
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_one_that_hangs_has_not_answered_and_is_cancelled(monkeypatch):
     monkeypatch.setattr(readiness, "DEADLINE", 0.01)
     cancelled = asyncio.Event()
