@@ -1,11 +1,25 @@
 """The figures can be had: `python -m bench` runs to its end and says what it measured."""
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from asyncctl import ClusterConfig
+from asyncctl.apiserver import ApiServer
+from asyncctl.client.errors import NotFound
+from asyncctl.generate import crd
+from asyncctl.objects import ConfigMap, Unstructured
+from bench.op import Parent, WidgetSpec
+from tests.unit.support import connected
+
 ROOT = Path(__file__).parents[2]
+CRD = Unstructured("apiextensions.k8s.io/v1", "CustomResourceDefinition", namespaced=False)
+WIDGETS = crd(Parent)
 
 
 def bench(*arguments):
@@ -35,3 +49,50 @@ def test_the_figures_of_requests_are_had_from_one_run():
     assert 0 < figures["PATCH, no watch open, p50, ms"] <= figures["PATCH, no watch open, p99, ms"]
     assert 0 < figures["PATCH, 100 watches open, p50, ms"] <= figures["PATCH, 100 watches open, p99, ms"]
     assert figures["events beside each write"] > 0
+
+
+async def eventually(look):
+    async with asyncio.timeout(60):
+        while not await look():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("mode", ["noop", "child"])
+async def test_the_contestant_does_its_work_and_says_how_much(mode):
+    async with ApiServer() as server, connected(ClusterConfig(server=server.url)) as client:
+        await client.create(WIDGETS, CRD)
+
+        async def served():
+            try:
+                return await client.list(Parent).all() == []
+            except NotFound:
+                return False
+
+        async def worked():
+            widgets = await client.list(Parent).all()
+            sizes = {each.name: each.data for each in await client.list(ConfigMap, namespace="default").all()}
+            made = all(sizes.get(each.name) == {"size": str(each.spec.size)} for each in widgets)
+            return made and all(each.status.observed_generation == 1 for each in widgets)
+
+        await eventually(served)
+        for size in (1, 2, 3):
+            await client.create(Parent(name=f"w{size}", namespace="default", spec=WidgetSpec(size=size)))
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.op", "--server", server.url, cwd=ROOT, env=os.environ | {"MODE": mode},
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(60):
+                async for line in program.stdout:
+                    name, passes, largest = line.split()
+                    if int(passes) >= 3:
+                        break
+            assert (name, largest) == (b"C", b"3")
+            if mode == "child":
+                await eventually(worked)
+        finally:
+            program.terminate()
+            _, log = await program.communicate()
+        assert program.returncode == 0, log
+        assert b'"msg":"stopped"' in log
+        assert b"error" not in log
