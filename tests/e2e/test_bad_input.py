@@ -145,7 +145,7 @@ def test_what_rbac_forbids_is_told_with_the_rule_and_waited_for(start, team, clu
     daemon = start("c")
     for resource in ("databases.apps.example.com", "secrets"):
         plural = resource.partition(".")[0]
-        told = rf"list {resource}: 403 .*a ClusterRole would allow it .*\[{plural}\], verbs: \[list\].*list and watch"
+        told = rf"watch {resource}: 403 .*a ClusterRole would allow it .*\[{plural}\], verbs: \[watch\].*list and watch"
         code, _ = until(lambda: daemon.get("/readyz"), lambda answer, told=told: re.search(told, answer[1]))
         assert code == 500
     assert daemon.get("/livez")[0] == 200
