@@ -557,7 +557,7 @@ async def test_reconcile_at_runs_one_pass(cluster):
         await until(lambda: operator.seen == ["w", "w"])
 
 
-async def test_a_mapper_that_raises_is_told_and_costs_nothing_else(cluster):
+async def test_a_mapper_that_raises_is_told_and_everybody_is_looked_at_again(cluster):
     def broken(header):
         if header.name == "bad":
             raise KeyError("no such label")
@@ -570,8 +570,7 @@ async def test_a_mapper_that_raises_is_told_and_costs_nothing_else(cluster):
         await until(lambda: sorted(operator.seen) == ["w", "x"])
         await cluster.create(ConfigMap, "bad")
         await cluster.create(ConfigMap, "w")
-        await until(lambda: len(operator.seen) == 3)
-        assert operator.seen[2] == "w"
+        await until(lambda: operator.seen.count("w") > 1 and operator.seen.count("x") > 1)  # whom it names, and all
         assert running.log.said("an author's function has failed", "error")
 
 
