@@ -275,8 +275,9 @@ class Informer:
 
     @property
     def _stores(self) -> dict[Scope, Store]:
-        # list() is one step for the interpreter: a scrape's thread comes here too, while namespaces come and go.
-        return {scope: watched.store for scope, watched in list(self._watched.items())}
+        # A copy is one step for the interpreter (a list of pairs is not: making one may run the garbage collector, and
+        # that other threads): a scrape's thread comes here too, while namespaces come and go.
+        return {scope: watched.store for scope, watched in self._watched.copy().items()}
 
     def _not_synced(self) -> _Watched | None:
         return next((each for each in self._watched.values() if not each.reflector.synced.is_set()), None)

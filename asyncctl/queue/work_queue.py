@@ -302,14 +302,14 @@ class WorkQueue(Generic[K]):
     def statistics(self) -> QueueStatistics:
         """Return what the queue holds; may be called from another thread."""
         now = self._clock.monotonic()
-        # list() of a dictionary's view is one step for the interpreter: the loop's thread can't change it meanwhile.
+        # Copying, and listing values, is one step for the interpreter: the loop's thread can't change it meanwhile.
         return QueueStatistics(
             queued=len(self._queued),
             delayed=len(self._delayed),
             processing=len(self._processing),
             dirty=len(self._dirty),
             retrying=len(self._failures),
-            depths={priority: len(level) for priority, level in list(self._levels.items()) if level},
+            depths={priority: len(level) for priority, level in self._levels.copy().items() if level},
             working=tuple(max(0.0, now - held.since) for held in list(self._processing.values())),
         )
 

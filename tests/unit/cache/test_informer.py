@@ -1,6 +1,8 @@
 """One view of many namespaces that come and go, over a real socket."""
 
 import asyncio
+import gc
+import os
 import sys
 import threading
 from itertools import count
@@ -344,6 +346,10 @@ async def test_selectors_and_the_wish_for_metadata_alone_go_with_each_request():
     assert set(asked) == {("a=b", "metadata.name=x", True)}
 
 
+def give_way(*_):
+    os.sched_yield()
+
+
 async def test_a_scrape_in_its_own_thread_goes_well_while_namespaces_come_and_go():
     metrics = Metrics(process=False)
     informer = Informer(
@@ -353,6 +359,9 @@ async def test_a_scrape_in_its_own_thread_goes_well_while_namespaces_come_and_go
     seen, interval = [], sys.getswitchinterval()
     scraping = threading.Thread(target=lambda: seen.extend(len(shown(metrics)) for _ in range(50)))
     sys.setswitchinterval(1e-6)
+    threshold = gc.get_threshold()
+    gc.set_threshold(5)  # wherever a collection may give way to another thread, it does
+    gc.callbacks.append(give_way)
     try:
         scraping.start()
         for number in count():
@@ -362,6 +371,8 @@ async def test_a_scrape_in_its_own_thread_goes_well_while_namespaces_come_and_go
                 break
     finally:
         scraping.join()
+        gc.callbacks.remove(give_way)
+        gc.set_threshold(*threshold)
         sys.setswitchinterval(interval)
     assert len(seen) == 50
 
