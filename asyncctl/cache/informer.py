@@ -170,11 +170,6 @@ class Informer:
         watched = self._of(namespace)
         return watched is not None and not watched.reflector.synced.is_set()
 
-    def synced_in(self, namespace: str) -> bool:
-        """Whether the first list of what is in `namespace` has come; False where it is not watched."""
-        watched = self._of(namespace)
-        return watched is not None and watched.reflector.synced.is_set()
-
     @property
     def problem(self) -> str | None:
         """Why the cache is not current, or None."""

@@ -6,7 +6,6 @@ begins, runs the author's coroutine under the timeout, sends the status patch, a
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable
 from contextlib import closing
@@ -22,6 +21,7 @@ from asyncctl.client.errors import KubernetesError, NotFound
 from asyncctl.controller import finalizer
 from asyncctl.controller.aftermath import Aftermath, stalled_reason, told
 from asyncctl.controller.alarm import Alarm
+from asyncctl.controller.cancellation import GIVE_UP, take_back
 from asyncctl.controller.context import Context
 from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.environment import Environment
@@ -39,7 +39,6 @@ from asyncctl.queue.backoff import Random
 from asyncctl.queue.work_queue import QueueClosed, WorkQueue
 
 T = TypeVar("T")
-GIVE_UP = 5.0  # seconds for a cancelled pass to clean up after itself
 _ORDINARY = {Failure.FAST, Failure.UNCOUNTED}  # failures to write a status that need no line beside the pass's own
 _FILLING = 1.0  # seconds until it is looked again whether the caches of a new namespace have had their first list
 _TURN = 32  # passes that never wait, after which the other tasks have their turn
@@ -167,13 +166,13 @@ class Controller:
             except QueueClosed:
                 return
             except asyncio.CancelledError:
-                await self._own_cancellation_taken_back(alarm.task)
+                await take_back(alarm.task, self._is_ending)
                 continue
             self._working[alarm.task] = key
             try:
                 await self._process(key, alarm)
             except asyncio.CancelledError:
-                await self._own_cancellation_taken_back(alarm.task)
+                await take_back(alarm.task, self._is_ending)
                 self.queue.add(key)  # it came while the runtime wrote what the pass had said
             finally:
                 del self._working[alarm.task]
@@ -182,14 +181,8 @@ class Controller:
             if passes % _TURN == 0:
                 await asyncio.sleep(0)
 
-    async def _own_cancellation_taken_back(self, task: "asyncio.Task[None]") -> None:
-        """A pass may have cancelled the task that it ran in, now or by a timer; only `work` may end a worker."""
-        while task.cancelling() and not self._ending:
-            task.uncancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # where what was not delivered yet is
-        if self._ending:
-            raise asyncio.CancelledError
+    def _is_ending(self) -> bool:
+        return self._ending
 
     async def _process(self, key: Key, alarm: Alarm) -> None:
         entry = self._informer.get(key)
@@ -253,7 +246,7 @@ class Controller:
             error = RuntimeError(f"the pass has raised {caught!r}, which would have ended its worker")
             error.__cause__ = caught
         if self._ending or alarm.task.cancelling():
-            await self._own_cancellation_taken_back(alarm.task)
+            await take_back(alarm.task, self._is_ending)
         await ctx.close()
         parks = error is not None and self._aftermath.parks(key, error)
         if not gone:

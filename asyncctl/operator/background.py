@@ -6,18 +6,17 @@ would cancel one again at each await of its clean-up.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, TypeVar
 
 from asyncctl.client.errors import KubernetesError
 from asyncctl.clock import Clock
+from asyncctl.controller.cancellation import GIVE_UP, take_back
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.queue.backoff import Backoff, Random, Restarts
 
 T = TypeVar("T")
-GIVE_UP = 5.0  # seconds for a cancelled task to clean up after itself
 RESTART = Backoff(base=1.0, maximum=60.0)
 QUIET = 120.0  # seconds after which a failure is the first one again
 
@@ -101,20 +100,12 @@ class Backgrounds(Generic[T]):
         except asyncio.CancelledError as error:
             if self._ending:
                 raise
-            await self._take_back()
+            task = asyncio.current_task()
+            assert task is not None
+            await take_back(task, lambda: self._ending)
             return error
         except BaseException as error:
             if isinstance(error, GeneratorExit):
                 raise
             return error
         return None
-
-    async def _take_back(self) -> None:
-        """The cancellation of its own task by an author's code: only `stop` may end it."""
-        task = asyncio.current_task()
-        while task is not None and task.cancelling() and not self._ending:
-            task.uncancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
-        if self._ending:
-            raise asyncio.CancelledError

@@ -283,8 +283,8 @@ async def test_namespaces_that_are_added_and_removed_while_a_cache_is_at_work(ba
             await cache.has(f"of-{first}")
             informer = cache.informer
             informer.add_namespace(second)
-            assert informer.synced_in(first)
-            assert not informer.synced_in(second)
+            assert not informer.filling(first)
+            assert informer.filling(second)
             async with asyncio.timeout(30):
                 await informer.wait_synced()
             await cache.has(f"of-{first}", f"of-{second}")

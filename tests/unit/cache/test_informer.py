@@ -69,13 +69,13 @@ async def test_a_namespace_that_is_added_is_not_synced_and_the_others_are(api):
         await informer.wait_synced()
         api.hold("b")
         informer.add_namespace("b")
-        assert (informer.synced, informer.synced_in("a"), informer.synced_in("b")) == (False, True, False)
+        assert (informer.synced, not informer.filling("a"), not informer.filling("b")) == (False, True, False)
         assert informer.was_synced
         assert informer.get(("a", "x")) is not None
         api.put("a", "y")
         await until(lambda: informer.get(("a", "y")))
         api.release("b")
-        await until(lambda: informer.synced_in("b"))
+        await until(lambda: not informer.filling("b"))
         assert informer.synced
         assert names(informer.entries()) == ["a/x", "a/y", "b/x"]
 
@@ -87,7 +87,7 @@ async def test_who_waits_for_the_first_lists_waits_for_a_namespace_that_is_added
         waiting = asyncio.create_task(informer.wait_synced())
         informer.add_namespace("b")
         api.release("a")
-        await until(lambda: informer.synced_in("a"))
+        await until(lambda: not informer.filling("a"))
         assert not waiting.done()
         assert not informer.was_synced
         api.release("b")
@@ -97,7 +97,7 @@ async def test_who_waits_for_the_first_lists_waits_for_a_namespace_that_is_added
 async def test_a_namespace_that_is_removed_before_its_first_list_has_come_holds_nobody_up(api):
     api.hold("b")
     async with informing(api, namespaces=("a", "b")) as informer:
-        await until(lambda: informer.synced_in("a"))
+        await until(lambda: not informer.filling("a"))
         waiting = asyncio.create_task(informer.wait_synced())
         await asyncio.sleep(0)
         informer.remove_namespace("b")
@@ -183,7 +183,7 @@ async def test_a_kind_in_no_namespace_is_watched_whatever_the_namespaces():
 async def test_the_problem_of_a_namespace_goes_with_it(api):
     api.forbidden.add("b")
     async with informing(api, namespaces=("a", "b")) as informer:
-        await until(lambda: informer.synced_in("a") and informer.problem and "403" in informer.problem)
+        await until(lambda: not informer.filling("a") and informer.problem and "403" in informer.problem)
         assert not informer.synced
         informer.remove_namespace("b")
         assert informer.problem is None
