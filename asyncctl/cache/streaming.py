@@ -6,7 +6,7 @@ UNASKED = 3600.0  # seconds for which a server that has refused is not asked aga
 
 
 class StreamingSupport:
-    """One answer for all who ask the same server for the same kind.
+    """One answer for all namespaces of an informer, which ask the same server for the same kind.
 
     Args:
         clock: By which an hour is measured.
