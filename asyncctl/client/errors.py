@@ -439,7 +439,7 @@ def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *
         if location := headers.get("Location"):
             said = f"something on the way wants to send us to {visible(location, TEXT)}; {said}"
         status = {"message": said}
-        kind = _BY_CODE[code] if code in _SURE or unknown else ServerError
+        kind = _BY_CODE.get(code, ServerError) if code in _SURE or unknown else ServerError
     else:
         by_code = _BY_CODE.get(code, StatusError if 400 <= code < 500 else ServerError)
         kind = _BY_REASON.get(str(status.get("reason")), by_code)

@@ -302,6 +302,7 @@ def _fits(body):
 @example(TARGET, 500, b"[" * 100_000, {}, False)
 @example(TARGET, 404, b'{"kind":"Status","code":' + b"1" * 400 + b"}", {}, False)
 @example(TARGET, 403, b'{"kind":"Status","message":"\\ud800"}', {}, False)
+@example(TARGET, 302, b"404 page not found", {}, False)
 @given(TARGETS, st.integers(100, 599), st.binary() | JSON.map(repr).map(str.encode) | STATUS, HEADERS, st.booleans())
 def test_whatever_comes_is_an_error_of_ours_and_says_something(target, code, body, headers, json_patch):
     error = error_from_reply(target, code, body, headers, json_patch=json_patch)
