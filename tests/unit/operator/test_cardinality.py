@@ -1,7 +1,7 @@
 """How many series there are depends on what a program declares, and on nothing that anybody does in the cluster."""
 
-from datetime import timedelta
 from contextlib import suppress
+from datetime import timedelta
 
 from aiohttp import ClientSession
 
