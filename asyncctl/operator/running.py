@@ -265,7 +265,7 @@ class Running:
     async def _tasks(self, probes: Probes) -> AsyncIterator[None]:
         events = EventRecorder(
             self.client, controller=f"asyncctl-{self.name}", instance=self.settings.pod_name,
-            clock=self.clock, random=self._random, logger=self.logger,
+            clock=self.clock, random=self._random, logger=self.logger, dropped=self.metrics.events_dropped,
         )  # fmt: skip
         informers = Informers(
             self.client, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
