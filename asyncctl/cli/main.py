@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,8 @@ def _run(arguments: Sequence[str]) -> int:
 
     operator = database_operator()
     parser = _parser("asyncctl run", "The daemon. It is configured by environment variables alone.")
-    parser.epilog = operator.settings.describe(os.environ)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # into a file or pipe: for grep
+    parser.epilog = operator.settings.describe(os.environ, width)
     parser.parse_args(arguments)
     return serve(operator, os.environ)
 

@@ -79,6 +79,8 @@ class Elector:
         """Why the Lease was lost, when it was."""
         self.problem: str | None = None
         """What keeps it from leading, or its Lease from being renewed; None when nothing does."""
+        self.blocked: str | None = None
+        """Why it can't even campaign: a right or the namespace is missing."""
 
     @property
     def leading(self) -> bool:

@@ -49,6 +49,11 @@ class Backgrounds(Generic[T]):
         self._ending = False
 
     @property
+    def there(self) -> bool:
+        """Whether there are any to run."""
+        return bool(self._functions)
+
+    @property
     def left(self) -> set[asyncio.Task[None]]:
         """Tasks that have not ended."""
         return {task for task in self._tasks if not task.done()}

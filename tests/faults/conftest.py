@@ -1,68 +1,72 @@
-"""What a fault is tried on: contests of small operators over a Lease, on a real API server whose audit log judges.
-
-Each scenario is one round in the ordinary suite. With `ASYNCCTL_TEST_SOAK` (`make soak`) it is ten, and what is shortened
-here is of the length that it has in a cluster. A round's seed is in the name of its test.
-"""
-
-import os
+"""An API server whose audit log keeps every write of a Lease with its contents, and contenders for Leases."""
 
 import pytest
 
-from tests.faults.contest import Contest, install_counters
-from tests.faults.policy import anchor as anchor_of
+from tests.controlplane.build import Unavailable, elector
+from tests.controlplane.controlplane import ControlPlane
+from tests.e2e.cluster import Cluster
+from tests.faults.contender import CLIENT_GO, KINDS, NAMESPACE, QUICK, Contender
+from tests.faults.rounds import anchor, contest, counters, figure, pytest_generate_tests, soak  # noqa: F401 - fixtures
 
-SOAK = "ASYNCCTL_TEST_SOAK" in os.environ
-
-
-def pytest_generate_tests(metafunc):
-    if "seed" in metafunc.fixturenames:
-        metafunc.parametrize("seed", range(1, 11 if SOAK else 2), ids="seed {}".format)
-
-
-@pytest.fixture(scope="session")
-def soak():
-    """Whether the full measure is asked for."""
-    return SOAK
-
-
-@pytest.fixture(scope="session")
-def counters(cluster):
-    """The cluster, which has Counters."""
-    install_counters(cluster)
-    return cluster
+USERS = {kind: ["system:masters"] for kind in KINDS}
+AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+  - {level: None, verbs: [get, list, watch]}
+  - {level: RequestResponse, resources: [{group: coordination.k8s.io, resources: [leases]}]}
+  - {level: Metadata}
+"""
 
 
 @pytest.fixture(scope="session")
-def anchor(counters):
-    """See `policy.anchor`."""
-    with anchor_of(counters):
-        yield
+def leases(kube, tmp_path_factory):
+    """A cluster of its own, with the namespace of the Leases."""
+    policy = tmp_path_factory.mktemp("audit-leases") / "policy.yaml"
+    policy.write_text(AUDIT_POLICY)
+    with ControlPlane(kube.programs, users=USERS, audit_policy=policy) as plane:
+        cluster = Cluster(plane)
+        cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def client_go():
+    """The program that campaigns with client-go."""
+    try:
+        return elector()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture
-def figure(request):
-    """Print what a round came to, by the judge's word."""
-
-    def tell(judge, leader, standby):
-        taken = judge.tenure(standby.pod).at
-        first = next(commit.at for commit in judge.by(standby.pod) if commit.at > taken)
-        print(
-            f"figure: {request.node.originalname} [{request.node.callspec.id}]: writes {len(judge.by(leader.pod))}"
-            f" + {len(judge.by(standby.pod))}, late {len(judge.late)}, after the next one's first"
-            f" {len(judge.after_the_next)}, overwrites {len(judge.overwrites)}, refused by the policy"
-            f" {judge.refused.count(leader.pod)}; led {(taken - judge.renewed(leader.pod)).total_seconds():.2f} s after"
-            f" the last renewal, wrote {(first - taken).total_seconds():.2f} s later"
-        )
-
-    return tell
+def lease(request):
+    """The name of this test's Lease."""
+    return f"lease-{request.node.name.replace('_', '-').replace('[', '-').rstrip(']').lower()}"[:60].rstrip("-")
 
 
 @pytest.fixture
-def contest(counters, tmp_path):
-    contest = Contest(counters, tmp_path)
-    yield contest
-    contest.clear()
-    for contender in contest.contenders:
-        print(f"--- {contender.pod}\n{contender.text[-6000:]}")
-    blemishes = [line for contender in contest.contenders for line in contender.blemishes()]
+def contend(request, tmp_path, leases, lease):
+    """Start a contender: `contend("client-go")`. None outlives the test, and no log of ours has a blemish."""
+    begun = []
+
+    def begin(kind, *, times=QUICK, user=None, **more):
+        kubeconfig = more.pop("kubeconfig", None) or tmp_path / f"kubeconfig-{user or kind}"
+        if not kubeconfig.exists():
+            leases.plane.kubeconfig(kubeconfig, user or kind)
+        program = request.getfixturevalue("client_go") if kind == CLIENT_GO else None
+        contender = Contender(
+            kind, kubeconfig=kubeconfig, lease=lease, times=times, log=tmp_path / f"{len(begun)}-{kind}.log",
+            program=program, **more,
+        )  # fmt: skip
+        begun.append(contender)
+        return contender
+
+    yield begin
+    for contender in begun:
+        contender.kill()
+        print(f"--- {contender.log.name}\n{contender.text[-1500:]}")
+    blemishes = [line for contender in begun if contender.kind == KINDS[0] for line in contender.blemishes()]
     assert not blemishes, "\n".join(blemishes)

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import SOAK
+from tests.faults.rounds import SOAK
 from tests.faults.policy import in_force
 
 MAP = "/api/v1/namespaces/{}/configmaps/counter-0?"

@@ -351,12 +351,31 @@ def test_the_table_shows_default_and_what_is_in_force():
     assert {row.variable for row in NeedySettings.rows({}) if row.default == "(required)"} == {"NEEDY_SHOP"}
 
 
-def test_the_table_is_text_in_columns():
+def test_the_table_is_one_line_for_each_setting_where_nobody_says_how_wide():
     head, *lines = Settings.describe({}).splitlines()
-    assert head.split() == ["VARIABLE", "DEFAULT", "IN", "FORCE", "MEANING"]
+    assert head.split() == ["VARIABLE", "IN", "FORCE", "MEANING"]
     assert len(lines) == len(Settings.rows({}))
     column = head.index("MEANING")
     assert all(line[column - 1] == " " and line[column] != " " for line in lines)
+
+
+def test_the_table_says_the_default_where_another_value_is_in_force():
+    told = WidgetSettings.describe({"ASYNCCTL_WORKERS": "3", "ASYNCCTL_RETRY_LIMIT": "10"}).splitlines()
+    (workers,) = (line for line in told if "ASYNCCTL_WORKERS" in line)
+    (limit,) = (line for line in told if "ASYNCCTL_RETRY_LIMIT" in line)
+    assert workers.split()[1] == "3"
+    assert workers.endswith("(default: 10)")
+    assert "default" not in limit
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_the_table_fits_a_terminal_and_loses_no_word(width):
+    told = Settings.describe({"ASYNCCTL_WORKERS": "many"}, width)
+    assert max(map(len, told.splitlines())) <= width
+    words = told.split()
+    for row in Settings.rows({"ASYNCCTL_WORKERS": "many"}):
+        assert row.variable in words
+        assert " ".join(row.meaning.split()[:3]) in " ".join(words)
 
 
 @pytest.mark.parametrize(
