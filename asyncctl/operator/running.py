@@ -28,15 +28,17 @@ from asyncctl.controller.declaration import Declaration
 from asyncctl.controller.events import EventRecorder
 from asyncctl.controller.sources import Watch, as_watch, kind_of
 from asyncctl.ha.elector import HEARTBEAT, Elector
-from asyncctl.http import Probes, SideServer
+from asyncctl.http import Probes
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
+from asyncctl.operator.debug import Debug
 from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck, cancellations
+from asyncctl.operator.side import serving
 from asyncctl.operator.stuck import Stuck
 from asyncctl.operator.watchdog import Watchdog
 from asyncctl.settings import Settings
@@ -105,6 +107,7 @@ class Running:
         self._controllers: list[Controller] = []
         self._stuck = Stuck(self._controllers, logger)
         self._elector: Elector | None = None
+        self._debug = Debug(settings, self._controllers, lambda: self._informers)
         self._workers = anyio.CancelScope()
         self._idle = anyio.Event()
         self._stopping = False
@@ -136,9 +139,10 @@ class Running:
         for name, check in self._checks.items():
             probes.ready(name, check)
         probes.inform("leader", self._why_not_leading)
-        async with SideServer(self.settings.http_address, probes, self.metrics) as server:
-            self.port = server.port
-            self.logger.info("the side server is up", address=f"{self.settings.http_address.host}:{server.port}")
+        async with serving(
+            self.settings, probes, self.metrics, self._debug.looks(), clock=self.clock, logger=self.logger
+        ) as side:
+            self.port = side.port
             config = config or await find_config(
                 os.environ, kubeconfig=self.settings.kubeconfig, context=self.settings.context
             )
@@ -146,7 +150,9 @@ class Running:
             for warning in config.warnings:
                 self.logger.warning(warning)
             self._elector, self.fence = self._parts.elector(config)
+            self._debug.campaign(self._parts.lease(config), self._elector, self.fence)
             async with self._parts.transport(config, self.fence) as transport:
+                side.connect(transport)
                 self.client = Client(
                     transport,
                     field_manager=f"asyncctl-{self.name}",
