@@ -78,12 +78,12 @@ class Arena:
 
 @pytest.mark.parametrize(("times", "seconds", "early"), CASES)
 def test_of_three_kinds_of_electors_none_takes_a_lease_that_another_holds(
-    contend, leases, lease, times, seconds, early
+    contend, cluster, lease, times, seconds, early
 ):
     print(f"seed {SEED}; set ASYNCCTL_TEST_SEED to repeat it")
     moments = random.Random(SEED)
-    arena = Arena(contend, leases, lease, times)
-    leases.call("POST", LEASES, {"metadata": {"name": lease} | MARKS, "spec": {"holderIdentity": ""}})
+    arena = Arena(contend, cluster, lease, times)
+    cluster.call("POST", LEASES, {"metadata": {"name": lease} | MARKS, "spec": {"holderIdentity": ""}})
 
     arena.enter(ROUND[0]).until_started()
     for leader, successor in pairwise(ROUND):
@@ -102,7 +102,7 @@ def test_of_three_kinds_of_electors_none_takes_a_lease_that_another_holds(
     for kind in list(arena.now):
         arena.end(kind, signal.SIGTERM)
 
-    found = stored(leases, lease)
+    found = stored(cluster, lease)
     held = terms(found)
     pairs = Counter((one.kind, other.kind) for one, other in pairwise(held))
     print(
