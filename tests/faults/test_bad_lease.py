@@ -104,6 +104,7 @@ async def test_a_lease_of_another_controller_is_left_alone_while_it_holds_it_and
         await until(lambda: running.log.said("ghost leads"), seconds=10)
         await until(lambda: requests(running) > 15)  # that is longer than our own duration: theirs counts
         assert not running.leading
+        assert running.log.said("the Lease has labels or owners, which are kept; if it is another program's, set")
         assert live(cluster, lease) == before
         change(cluster, lease, {"holderIdentity": ""})
         await until(lambda: running.leading, seconds=10)

@@ -27,6 +27,7 @@ ENDS = (signal.SIGKILL, signal.SIGTERM)
 # Each kind is followed by each other one: a way through all six pairs.
 A, C, K = KINDS
 ROUND = (A, C, K, A, K, C, A)
+COMPLAINTS = ("record is odd", "Failed to parse time")  # of ours, and of kubernetes-asyncio's
 MARKS = {"labels": {"owner": "somebody"}, "annotations": {"note": "keep this"}}
 SECONDS = Times(duration=4, deadline=2.5, retry=1.0)  # no renewal in the same second as the one before
 CASES = [pytest.param(QUICK, 60 if SOAK else 3, {CLIENT_GO: timedelta(seconds=1)}, id="quick")]
@@ -117,6 +118,8 @@ def test_of_three_kinds_of_electors_none_takes_a_lease_that_another_holds(
     led = sorted((*rival.led, rival.log.name) for rival in arena.ever if rival.led)
     overlaps = [(one, other) for one, other in pairwise(led) if other[0] < one[1]]
     assert not overlaps
+    # Each understands what the others write.
+    assert not [each for rival in arena.ever for each in COMPLAINTS if each in rival.text]
     # What somebody else has written on the Lease is there still.
     metadata = found[-1].lease["metadata"]
     assert metadata["labels"] == MARKS["labels"]
