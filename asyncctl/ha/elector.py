@@ -95,6 +95,16 @@ class Elector:
         self.heartbeat()
         threading.Thread(target=self._run, name="elector", daemon=True).start()
 
+    def lose(self, reason: str) -> None:
+        """The Lease counts as lost from this moment, because of what somebody else has seen; `over` follows.
+
+        It is not given back: a write may still be on its way. Harmless when this process does not lead.
+        """
+        if self.leading and self.lost is None:
+            self._lose(reason)
+            if self._own is not None and self._stop is not None:
+                self._own.call_soon_threadsafe(self._stop.set)
+
     async def release(self) -> None:
         """Give the Lease back, if it is ours, and end the campaign. Call it after the last write was answered."""
         self._called_off = True  # for a thread that has not come as far as its event
@@ -178,6 +188,8 @@ class Elector:
                 self._warn("leading, with trouble", f"could not renew: {error}")
             else:
                 self.problem = None
+        if self.lost is not None:
+            return None
         self._fence.revoke("the Lease was given back")
         self._on_main(lambda: self._on_change(False))
         await self._give_back(transport, lease)

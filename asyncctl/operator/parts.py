@@ -1,5 +1,6 @@
 """The parts of a running operator, each made of its settings: the Lease's campaign, the transport, the controllers."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from asyncctl.controller.environment import Environment
 from asyncctl.controller.events import EventRecorder
 from asyncctl.ha.elector import Elector, LeaseSettings
 from asyncctl.ha.fence import Fence
+from asyncctl.ha.refusal import Refusals
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
@@ -56,6 +58,7 @@ class Parts:
         self._random = random
         self._logger = logger
         self._metrics = metrics
+        self._refusals = self._refused(None, lambda _: None)
 
     def lease(self, config: ClusterConfig) -> tuple[str, str] | None:
         """Namespace and name of the Lease, if there is one."""
@@ -71,6 +74,12 @@ class Parts:
         fence = Fence(self._clock)
         status = self._metrics.leader(lease[1])
         status.set(0)
+
+        def changed(leads: bool) -> None:  # noqa: FBT001 - as the elector calls it
+            status.set(leads)
+            if leads:
+                self._refusals.won()
+
         elector = Elector(
             config,
             LeaseSettings(
@@ -78,9 +87,14 @@ class Parts:
                 renew_deadline=settings.renew_deadline, retry_period=settings.retry_period,
             ),
             fence, pod_name=settings.pod_name, clock=self._clock, random=self._random, logger=self._logger,
-            metrics=self._metrics.requests(urlsplit(config.server).netloc), on_change=status.set,
+            metrics=self._metrics.requests(urlsplit(config.server).netloc), on_change=changed,
         )  # fmt: skip
+        self._refusals = self._refused(elector.identity, elector.lose)
         return elector, fence
+
+    def _refused(self, identity: str | None, lose: Callable[[str], object]) -> Refusals:
+        """What is done when the API server's fence refuses a write."""
+        return Refusals(identity, lose, patience=self._settings.renew_deadline, clock=self._clock, logger=self._logger)
 
     def transport(self, config: ClusterConfig, fence: WriteFence) -> Transport:
         """What sends the operator's requests."""
@@ -88,7 +102,7 @@ class Parts:
         return Transport(
             config, clock=self._clock, random=self._random, logger=self._logger,
             metrics=self._metrics.requests(urlsplit(config.server).netloc),
-            fence=fence, on_fenced=self._metrics.fenced_writes.inc,
+            fence=fence, on_fenced=self._metrics.fenced_writes.inc, on_refused=self._refusals,
             timeout=settings.request_timeout, qps=settings.qps, burst=settings.burst,
         )  # fmt: skip
 
