@@ -8,14 +8,14 @@ from asyncctl.cache.header import Key
 from asyncctl.cache.informer import Informer
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.transport.transport import Fence as WriteFence, Transport
+from asyncctl.client.transport.transport import Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
-from asyncctl.controller.environment import Environment
+from asyncctl.controller.environment import Environment, Fence as Acting
 from asyncctl.controller.events import EventRecorder
 from asyncctl.ha.elector import Elector, LeaseSettings
-from asyncctl.ha.fence import Fence
+from asyncctl.ha.fence import Fence, NoFence
 from asyncctl.ha.refusal import Refusals
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
@@ -66,19 +66,28 @@ class Parts:
             return None
         return self._settings.lease_namespace or own_namespace(config), lease_name(self._program, self._settings)
 
-    def elector(self, config: ClusterConfig) -> tuple[Elector | None, WriteFence]:
-        """Who campaigns for the Lease, and what says whether this process may write."""
+    def elector(
+        self, config: ClusterConfig, on_change: Callable[[bool], object]
+    ) -> tuple[Elector | None, Fence | NoFence]:
+        """Who campaigns for the Lease, and what says whether this process may write.
+
+        Args:
+            config: Which cluster.
+            on_change: Called on the main loop, before anybody there hears of it: with True when this process leads,
+                with False when it no longer does.
+        """
         settings, lease = self._settings, self.lease(config)
         if lease is None:
-            return None, lambda: float("inf")  # nobody else writes
+            return None, NoFence()
         fence = Fence(self._clock)
         status = self._metrics.leader(lease[1])
         status.set(0)
 
         def changed(leads: bool) -> None:  # noqa: FBT001 - as the elector calls it
-            status.set(leads)
             if leads:
                 self._refusals.won()
+            on_change(leads)
+            status.set(leads)
 
         elector = Elector(
             config,
@@ -96,7 +105,7 @@ class Parts:
         """What is done when the API server's fence refuses a write."""
         return Refusals(identity, lose, patience=self._settings.renew_deadline, clock=self._clock, logger=self._logger)
 
-    def transport(self, config: ClusterConfig, fence: WriteFence) -> Transport:
+    def transport(self, config: ClusterConfig, fence: Fence | NoFence) -> Transport:
         """What sends the operator's requests."""
         settings = self._settings
         return Transport(
@@ -108,7 +117,7 @@ class Parts:
 
     def controller(
         self, declaration: Declaration[Any], informers: dict[ResourceType, Informer], *,
-        client: Client, events: EventRecorder, fence: WriteFence,
+        client: Client, events: EventRecorder, fence: Acting,
     ) -> Controller:  # fmt: skip
         """A controller over its caches, which tell it from now on what changes."""
         settings = self._settings
