@@ -16,10 +16,11 @@ from asyncctl.controller.environment import Environment, Fence as Acting
 from asyncctl.controller.events import EventRecorder
 from asyncctl.ha.elector import Elector, LeaseSettings
 from asyncctl.ha.fence import Fence, NoFence
-from asyncctl.ha.refusal import Refusals
+from asyncctl.ha.refusal import BEHIND, Refusals
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
+from asyncctl.operator.server_fence import ServerFence
 from asyncctl.queue.backoff import Backoff, Random
 from asyncctl.queue.work_queue import WorkQueue
 from asyncctl.settings import Settings
@@ -103,7 +104,14 @@ class Parts:
 
     def _refused(self, identity: str | None, lose: Callable[[str], object]) -> Refusals:
         """What is done when the API server's fence refuses a write."""
-        return Refusals(identity, lose, patience=self._settings.renew_deadline, clock=self._clock, logger=self._logger)
+        patience = min(BEHIND, self._settings.renew_deadline)
+        return Refusals(identity, lose, patience=patience, clock=self._clock, logger=self._logger)
+
+    def server_fence(self, config: ClusterConfig, transport: Transport) -> ServerFence:
+        """What tells whether the API server refuses writes as well."""
+        return ServerFence(
+            transport, self.lease(config), self._settings.pod_name, clock=self._clock, logger=self._logger
+        )
 
     def transport(self, config: ClusterConfig, fence: Fence | NoFence) -> Transport:
         """What sends the operator's requests."""

@@ -38,6 +38,7 @@ from asyncctl.operator.cached import Cached, announce, use
 from asyncctl.operator.hooks import Hooks
 from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.server_fence import ServerFence
 from asyncctl.operator.steps import Steps
 from asyncctl.operator.stopping import Stopping, longest
 from asyncctl.operator.stuck import Stuck
@@ -73,6 +74,7 @@ class Running:
     probes: Probes
     fence: Fence
     port: int
+    _server_fence: ServerFence
 
     def __init__(
         self,
@@ -178,6 +180,8 @@ class Running:
         self.fence = fence
         async with self._steps.leaving("transport", self._parts.transport(config, fence)) as transport:
             self._transport = transport
+            self._server_fence = self._parts.server_fence(config, transport)
+            self.probes.inform("fence-at-the-server", lambda: self._server_fence.problem)
             self.client = Client(
                 transport,
                 field_manager=f"asyncctl-{self.name}",
@@ -314,6 +318,7 @@ class Running:
         tasks.start_soon(self._announce_ready, name="readiness")
         if self._elector is not None:
             self._elector.start()
+            tasks.start_soon(self._server_fence.run, name="fence at the API server")
             tasks.start_soon(self._watch_lease, self._elector, name="lease")
         tasks.start_soon(self._work, name="workers")
 
