@@ -339,12 +339,17 @@ class Campaign:
                 f"{error}; the operator needs a Role in namespace {namespace!r} with get, create and update on "
                 "leases.coordination.k8s.io"
             )
+        if isinstance(error, Fenced):
+            return (
+                f"{error}; this fence is for another Lease: let `asyncctl manifests` make the one for Lease "
+                f"{namespace}/{self._settings.name}, or set ASYNCCTL_LEASE_NAME and ASYNCCTL_LEASE_NAMESPACE to its own"
+            )
         return str(error)
 
     def _explain(self, error: KubernetesError) -> None:
         """Why it does not lead."""
         problem = self._advice(error)
-        self.blocked = problem if isinstance(error, Forbidden | Invalid | NotFound) else None
+        self.blocked = problem if isinstance(error, Fenced | Forbidden | Invalid | NotFound) else None
         self._warn("not leading", problem)
 
     def _remark(self, lease: JsonObject) -> None:
