@@ -184,7 +184,8 @@ class Server:
         server, self._web = self._web, None
         if server is None:
             return
-        for each in self._listening:
+        while self._listening:
+            each = self._listening.pop()
             asyncio.get_running_loop().remove_reader(each)
             each.close()
         for task in self._tasks:
@@ -230,7 +231,7 @@ class Server:
         return task
 
     def _listen(self, listening: socket.socket) -> None:
-        if self._web is not None:
+        if listening in self._listening:  # it may have been stopped meanwhile
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:

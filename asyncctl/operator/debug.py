@@ -75,7 +75,7 @@ class Debug:
     def cache(self) -> list[JsonObject]:
         """How it stands with each cache."""
         return [
-            {"kind": str(each.kind), "selector": each.selector, "scopes": [scope._asdict() for scope in each.report()]}
+            {"kind": each.kind.resource, "selector": each.selector, "scopes": [scope._asdict() for scope in each.report()]}
             for each in self._informers() or ()
         ]
 
@@ -100,7 +100,7 @@ def _queue(controller: Controller) -> JsonObject:
     numbers, keys = controller.queue.statistics(), controller.queue.contents(KEYS)
     parked, paused = controller.parking.keys(), controller.paused.keys()
     return {
-        "kind": str(resource_type_of(controller.declaration.kind)),
+        "kind": resource_type_of(controller.declaration.kind).resource,
         "workers": controller.workers,
         "counts": {
             "processing": numbers.processing, "queued": numbers.queued, "delayed": numbers.delayed,
