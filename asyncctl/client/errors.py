@@ -408,7 +408,7 @@ _BY_CODE: Mapping[int, type[StatusError]] = {
 # What these mean is plain, whoever on the way has said it. Not 404: for a clean-up it would mean that all is done.
 _SURE = frozenset({401, 403, 413, 415, 429})
 
-_FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
+FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
 
 
 def error_from_reply(
@@ -447,7 +447,7 @@ def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *
         target, code, status, retry_after=retry_after(status, headers), audit_id=headers.get("Audit-Id", ""), body=body
     )
     reasons = {cause.reason for cause in error.causes}
-    if isinstance(error, Forbidden) and _FENCE_MARK in error.server_message:
+    if isinstance(error, Forbidden) and FENCE_MARK in error.server_message:
         return Fenced(f"{target}: {visible(error.server_message, TEXT)}")
     if isinstance(error, Conflict) and "FieldManagerConflict" in reasons:
         kind = ApplyConflict

@@ -1,0 +1,93 @@
+"""A real Prometheus scrapes a leader and a standby, and promtool finds nothing to say of what they show."""
+
+import http.client
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+from tests.e2e.waiting import until
+from tests.prometheus.server import INTERVAL, Prometheus
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+SECONDS = 60.0 if "ASYNCCTL_TEST_SOAK" in os.environ else 4.0
+
+
+def documented():
+    """The type of each metric that the page names."""
+    found = dict(re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \|", PAGE.read_text(), re.MULTILINE))
+    assert len(found) > 45
+    return found
+
+
+def series_of(name, kind):
+    return {f"{name}_bucket", f"{name}_sum", f"{name}_count"} if kind == "histogram" else {name}
+
+
+def address_of(daemon):
+    return daemon.until_said("the side server is up")["address"]
+
+
+def check_metrics(folder, text):
+    """What `promtool check metrics` says."""
+    done = subprocess.run(
+        [folder / "promtool", "check", "metrics"], input=text, check=False, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def pair(start, team):
+    """A leader that has made a database, and a standby."""
+    longer = {"lease_duration": "60s", "renew_deadline": "45s"}  # than an outage
+    leader = start("a", **longer)
+    leader.until_working()
+    standby = start("b", **longer)
+    standby.until_ready()
+    team.create()
+    team.until_running()
+    return leader, standby
+
+
+def test_every_documented_metric_of_leader_and_standby_is_scraped(prometheus, plane, pair, tmp_path):
+    leader, standby = pair
+    job = {"static_configs": [{"targets": [address_of(leader), address_of(standby)]}]}
+    with Prometheus(prometheus, tmp_path, {"asyncctl": job}) as server:
+        plane.stop_apiserver()  # what is counted of outages appears with the first
+        for daemon in pair:
+            until(lambda: daemon.metric("rest_client_request_retries_total") > 0, deadline=30)  # noqa: B023
+            until(lambda: daemon.metric("asyncctl_watch_restarts_total") > 0, deadline=30)  # noqa: B023
+        plane.start_apiserver()
+        until(lambda: all(daemon.metric("asyncctl_cache_synced") == 1 for daemon in pair), deadline=60)
+        begun = time.monotonic()
+        until(lambda: time.monotonic() - begun > SECONDS, deadline=SECONDS + 10)
+        assert [target["lastError"] for target in server.targets() if target["health"] != "up"] == []
+        assert [value for _, value in server.query("min_over_time(up[1h])")] == [1.0, 1.0]
+        scrapes = [value for _, value in server.query("count_over_time(up[1h])")]
+        assert min(scrapes) >= SECONDS / INTERVAL
+        for daemon in pair:
+            shown = server.names(instance=address_of(daemon))
+            assert {n for name, kind in documented().items() for n in series_of(name, kind) if n not in shown} == set()
+        types = server.types()
+        for name, kind in documented().items():
+            assert types.get(name, types.get(name.removesuffix("_total"))) == kind, name
+        assert server.query("sum(leader_election_master_status)") == [({}, 1.0)]
+        assert server.query("sum(increase(controller_runtime_reconcile_total[1h])) > 0")
+
+
+def test_promtool_and_the_openmetrics_parser_have_nothing_to_say(prometheus, pair):
+    assert check_metrics(prometheus, "# TYPE wrong_total gauge\nwrong_total 1\n")[0] != 0  # it does look
+    for daemon in pair:
+        code, text = daemon.get("/metrics")
+        assert code == 200
+        assert check_metrics(prometheus, text) == (0, "")
+        connection = http.client.HTTPConnection(address_of(daemon), timeout=10)
+        connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        response = connection.getresponse()
+        assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert list(parse_openmetrics(response.read().decode()))
+        connection.close()
