@@ -15,6 +15,7 @@ from asyncctl.generate.rbac import rules
 from tests.e2e.account import RBAC, Account
 from tests.e2e.daemon import ROOT
 from tests.e2e.waiting import until
+from tests.prometheus.server import Prometheus
 
 GUARDED = {"ASYNCCTL_METRICS_ADDRESS": "127.0.0.1:0"}
 REVIEWS = {"tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"}
@@ -66,7 +67,7 @@ def needed(environ):
 
 
 def test_leader_and_standby_let_in_whom_rbac_allows_and_nobody_else(
-    start, environment, account, scraper, tmp_path, plane
+    start, environment, account, scraper, tmp_path, plane, prometheus
 ):
     base = environment() | GUARDED
     account.grant(needed(base))
@@ -92,6 +93,14 @@ def test_leader_and_standby_let_in_whom_rbac_allows_and_nobody_else(
         assert any(
             line.startswith("leader_election_master_status") and line.endswith(leading) for line in text.splitlines()
         )
+    (tmp_path / "token").write_text(other)
+    addresses = [daemon.until_said("the metrics listener is up")["address"] for daemon in (leader, standby)]
+    job = {
+        "scheme": "https", "authorization": {"credentials_file": str(tmp_path / "token")},
+        "tls_config": {"insecure_skip_verify": True}, "static_configs": [{"targets": addresses}],
+    }  # fmt: skip
+    with Prometheus(prometheus, tmp_path, {"guarded": job}) as server:
+        until(lambda: sorted(value for _, value in server.query("up")), lambda values: values == [1.0, 1.0])
     plane.stop_apiserver()
     try:
         assert scrape(standby, other)[0] == 200

@@ -121,6 +121,7 @@ async def test_the_debug_pages_tell_who_leads(cluster):
         (lease,) = (await get(address_of(log, "the debug pages are up"), "/debug/leases"))[1]
         assert (lease["namespace"], lease["name"], lease["leading"]) == ("default", "test-leader", True)
         assert lease["identity"].startswith("test_")
+        assert lease["holderAsSeen"] == lease["identity"]
         assert 0 < lease["mayWriteForSeconds"] <= 10
 
 
