@@ -102,6 +102,8 @@ class Campaign:
         """What keeps it from leading, or its Lease from being renewed; None when nothing does."""
         self.blocked: str | None = None
         """Why it can't even campaign: a right, or the namespace, is missing."""
+        self.holder = ""
+        """Who held the Lease when it was last seen; empty for nobody."""
 
     async def run(self) -> None:
         """The whole campaign: returns when the Lease is lost, or given back after `call_off`."""
@@ -279,6 +281,7 @@ class Campaign:
         if not record.is_lease(found):
             raise not_an_object(target, reply)
         lease: JsonObject = found
+        self.holder = record.holder(lease)
         return lease
 
     @asynccontextmanager

@@ -56,6 +56,7 @@ class Rival(Daemon):
                 "KUBECONFIG": str(kubeconfig),
                 "ASYNCCTL_POD_NAME": kind,
                 "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+                "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
                 "ASYNCCTL_LEASE_NAME": lease,
                 "ASYNCCTL_LEASE_NAMESPACE": NAMESPACE,
                 "ASYNCCTL_LEASE_DURATION": f"{times.duration}s",

@@ -37,7 +37,8 @@ async def candidate(plane, lease, *, token=None, namespace="controllers", **sett
     log = Log()
     chosen = Settings(**{
         "lease_name": lease, "lease_namespace": namespace, "lease_duration": 1.0, "renew_deadline": 0.8,
-        "retry_period": RETRY, "http_address": Address("127.0.0.1", 0), "pod_name": "pod",
+        "retry_period": RETRY, "http_address": Address("127.0.0.1", 0), "debug_address": None,
+        "pod_name": "pod",
     } | settings)  # fmt: skip
     async with Operator("test").running(settings=chosen, logger=log.logger, config=config) as running:
         running.log = log
