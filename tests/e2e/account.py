@@ -51,6 +51,7 @@ class Account:
             made = self._make("/api/v1/namespaces/controllers/pods", wanted)
             spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": made["metadata"]["uid"]}
         token = self.cluster.call("POST", f"{self._accounts}/{self.name}/token", {"spec": spec})["status"]["token"]
+        self.cluster.secrets.add(token)
         plane = self.cluster.plane
         content = {
             "clusters": [{"name": "k", "cluster": {"server": plane.url, "certificate-authority": str(plane.ca_file)}}],

@@ -18,7 +18,16 @@ from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
 
 USERS = {"a": ["system:masters"], "b": ["system:masters"], "c": [], "d": ["system:masters"]}
-LOGS = pytest.StashKey[list[Path]]()
+LOGS = pytest.StashKey[list[Path]]()  # what daemons have written, and what their pages have shown
+PAGES = (
+    "/metrics",
+    "/readyz?verbose",
+    "/debug/tasks",
+    "/debug/queue",
+    "/debug/cache",
+    "/debug/leases",
+    "/debug/settings",
+)
 
 
 def pytest_configure(config):
@@ -138,12 +147,19 @@ def start(request, tmp_path, environment, team):
     def begin(user="a", *, environ=None, **settings):
         log = tmp_path / f"daemon-{len(daemons)}.log"
         request.config.stash[LOGS].append(log)
-        daemon = Daemon(environ if environ is not None else environment(user, **settings), log)
+        environ = environ if environ is not None else environment(user, **settings)
+        daemon = Daemon(environ, log)
+        if left := environ.get("ASYNCCTL_TERMINATION_LOG"):
+            request.config.stash[LOGS].append(Path(left))
         daemons.append(daemon)
         return daemon
 
     yield begin
     for daemon in daemons:
+        if shown := daemon.pages(PAGES):
+            pages = daemon.log.with_suffix(".pages")
+            pages.write_text(shown)
+            request.config.stash[LOGS].append(pages)
         daemon.kill()
         print(f"--- {daemon.log.name}\n{daemon.text[-6000:]}")
     blemishes = [line for daemon in daemons for line in daemon.blemishes()]

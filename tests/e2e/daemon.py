@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,22 @@ class Daemon:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+    def pages(self, paths: Iterable[str]) -> str:
+        """What a daemon that is up shows on these paths, of whichever listener has them; "" if it shows nothing."""
+        addresses = {
+            record["address"] for record in self.records if "address" in record and ":" in str(record["address"])
+        }
+        shown = []
+        for address in sorted(addresses) if self.alive else ():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection(address, timeout=0.5)
+                with contextlib.closing(connection):
+                    for path in paths:
+                        connection.request("GET", path)
+                        response = connection.getresponse()
+                        shown.append(f"{path} {response.status}\n{response.read().decode()}")
+        return "\n".join(shown)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
