@@ -16,7 +16,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     f"tests.{folder}.plugin"
-    for folder in ("controlplane", "postgres", "prometheus")
+    for folder in ("controlplane", "postgres", "prometheus", "e2e")
     if (Path(__file__).parent / folder / "plugin.py").exists()
 ]
 

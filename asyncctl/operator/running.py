@@ -66,6 +66,7 @@ class Running:
         port: The port of the side server.
         probes: What `/livez` and `/readyz` ask; a program may add its own.
         ready: Set when every cache has had its first list.
+        stopping: Set when it has begun to stop.
     """
 
     client: Client
@@ -111,7 +112,7 @@ class Running:
         self._transport: Transport | None = None
         self._workers = anyio.CancelScope()
         self._idle = anyio.Event()
-        self._stopping = False
+        self.stopping = anyio.Event()
 
     @property
     def ended(self) -> bool:
@@ -140,7 +141,7 @@ class Running:
         """Run while inside; see the module's first lines for the order. Raises `LeaseLost` into the body."""
         probes = self.probes = Probes()
         probes.live("workers", self._stuck.problem)
-        probes.ready("shutdown", lambda: "the process is stopping" if self._stopping else None)
+        probes.ready("shutdown", lambda: "the process is stopping" if self.stopping.is_set() else None)
         probes.ready("startup", lambda: self._hooks.now or self._starting)
         probes.ready("leader-election", lambda: self._elector.blocked if self._elector is not None else None)
         for name, check in self._checks.items():
@@ -291,7 +292,7 @@ class Running:
                 except Exception as error:  # noqa: BLE001 - raised below
                     failed = error
                 finally:
-                    self._stopping = True
+                    self.stopping.set()
                     self._steps.begin()
                     try:
                         with anyio.CancelScope(shield=True):

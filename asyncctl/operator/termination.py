@@ -1,4 +1,4 @@
-"""Why the process has ended, left where the kubelet looks for it: `kubectl describe pod` shows it, `kubectl logs` need not.
+"""Why the process has ended, left where the kubelet looks for it, and `kubectl describe pod` shows it.
 
 The kubelet makes that file and takes what is in it when the container has ended. It is written only where it is there
 already, so that a program outside of a pod leaves nothing behind; and what can't be written keeps nobody from ending.
@@ -6,8 +6,11 @@ already, so that a program outside of a pod leaves nothing behind; and what can'
 
 import os
 import stat
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from asyncctl.observe.logs import Logger
 
 LIMIT = 4096  # bytes; the kubelet cuts off what is longer
 
@@ -43,3 +46,57 @@ def leave_message(path: Path | None, code: int, reasons: Sequence[str]) -> str |
     finally:
         os.close(file)
     return None
+
+
+class Ending:
+    """How a program ends: its exit code, and what is said of it in the log and in the termination message.
+
+    Args:
+        logger: Its log.
+        path: Of the termination message, if there may be one.
+
+    Attributes:
+        code: The exit code; 0 until something is told here.
+    """
+
+    def __init__(self, logger: Logger, path: Path | None) -> None:
+        self.code = 0
+        self._reasons: list[str] = []
+        self._logger = logger
+        self._path = path
+
+    def mendable(self, code: int, what: str, errors: Iterable[BaseException]) -> None:
+        """What a person can mend: one line for each, and no traceback that would hide how.
+
+        Args:
+            code: The exit code.
+            what: What the log says, and the error as its cause; empty where the error says it all.
+            errors: Why.
+        """
+        self.code = code
+        for error in errors:
+            self._reasons += filter(None, (what, str(error)))
+            if what:
+                self._logger.error(what, cause=str(error))
+            else:
+                self._logger.error(str(error))
+
+    def unforeseen(self, errors: Iterable[BaseException]) -> None:
+        """A defect, of this program or of what it is built from."""
+        what, self.code = "ends, because of an error that nobody foresaw", 1
+        for error in errors:
+            self._reasons += (what, "".join(traceback.format_exception_only(error)))
+            self._logger.critical(what, exc_info=error)
+
+    def never(self, what: str) -> None:
+        """Something does not end; the caller ends the process."""
+        self.code = self.code or 1
+        text = f"{what}; the process ends without it"
+        self._logger.critical(text)
+        self._reasons.insert(0, text)
+        self.leave_message()
+
+    def leave_message(self) -> None:
+        """Write the termination message, after an end that is not 0."""
+        if self.code and (problem := leave_message(self._path, self.code, self._reasons)):
+            self._logger.warning("the termination message can't be written", cause=problem)

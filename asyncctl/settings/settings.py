@@ -90,6 +90,10 @@ class Settings(Declared, prefix="ASYNCCTL_"):
     drain_timeout: Duration = setting(
         default=25.0, at_least=0, meaning="how long workers may go on after SIGTERM; less than the pod's grace period"
     )
+    termination_log: Path | None = setting(
+        default=Path("/dev/termination-log"),
+        meaning="file for the reason of an exit; written only where it is there, as in a container",
+    )
 
     def check(self) -> Iterator[Problem]:
         """See `Declared.check`."""

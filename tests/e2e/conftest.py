@@ -1,7 +1,6 @@
-"""The parts of an end-to-end test: an API server with an audit log, a PostgreSQL, a namespace, and daemons.
+"""The parts of an end-to-end test: a PostgreSQL, a namespace, and daemons; the API server is in `plugin.py`.
 
-The API server is one of its own, so that a test may take it away. Its users `a` and `b` are the daemons', and so the
-audit log tells them apart; `c` may do nothing.
+Its users `a` and `b` are the daemons', and so the audit log tells them apart; `c` may do nothing.
 """
 
 import os
@@ -11,13 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.controlplane.controlplane import ControlPlane
-from tests.e2e.cluster import AUDIT_POLICY, Cluster, Team
+from tests.e2e.cluster import Team
 from tests.e2e.daemon import Daemon
 from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
 
-USERS = {"a": ["system:masters"], "b": ["system:masters"], "c": [], "d": ["system:masters"]}
 LOGS = pytest.StashKey[list[Path]]()  # what daemons have written, and what their pages have shown
 PAGES = (
     "/metrics",
@@ -37,23 +34,6 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """What reads all logs comes last."""
     items.sort(key=lambda item: item.path.name == "test_secrecy.py" and item.path.parent.name == "e2e")
-
-
-@pytest.fixture(scope="session")
-def plane(kube, tmp_path_factory):
-    """A control plane that tests may hurt; `kube` has built its programs, or skips."""
-    policy = tmp_path_factory.mktemp("audit") / "policy.yaml"
-    policy.write_text(AUDIT_POLICY)
-    with ControlPlane(kube.programs, users=USERS, audit_policy=policy) as plane:
-        yield plane
-
-
-@pytest.fixture(scope="session")
-def cluster(plane):
-    cluster = Cluster(plane)
-    cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": "controllers"}})
-    cluster.install_crd()
-    return cluster
 
 
 @pytest.fixture(scope="session")

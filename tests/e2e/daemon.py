@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ START = 20.0  # seconds; it takes one on an idle machine
 
 
 class Daemon:
-    """One `asyncctl run`. All it writes, on stdout and stderr, is in `log`."""
+    """One `asyncctl run`, or another program. All it writes, on stdout and stderr, is in `log`."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *, arguments: tuple[str, ...] = ("run",)) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, *, program: str = "asyncctl", arguments: Sequence[str] = ("run",)
+    ) -> None:
         """Start it. Warnings of Python are shown, so that a socket which was not closed is told in the log."""
         self.log = log
-        command = dies_with_us([sys.executable, "-W", "default", "-m", "asyncctl", *arguments])
+        command = dies_with_us([sys.executable, "-W", "default", "-m", program, *arguments])
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, env=dict(environment), cwd=ROOT, start_new_session=True,

@@ -7,8 +7,9 @@ password in a Secret or of PostgreSQL, every verifier there; and sixteen charact
 
 import pytest
 
-from tests.e2e.conftest import LOGS, USERS
+from tests.e2e.conftest import LOGS
 from tests.e2e.leaks import Leaks
+from tests.e2e.plugin import USERS
 from tests.e2e.waiting import until
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from tests.e2e.cluster import LEASES, MERGE
 from tests.e2e.waiting import until
-from tests.faults.contender import CLIENT_GO, KINDS, KUBERNETES_ASYNCIO, QUICK, Times, pause
 from tests.faults.lease_timeline import audited, breaches, terms, writes
+from tests.faults.rival import CLIENT_GO, KINDS, KUBERNETES_ASYNCIO, QUICK, Times, pause
 
 SOAK = "ASYNCCTL_TEST_SOAK" in os.environ
 SEED = int(os.environ.get("ASYNCCTL_TEST_SEED", random.SystemRandom().randrange(10**6)))
@@ -35,7 +35,7 @@ if SOAK:
 
 
 class Arena:
-    """One contender of each kind at most, and all there ever were."""
+    """One rival of each kind at most, and all there ever were."""
 
     def __init__(self, contend, cluster, lease, times):
         self.contend = contend
@@ -54,11 +54,11 @@ class Arena:
 
     def end(self, kind, number):
         """End one, and return when it has."""
-        contender = self.now.pop(kind)
-        if number == signal.SIGTERM and contender.alive:
-            contender.signal(number)
-            contender.wait(20)
-        contender.kill()
+        rival = self.now.pop(kind)
+        if number == signal.SIGTERM and rival.alive:
+            rival.signal(number)
+            rival.wait(20)
+        rival.kill()
 
     def hand_over(self, leader, successor, number):
         """End the leader, while of the others only `successor` can act."""
@@ -98,7 +98,7 @@ def test_of_three_kinds_of_electors_none_takes_a_lease_that_another_holds(
         arena.end(moments.choice(list(arena.now)), moments.choice(ENDS))
         if moments.random() < 0.5:
             pause(moments.uniform(0, 1.0))
-    until(lambda: any(contender.leading for contender in arena.now.values()), deadline=20)
+    until(lambda: any(rival.leading for rival in arena.now.values()), deadline=20)
     for kind in list(arena.now):
         arena.end(kind, signal.SIGTERM)
 
@@ -114,7 +114,7 @@ def test_of_three_kinds_of_electors_none_takes_a_lease_that_another_holds(
     assert not wrong, "\n".join(wrong)
     assert set(permutations(KINDS, 2)) <= set(pairs)
     # What they say of themselves agrees: no two lead at a time.
-    led = sorted((*contender.led, contender.log.name) for contender in arena.ever if contender.led)
+    led = sorted((*rival.led, rival.log.name) for rival in arena.ever if rival.led)
     overlaps = [(one, other) for one, other in pairwise(led) if other[0] < one[1]]
     assert not overlaps
     # What somebody else has written on the Lease is there still.
