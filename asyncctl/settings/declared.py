@@ -113,7 +113,7 @@ class Declared:
                 if spec.wrong(text, value, given=True) is None:
                     in_force = spec.show(value)
                 else:
-                    in_force = f"{'***' if spec.extra.get('secret') else text} (not usable)"
+                    in_force = f"{spec.shown(text)} (not usable)"
             meaning = (
                 f"{spec.extra.get('meaning', '')} (not yet)"
                 if spec.extra.get("not_yet")

@@ -139,8 +139,8 @@ class Cluster:
         """Every password that anybody ever wrote into a Secret."""
         found = set()
         for entry in self.audited():
-            wanted = entry.get("requestObject") or {}
-            for value in ((wanted.get("data") or {}).get("password"),):
+            if entry.get("objectRef", {}).get("resource") == "secrets" and (wanted := entry.get("requestObject")):
+                value = (wanted.get("data") or {}).get("password")
                 found |= {base64.b64decode(value).decode()} if value else set()
         return found
 

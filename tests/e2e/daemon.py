@@ -24,7 +24,12 @@ class Daemon:
     """One `asyncctl run`, or another program. All it writes, on stdout and stderr, is in `log`."""
 
     def __init__(
-        self, environment: Mapping[str, str], log: Path, *, program: str = "asyncctl", arguments: Sequence[str] = ("run",)
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        program: str = "asyncctl",
+        arguments: Sequence[str] = ("run",),
     ) -> None:
         """Start it. Warnings of Python are shown, so that a socket which was not closed is told in the log."""
         self.log = log

@@ -38,7 +38,7 @@ def test_a_console_log_of_everything_is_written(start, team, plane):
     plane.start_apiserver()
     team.look_again()
     assert team.until_running(deadline=40)["status"]["databaseName"] == before
-    assert "[debug" in daemon.text
+    assert "[info" in daemon.text
 
 
 def test_nothing_that_was_said_holds_a_secret(request, cluster, superuser, postgres, admin):

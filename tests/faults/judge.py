@@ -152,7 +152,9 @@ def _is_about(entry: dict[str, Any], lease: str) -> bool:
 
 def _is_fenced(entry: dict[str, Any]) -> bool:
     status = entry["responseStatus"]
-    return status["code"] == 403 and "asyncctl-fenced" in status.get("message", "") and "dryRun" not in entry["requestURI"]
+    return (
+        status["code"] == 403 and "asyncctl-fenced" in status.get("message", "") and "dryRun" not in entry["requestURI"]
+    )
 
 
 def _commits(entries: Iterable[dict[str, Any]]) -> Iterator[Commit]:
