@@ -72,6 +72,7 @@ def idle_daemon() -> float:
             settings = {
                 "KUBECONFIG": str(kubeconfig),
                 "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+                "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
                 "ASYNCCTL_LOG_FORMAT": "json",
             }
             with process(*ASYNCCTL, "run", env=settings) as daemon:

@@ -42,8 +42,8 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
 
 
 _SETTINGS = """\
-A setting is an environment variable; an empty one is as none. Durations are
-written 30s, 5m, 1h30m, 500ms, or in seconds; lists with commas."""
+A setting is an environment variable; an empty one is as none, unless its line
+says otherwise. Durations are written 30s, 5m, 1h30m, 500ms, or in seconds."""
 _EXITS = """\
 exit code: 0 after SIGTERM or SIGINT, when all work under way is done; 1 if the
 Lease is lost, or for an error that nobody foresaw; 2 if settings are wrong or

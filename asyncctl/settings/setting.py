@@ -86,6 +86,11 @@ class Spec:
         return typing.get_origin(self.kind) is tuple
 
     @property
+    def off_when_empty(self) -> bool:
+        """Whether an empty variable says something else than an absent one: that there is none."""
+        return self.optional and self.default is not None
+
+    @property
     def allowed(self) -> str:
         """What it may be, in words."""
         if typing.get_origin(self.kind) is Literal:

@@ -108,6 +108,7 @@ def environment(tmp_path, plane, catalogue):
             "HOME": str(home),
             "KUBECONFIG": str(kubeconfig),
             "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+            "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
             "ASYNCCTL_DATABASE_SERVERS": str(catalogue),
             "ASYNCCTL_POD_NAME": f"daemon-{user}",
             "ASYNCCTL_LEASE_NAME": f"lease-{tmp_path.name.replace('_', '-').lower()}",

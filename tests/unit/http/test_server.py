@@ -13,11 +13,17 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from asyncctl.http import ListenError, Probes, SideServer
+from asyncctl.http import Limits, ListenError, Probes, Server, metrics_page, probe_pages
 from asyncctl.observe import Metrics
 from asyncctl.settings import Address
 
 ANY_PORT = Address("127.0.0.1", 0)
+QUICK = Limits(patience=0.3, connections=8)
+
+
+def side_server(address, probes, metrics, **options):
+    pages = probe_pages(probes) | metrics_page(metrics.registry)
+    return Server(address, pages, metrics, **({"variable": "ASYNCCTL_HTTP_ADDRESS"} | options))
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def metrics():
 
 @pytest.fixture
 async def server(probes, metrics):
-    async with asyncio.timeout(10), SideServer(ANY_PORT, probes, metrics, patience=0.3) as server:
+    async with asyncio.timeout(10), side_server(ANY_PORT, probes, metrics, limits=QUICK) as server:
         yield server
 
 
@@ -160,7 +166,7 @@ async def test_a_slow_scrape_does_not_hold_up_probes(get, slow):
 
 
 async def test_stop_takes_milliseconds_with_idle_connections_and_a_scrape_under_way(probes, metrics, slow):
-    server = SideServer(ANY_PORT, probes, metrics)
+    server = side_server(ANY_PORT, probes, metrics)
     tasks = asyncio.all_tasks()
     await server.start()
     async with asyncio.timeout(10):
@@ -180,7 +186,7 @@ async def test_stop_takes_milliseconds_with_idle_connections_and_a_scrape_under_
 
 
 async def test_stop_twice_and_start_again(probes, metrics):
-    server = SideServer(ANY_PORT, probes, metrics)
+    server = side_server(ANY_PORT, probes, metrics)
     await server.start()
     await server.stop()
     await server.stop()
@@ -199,7 +205,7 @@ async def test_after_stop_nobody_listens(server):
 async def test_a_port_in_use_is_one_line_that_says_what_to_do(server, probes, metrics):
     address = Address("127.0.0.1", server.port)
     with pytest.raises(ListenError) as error:
-        await SideServer(address, probes, Metrics(process=False)).start()
+        await side_server(address, probes, Metrics(process=False)).start()
     assert str(error.value) == (
         f"can't listen on {address}: something listens there already; "
         "stop it or set ASYNCCTL_HTTP_ADDRESS to another one"
@@ -208,17 +214,17 @@ async def test_a_port_in_use_is_one_line_that_says_what_to_do(server, probes, me
 
 async def test_an_address_of_another_machine_is_told(probes, metrics):
     with pytest.raises(ListenError, match=r"can't listen on 192\.0\.2\.1:0: this machine does not have that address"):
-        await SideServer(Address("192.0.2.1", 0), probes, metrics).start()
+        await side_server(Address("192.0.2.1", 0), probes, metrics).start()
 
 
 async def test_a_name_without_address_is_told(probes, metrics):
     with pytest.raises(ListenError, match="that name has no address"):
-        await SideServer(Address("no-such-host.invalid", 0), probes, metrics).start()
+        await side_server(Address("no-such-host.invalid", 0), probes, metrics).start()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 async def test_the_ipv6_wildcard_listens_for_ipv4_as_well(probes, metrics):
-    async with asyncio.timeout(10), SideServer(Address("::", 0), probes, metrics) as server:
+    async with asyncio.timeout(10), side_server(Address("::", 0), probes, metrics) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.close()
         await writer.wait_closed()
@@ -251,5 +257,5 @@ async def test_a_broken_reading_is_logged_and_answered_with_500(get, metrics, ca
 async def test_two_servers_can_show_one_registry(probes):
     registry = CollectorRegistry()
     metrics = Metrics(registry, process=False)
-    async with SideServer(ANY_PORT, probes, metrics), SideServer(ANY_PORT, probes, metrics) as second:
+    async with side_server(ANY_PORT, probes, metrics), side_server(ANY_PORT, probes, metrics) as second:
         assert second.port != 0
