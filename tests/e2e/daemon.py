@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,7 +21,13 @@ START = 20.0  # seconds; it takes one on an idle machine
 
 
 class Daemon:
-    """One `asyncctl run`, or another program. All it writes, on stdout and stderr, is in `log`."""
+    """One `asyncctl run`, or another program. All it writes, on stdout and stderr, is in `log`.
+
+    Attributes:
+        told: The files with all that any daemon of this run has said: `test_secrecy` reads them.
+    """
+
+    told: ClassVar[list[Path]] = []
 
     def __init__(
         self,
@@ -33,6 +39,9 @@ class Daemon:
     ) -> None:
         """Start it. Warnings of Python are shown, so that a socket which was not closed is told in the log."""
         self.log = log
+        self.told.append(log)
+        if message := environment.get("ASYNCCTL_TERMINATION_LOG"):
+            self.told.append(Path(message))
         command = dies_with_us([sys.executable, "-W", "default", "-m", program, *arguments])
         with log.open("wb") as output:
             self._process = subprocess.Popen(

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from tests.e2e.waiting import until
 from tests.prometheus.server import INTERVAL, Prometheus
+from tests.unit.client.tls_kit import Issued
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ABSENT = {"asyncctl_background_failures_total"}  # as the page says: the shipped operator has no background task
@@ -91,3 +92,47 @@ def test_promtool_and_the_openmetrics_parser_have_nothing_to_say(prometheus, sta
     assert response.headers["Content-Type"].startswith("application/openmetrics-text")
     assert list(parse_openmetrics(response.read().decode()))
     connection.close()
+
+
+@pytest.fixture
+def reader(cluster):
+    """The token of user `c`, who may do nothing but read metrics."""
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterrole"
+    meta = {"metadata": {"name": "e2e-metrics-reader"}}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "e2e-metrics-reader"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "c"}
+    cluster.call("POST", f"{path}s", meta | {"rules": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]})
+    cluster.call("POST", f"{path}bindings", meta | {"roleRef": role, "subjects": [subject]})
+    yield cluster.plane.tokens["c"]
+    for kind in ("bindings", "s"):
+        cluster.call("DELETE", f"{path}{kind}/e2e-metrics-reader")
+
+
+def test_a_prometheus_with_a_token_scrapes_the_tls_listener_and_one_with_another_does_not(
+    prometheus, cluster, start, reader, tmp_path
+):
+    Issued("127.0.0.1", names=["127.0.0.1"]).write(tmp_path, "metrics")
+    certificate, key = tmp_path / "metrics.crt", tmp_path / "metrics.key"
+    cluster.secrets.add(key.read_text())
+    daemon = start(metrics_address="127.0.0.1:0", metrics_cert=certificate, metrics_key=key)
+    address = daemon.until_said("the metrics listener is up")["address"]
+    daemon.until_working()
+    jobs = {}
+    for name, token in {"reader": reader, "stranger": "no-such-token-0123456789abcdef"}.items():
+        file = tmp_path / f"token-{name}"
+        file.touch(0o600)
+        file.write_text(token)
+        jobs[name] = {
+            "scheme": "https",
+            "tls_config": {"ca_file": str(certificate)},
+            "authorization": {"credentials_file": str(file)},
+            "static_configs": [{"targets": [address]}],
+        }
+    with Prometheus(prometheus, tmp_path, jobs) as server:
+        until(lambda: server.query("sum(count_over_time(up[1h])) > 5"))
+        health = {target["labels"]["job"]: (target["health"], target["lastError"]) for target in server.targets()}
+        assert health["reader"] == ("up", "")
+        assert health["stranger"][0] == "down"
+        assert "401" in health["stranger"][1]
+        assert "leader_election_master_status" in server.names(job="reader")
+        assert "leader_election_master_status" not in server.names(job="stranger")

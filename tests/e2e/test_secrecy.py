@@ -7,7 +7,7 @@ password in a Secret or of PostgreSQL, every verifier there; and sixteen charact
 
 import pytest
 
-from tests.e2e.conftest import LOGS
+from tests.e2e.daemon import Daemon
 from tests.e2e.leaks import Leaks
 from tests.e2e.plugin import USERS
 from tests.e2e.waiting import until
@@ -41,8 +41,8 @@ def test_a_console_log_of_everything_is_written(start, team, plane):
     assert "[info" in daemon.text
 
 
-def test_nothing_that_was_said_holds_a_secret(request, cluster, superuser, postgres, admin):
-    said = [path for path in request.config.stash[LOGS] if path.exists()]
+def test_nothing_that_was_said_holds_a_secret(cluster, superuser, postgres, admin):
+    said = [path for path in Daemon.told if path.exists()]
     if not said:
         pytest.skip("no daemon has run")
     leaks = leaks_of(cluster, superuser, postgres, admin)
