@@ -19,7 +19,7 @@ run: $(VENV)/.installed
 	@$(BIN)/asyncctl dev --demo $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
