@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check format hooks bench manifests pins clean
+.PHONY: run test check format hooks bench manifests docs pins clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml requirements-dev.txt
@@ -38,6 +38,9 @@ hooks: $(VENV)/.installed
 
 manifests: $(VENV)/.installed
 	$(BIN)/asyncctl manifests --output manifests
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m asyncctl.generate.metrics > docs/metrics.md
 
 build/bench-venv/.installed: bench/requirements.txt
 	$(PYTHON) -m venv build/bench-venv

@@ -7,16 +7,20 @@ state. One that comes is empty until its first list has come; the others are as 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
 
+from asyncctl.cache.barrier import Barrier
 from asyncctl.cache.header import Entry, Header, Key
 from asyncctl.cache.index import Functions, IndexFunction
+from asyncctl.cache.lister import Lister
 from asyncctl.cache.reflector import Reflector
 from asyncctl.cache.store import Handler, Store
 from asyncctl.cache.streaming import StreamingSupport
 from asyncctl.client.client import Client
+from asyncctl.client.requests import Selection
 from asyncctl.clock import Clock
 from asyncctl.objects.resource import Kind, ResourceType
 from asyncctl.observe.logs import Logger
@@ -33,7 +37,28 @@ class _Watched:
 
     store: Store
     reflector: Reflector
+    barrier: Barrier
     cancel: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    waiters: list[anyio.CancelScope] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Nothing comes any more: let go who waits for something."""
+        self.reflector.synced.set()
+        for waiter in self.waiters:
+            waiter.cancel()
+
+
+class ScopeReport(NamedTuple):
+    """How it stands with what is kept of one scope."""
+
+    namespace: Scope
+    objects: int
+    bytes: int
+    state: str
+    progress: int
+    """The resourceVersion up to which it is current."""
+    synced: bool
+    problem: str | None
 
 
 class Informer:
@@ -65,6 +90,7 @@ class Informer:
         manager: str | None = None,
     ) -> None:
         self.kind = kind
+        self.selector = ",".join(filter(None, (labels, fields, "metadata only" if metadata_only else None)))
         self._client = client
         self._clock = clock
         self._random = random
@@ -101,7 +127,7 @@ class Informer:
             self._ended = True
             self._metrics.close()
             for watched in self._watched.values():
-                watched.reflector.synced.set()  # for who waits for it: `wait_synced` looks at why
+                watched.release()  # `wait_synced` looks at why
 
     @property
     def namespaces(self) -> tuple[str, ...] | None:
@@ -154,6 +180,27 @@ class Informer:
         if self._ended:
             raise RuntimeError(f"the cache of {self.kind.resource} has ended: nothing is kept current any more")
 
+    async def catch_up(self) -> None:
+        """Return when the cache has all that the server had at the call, in each namespace that is watched by then.
+
+        For who has won the Lease: what the one before it has written last. Tries until cancelled, or until nothing is
+        kept current any more. See `barrier`.
+        """
+        async with anyio.create_task_group() as tasks:
+            for watched in self._watched.values():
+                tasks.start_soon(self._catch_up, watched, name=f"barrier {self.kind.resource}")
+
+    async def _catch_up(self, watched: _Watched) -> None:
+        with anyio.CancelScope() as scope:
+            watched.waiters.append(scope)
+            await watched.barrier.wait()
+        watched.waiters.remove(scope)
+
+    @property
+    def behind(self) -> str | None:
+        """What keeps the cache from catching up with the server, where somebody waits for it; else None."""
+        return next((each.barrier.problem for each in self._watched.values() if each.barrier.problem), None)
+
     @property
     def synced(self) -> bool:
         """Whether the first lists have come, of each namespace that is watched now."""
@@ -174,6 +221,15 @@ class Informer:
     def problem(self) -> str | None:
         """Why the cache is not current, or None."""
         return next((each.reflector.problem for each in self._watched.values() if each.reflector.problem), None)
+
+    def report(self) -> Iterator[ScopeReport]:
+        """Say how it stands with each scope; may be called from another thread."""
+        for scope, watched in self._watched.copy().items():
+            store, reflector = watched.store, watched.reflector
+            yield ScopeReport(
+                scope, len(store), store.size, reflector.state.label, store.progress, reflector.synced.is_set(),
+                reflector.problem,
+            )  # fmt: skip
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
         """Tell `handler` of what is there, and of each change.
@@ -288,14 +344,19 @@ class Informer:
         for handler in self._handlers:
             store.subscribe(handler)
         store.adopt(known, scope)
-        watched = self._watched[scope] = _Watched(store, reflector)
+        which: Selection = {"namespace": scope, "labels": self._labels, "fields": self._fields}
+        barrier = Barrier(
+            reflector, store, Lister(self._client, self.kind, which, metadata_only=True), self.kind.resource,
+            clock=self._clock, random=self._random, logger=self._logger,
+        )  # fmt: skip
+        watched = self._watched[scope] = _Watched(store, reflector, barrier)
         if self._tasks is not None:
             self._start(watched)
 
     def _remove(self, scope: Scope) -> None:
         watched = self._watched.pop(scope)
         watched.cancel.cancel()  # its task is awaited by `run`; what it still reads goes to a store that nobody sees
-        watched.reflector.synced.set()  # for who waits for it: there is nothing to wait for
+        watched.release()
         watched.store.retire(lambda key: (now := self._of(key[0])) is not None and now.store.shown(key) is not None)
 
     def _start(self, watched: _Watched) -> None:

@@ -1,6 +1,6 @@
 """Reads objects into entries, and goes past those that can't be read: each is told of once, and hides no other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 
 import msgspec
 
@@ -27,6 +27,11 @@ class Reader:
         self._logger = logger
         self._unreadable = unreadable
         self._told: set[Key | None] = set()
+
+    @property
+    def unread(self) -> AbstractSet[Key | None]:
+        """What could not be read since `begin`."""
+        return self._told
 
     def begin(self) -> None:
         """A list begins: what can't be read is told anew."""

@@ -9,35 +9,35 @@ a first list is as new as can be, and what is refused, broken or busy leads back
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable, Iterator, Sequence, Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Never
 
+import anyio
 import msgspec
 
 from asyncctl.cache.causes import cause_of, is_ahead
 from asyncctl.cache.event import NoEvent, read_bookmark, read_event
 from asyncctl.cache.header import Entry, Key
+from asyncctl.cache.lister import Lister
 from asyncctl.cache.reader import Reader
 from asyncctl.cache.silence import Silence
 from asyncctl.cache.states import BackingOff, Paging, Probing, State, Streaming, Watching
 from asyncctl.cache.store import Store
 from asyncctl.cache.streaming import StreamingSupport
-from asyncctl.cache.unread import Identity, split_page
+from asyncctl.cache.unread import Identity
 from asyncctl.client.client import Client
 from asyncctl.client.errors import (
     Forbidden,
     Gone,
     KubernetesError,
     NamespaceBoundaryExceeded,
-    ServerError,
     StatusError,
     StreamError,
     Target,
     TransportError,
     error_from_reply,
 )
-from asyncctl.client.listing import PAGE, Page
 from asyncctl.client.requests import Selection
 from asyncctl.client.watch import Lines
 from asyncctl.clock import Clock
@@ -49,6 +49,7 @@ from asyncctl.queue.backoff import Backoff, Random, Restarts
 SILENT = 90.0  # seconds without an event or bookmark (they come each minute) until the server is asked where it stands
 PATIENCE = 30.0  # seconds without an object in which a streamed list has to go on, or to end with its bookmark
 BUSY = 6  # failures in a row after which a server is not taken for busy, but for one that can't do what was asked
+BRIEF = 3  # seconds of a watch while somebody waits for the server's state: the last bookmark comes after 1 to 2
 SHORT = 1.0  # seconds: a watch that ends sooner, without an event, is backed off from
 _LATER = frozenset({401, 408, 429})  # 4xx that say nothing about what was asked
 _ELSE = _LATER | {403, 404, 410}  # 4xx that say nothing about streaming
@@ -75,6 +76,7 @@ class Reflector:
 
     Attributes:
         synced: Set when the first list has come.
+        progressed: Set when the store may have changed, or come further; to be cleared by who waits for it.
         problem: Why the cache is not current, or None.
     """
 
@@ -105,19 +107,28 @@ class Reflector:
         self._namespace = namespace
         self._which: Selection = {"namespace": namespace, "labels": labels, "fields": fields}
         self._metadata_only = metadata_only
+        self._lister = Lister(client, kind, self._which, metadata_only=metadata_only)
         self._reader = Reader(kind.resource, manager=manager, logger=logger, unreadable=metrics.unreadable)
         self._streaming = streaming or StreamingSupport(clock)
         self._restarts = Restarts(Backoff(base=0.8, maximum=30.0, full=True), quiet=120.0, clock=clock, random=random)
         self._state: State = Streaming(None)
         self._heard_at = clock.monotonic()
         self._peer = ""
+        self._brief = False
+        self._scope = anyio.CancelScope()
         self.synced = asyncio.Event()
+        self.progressed = asyncio.Event()
         self.problem: str | None = "the first list has not come yet"
 
     @property
     def state(self) -> State:
         """What it is doing."""
         return self._state
+
+    @property
+    def unread(self) -> AbstractSet[Key | None]:
+        """Objects that the server has, and that can't be read."""
+        return self._reader.unread
 
     async def run(self) -> None:
         """Run until cancelled. No answer of the server ends it."""
@@ -130,9 +141,36 @@ class Reflector:
         try:
             self._state = self._list(None)
             while True:
-                self._state = await self._step(self._state)
+                with anyio.CancelScope() as self._scope:
+                    self._state = await self._step(self._state)
+                if self._scope.cancel_called:
+                    self._state = self._hurried(self._state)
         finally:
             close()
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Become as current as can be, at once: while inside, watches last `BRIEF` seconds.
+
+        The server sends a bookmark before it ends one, with all that it had to tell by then; the bookmarks of others
+        come each minute. A watch that is open is opened anew, from where it has come to, and nobody waits to try again.
+        A list under way goes on.
+        """
+        self._brief = True
+        if isinstance(self._state, Watching | BackingOff):
+            self._scope.cancel()
+        try:
+            yield
+        finally:
+            self._brief = False
+
+    def _hurried(self, state: State) -> State:
+        match state:
+            case BackingOff():
+                return state.then
+            case Watching():
+                return Probing()  # who waits for the server's state waits in vain where that was restored to an old one
+        return state
 
     async def _step(self, state: State) -> State:
         try:
@@ -206,6 +244,7 @@ class Reflector:
         self._store.replace(entries, version)
         self._healthy()
         self.synced.set()
+        self.progressed.set()
 
     async def _stream(self, state: Streaming) -> State:
         if not self._streaming.likely:  # another was refused meanwhile
@@ -221,6 +260,8 @@ class Reflector:
             if rest is None:
                 return self._unstreamed(state, "the bookmark that ends a streamed list did not come")
             self._state = Watching()
+            if self._brief:  # this one would go on for minutes
+                return self._state
             return await self._follow(batches, rest)
 
     async def _gather(self, batches: Lines, silence: Silence) -> list[bytes] | None:
@@ -260,49 +301,18 @@ class Reflector:
 
     async def _page_through(self, state: Paging) -> State:
         self._reader.begin()
-        entries: list[Entry] = []
-        page = await self._page(at_least=state.at_least)
-        while True:
-            entries += filter(None, map(self._last_known, self._reader.listed(page)))
-            if not page.continue_token:
-                break
-            token = page.continue_token
-            try:
-                page = await self._page(token)
-                if page.continue_token == token:
-                    raise StreamError(f"list {self._kind.resource}: a page is said to be followed by itself")
-            except Gone:
-                entries.clear()
-                page = await self._page(limit=0)  # one that can't expire half way
-        self._replace(entries, self._version(page))
+        self._replace(*await self._lister.all(
+            lambda page: filter(None, map(self._last_known, self._reader.listed(page))), at_least=state.at_least
+        ))  # fmt: skip
         return Watching()
-
-    async def _page(self, token: str = "", limit: int = PAGE, at_least: int | None = None) -> Page:
-        try:
-            return await self._client.list_page(
-                self._kind, limit=limit, continue_token=token, resource_version=str(at_least) if at_least else None,
-                not_older=True, metadata_only=self._metadata_only, **self._which,
-            )  # fmt: skip
-        except ServerError as error:
-            if not isinstance(error.__cause__, RecursionError):
-                raise
-            return split_page(error.body)  # one object is nested too deeply for a decoder: the others are not
-
-    def _version(self, page: Page) -> int:
-        """Where a list stands. Raises `StreamError`: taken for 0, a strange answer would empty the cache."""
-        if page.resource_version.isdecimal():
-            return int(page.resource_version)
-        raise StreamError(
-            f"list {self._kind.resource}: its resourceVersion {page.resource_version!r} is no number, so that nothing "
-            "can be watched from it; is this API served by something else than a Kubernetes API server?"
-        )
 
     # Watches.
 
     def _opened(self, version: int | None, *, initial: bool = False) -> AbstractAsyncContextManager[Lines]:
+        seconds = BRIEF if self._brief and not initial else 290 + int(290 * self._random())
         return self._client.watch(
-            self._kind, resource_version=str(version) if version else None, initial=initial,
-            timeout_seconds=290 + int(290 * self._random()), metadata_only=self._metadata_only, **self._which,
+            self._kind, resource_version=str(version) if version else None, initial=initial, timeout_seconds=seconds,
+            metadata_only=self._metadata_only, **self._which,
         )  # fmt: skip
 
     async def _watch(self, state: Watching) -> State:
@@ -328,6 +338,7 @@ class Reflector:
                         if line and deliver(line):
                             heard = True
                     silence.heard_at = self._heard_at = now()
+                    self.progressed.set()
         except TimeoutError:
             self._metrics.restarted("silent")
             return Probing()
@@ -343,7 +354,7 @@ class Reflector:
 
     async def _probe(self) -> State:
         """Does the server know our progress? One that was restored from a backup, or replaced, may not."""
-        found = self._version(await self._client.list_page(self._kind, limit=1, **self._which))
+        found = self._lister.version(await self._lister.page(limit=1))
         if found >= self._store.progress:
             return Watching(probed=True)
         self._trouble("probe", StreamError(

@@ -8,8 +8,9 @@ from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
 from asyncctl.generate import crd_yaml
+from asyncctl.generate.fence import fence_yaml
 from asyncctl.generate.rbac import rbac_yaml, rules
-from asyncctl.operator.parts import OUTSIDE_A_POD
+from asyncctl.operator.parts import OUTSIDE_A_POD, lease_name
 
 NAME = "asyncctl"
 _COMMAND = "asyncctl manifests"
@@ -35,9 +36,14 @@ def main(output: Path | None) -> int:
 def manifests() -> dict[str, str]:
     """Return the text of each file, by its path."""
     kind = Database.resource_type
-    needed = rules(database_operator(), DatabaseSettings(), lease_namespace=OUTSIDE_A_POD)
+    operator, settings = database_operator(), DatabaseSettings()
+    needed = rules(operator, settings, lease_namespace=OUTSIDE_A_POD)
+    fence = fence_yaml(
+        NAME, namespace=OUTSIDE_A_POD, lease=lease_name(operator.name, settings), lease_namespace=OUTSIDE_A_POD
+    )
     head = "# Made from what asyncctl.database.operator declares: change that, not this file.\n"
     return {
         f"crd/bases/{kind.group}_{kind.plural}.yaml": crd_yaml(Database),
+        "fence/operator.yaml": head + fence,
         "rbac/operator.yaml": head + rbac_yaml(needed, NAME, namespace=OUTSIDE_A_POD),
     }

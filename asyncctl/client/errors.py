@@ -80,7 +80,15 @@ class CredentialsError(KubernetesError):
 
 
 class Fenced(KubernetesError):
-    """A write was refused because this process no longer holds its Lease: here before it was sent, or by the server."""
+    """A write was refused because this process does not hold its Lease.
+
+    `by_server` tells who has refused it: False where it was not sent, or not waited for, by this process's own clock;
+    True where the API server's admission policy did (`asyncctl.generate.fence`), which has not acted on it.
+    """
+
+    def __init__(self, message: str, *, by_server: bool = False) -> None:
+        super().__init__(message)
+        self.by_server = by_server
 
 
 class TransportError(KubernetesError):
@@ -408,7 +416,7 @@ _BY_CODE: Mapping[int, type[StatusError]] = {
 # What these mean is plain, whoever on the way has said it. Not 404: for a clean-up it would mean that all is done.
 _SURE = frozenset({401, 403, 413, 415, 429})
 
-_FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
+FENCE_MARK = "asyncctl-fenced:"  # how the shipped admission policy begins its refusal
 
 
 def error_from_reply(
@@ -447,8 +455,8 @@ def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *
         target, code, status, retry_after=retry_after(status, headers), audit_id=headers.get("Audit-Id", ""), body=body
     )
     reasons = {cause.reason for cause in error.causes}
-    if isinstance(error, Forbidden) and _FENCE_MARK in error.server_message:
-        return Fenced(f"{target}: {visible(error.server_message, TEXT)}")
+    if isinstance(error, Forbidden) and FENCE_MARK in error.server_message:
+        return Fenced(f"{target}: {visible(error.server_message, TEXT)}", by_server=True)
     if isinstance(error, Conflict) and "FieldManagerConflict" in reasons:
         kind = ApplyConflict
     elif isinstance(error, TooManyRequests) and DisruptionBudgetExceeded.reason in reasons:

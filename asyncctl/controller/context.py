@@ -17,7 +17,7 @@ from asyncctl.client.client import Client
 from asyncctl.client.errors import Target
 from asyncctl.controller.applier import Applier, without_nulls
 from asyncctl.controller.deleter import Deleter
-from asyncctl.controller.environment import Environment
+from asyncctl.controller.environment import Environment, Fence
 from asyncctl.controller.ownership import Ownership
 from asyncctl.controller.status import write_status
 from asyncctl.objects.base import Part
@@ -95,9 +95,13 @@ class Context:
         """The header of the object as it is known by now."""
         return self._entry.header
 
-    def fence(self) -> float:
-        """Seconds for which this process may still act; raises `Fenced`. Ask it before each effect on the outside."""
-        return self._environment.fence()
+    @property
+    def fence(self) -> Fence:
+        """For effects outside of the cluster, which no API server refuses: `ctx.fence.check()` right before each.
+
+        It returns the seconds that the effect may take, and raises `Fenced` where this process may not act any more.
+        """
+        return self._environment.fence
 
     def kubernetes_asyncio(self) -> Opening:
         """An `ApiClient` of kubernetes-asyncio, for its generated APIs: `CoreV1Api(api)`.

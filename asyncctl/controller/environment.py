@@ -3,16 +3,28 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 from uuid import UUID, uuid4
 
 from asyncctl.cache.informer import Informer
 from asyncctl.client.client import Client
-from asyncctl.client.transport.transport import Fence
 from asyncctl.clock import Clock
 from asyncctl.controller.applied import Applied
 from asyncctl.controller.events import EventRecorder
 from asyncctl.objects.resource import Kind, ResourceType, resource_type_of
 from asyncctl.observe.logs import Logger
+
+
+class Fence(Protocol):
+    """Whether this process may still act, on the cluster or on the outside of it."""
+
+    def check(self) -> float:
+        """Seconds for which it still may, as far as it can tell; infinite where nobody else may.
+
+        Raises:
+            Fenced: It may not: another process may be at work by now.
+        """
+        ...
 
 
 @dataclass(slots=True)

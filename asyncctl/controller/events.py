@@ -28,6 +28,7 @@ from asyncctl.controller.outcome import Failure, classify, retry_after
 from asyncctl.objects.builtin import Event, EventSeries, ObjectReference, micro_time
 from asyncctl.objects.codec import to_dict
 from asyncctl.objects.meta import ObjectMeta
+from asyncctl.observe.instruments import Count
 from asyncctl.observe.logs import Logger
 from asyncctl.queue.backoff import Random
 
@@ -70,11 +71,13 @@ class EventRecorder:
         clock: Time.
         random: For the jitter between tries.
         logger: Where it is told what could not be written.
+        dropped: Counts the events that were neither written nor counted in a series.
     """
 
     def __init__(
-        self, client: Client, *, controller: str, instance: str, clock: Clock, random: Random, logger: Logger
-    ) -> None:
+        self, client: Client, *, controller: str, instance: str, clock: Clock, random: Random, logger: Logger,
+        dropped: Count | None = None,
+    ) -> None:  # fmt: skip
         self._client = client
         self._controller = controller
         self._instance = instance[:128]
@@ -85,8 +88,7 @@ class EventRecorder:
         self._series: OrderedDict[tuple[_About, str, str, str, str], _Series] = OrderedDict()
         self._tokens: OrderedDict[_About, tuple[float, float]] = OrderedDict()  # how many there are, and since when
         self._quiet: dict[str, float] = {}  # what was told of it, and until when it is not told again
-        self.dropped = 0
-        """Events that were neither written nor counted in a series."""
+        self._dropped = dropped or Count()
 
     def say(self, regarding: ObjectReference, kind: str, reason: str, note: str, action: str = "Reconcile") -> None:
         """Say `reason` and `note` (kind `Normal` or `Warning`) about the object reference `regarding`."""
@@ -128,6 +130,11 @@ class EventRecorder:
                     await self._write(series)
                 finally:
                     self._waiting.task_done()
+
+    @property
+    def dropped(self) -> int:
+        """Events that were neither written nor counted in a series."""
+        return int(self._dropped.value)
 
     async def flush(self) -> None:
         """Return when `run` has written what still waits, and how often each was said."""
@@ -173,7 +180,7 @@ class EventRecorder:
         return allowed
 
     def _drop(self, why: str, now: float, **names: str | None) -> None:
-        self.dropped += 1
+        self._dropped.inc()
         if now >= self._quiet.get(why, now):
             self._quiet[why] = now + FINISHED
             self._logger.warning(why, dropped=self.dropped, **names)

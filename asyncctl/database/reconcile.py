@@ -144,7 +144,7 @@ class DatabaseReconciler:
         wanted = db.spec.external.server_name if db.spec.external else None
         server = self._catalogue.server(wanted or "", db.namespace)
         claim = RoleClaim(await self._cluster_id(ctx), db.namespace, db.name, db.uid)
-        return External(server, name, claim, self._limits, ctx.fence)
+        return External(server, name, claim, self._limits, ctx.fence.check)
 
     async def _refresh_catalogue(self) -> None:
         if await self._catalogue.refresh():

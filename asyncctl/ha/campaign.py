@@ -102,6 +102,8 @@ class Campaign:
         """What keeps it from leading, or its Lease from being renewed; None when nothing does."""
         self.blocked: str | None = None
         """Why it can't even campaign: a right, or the namespace, is missing."""
+        self.holder = ""
+        """Who held the Lease when it was last seen; empty for nobody."""
 
     async def run(self) -> None:
         """The whole campaign: returns when the Lease is lost, or given back after `call_off`."""
@@ -279,6 +281,7 @@ class Campaign:
         if not record.is_lease(found):
             raise not_an_object(target, reply)
         lease: JsonObject = found
+        self.holder = record.holder(lease)
         return lease
 
     @asynccontextmanager
@@ -339,12 +342,17 @@ class Campaign:
                 f"{error}; the operator needs a Role in namespace {namespace!r} with get, create and update on "
                 "leases.coordination.k8s.io"
             )
+        if isinstance(error, Fenced):
+            return (
+                f"{error}; this fence is for another Lease: let `asyncctl manifests` make the one for Lease "
+                f"{namespace}/{self._settings.name}, or set ASYNCCTL_LEASE_NAME and ASYNCCTL_LEASE_NAMESPACE to its own"
+            )
         return str(error)
 
     def _explain(self, error: KubernetesError) -> None:
         """Why it does not lead."""
         problem = self._advice(error)
-        self.blocked = problem if isinstance(error, Forbidden | Invalid | NotFound) else None
+        self.blocked = problem if isinstance(error, Fenced | Forbidden | Invalid | NotFound) else None
         self._warn("not leading", problem)
 
     def _remark(self, lease: JsonObject) -> None:

@@ -9,7 +9,7 @@ from asyncctl.clock import Clock
 
 
 class Fence:
-    """Call it for the seconds that are left; it raises `Fenced` when there are none.
+    """Call it, or its `check`, for the seconds that are left; it raises `Fenced` when there are none.
 
     Invariant: `_until` is the send time of a renewal that was answered, plus the renew deadline; or -inf.
     """
@@ -28,6 +28,8 @@ class Fence:
             raise Fenced("this process may not write: it does not hold the Lease, or could not renew it in time")
         return left
 
+    check = __call__  # as authors know it: `ctx.fence.check()`
+
     def extend(self, until: float) -> None:
         """A renewal was answered: writing is allowed until `until` (`Clock.boot` seconds)."""
         self._until = max(self._until, until)
@@ -35,3 +37,13 @@ class Fence:
     def revoke(self, reason: str) -> None:
         """The Lease is lost, or given up; there is no way back."""
         self._revoked = reason
+
+
+class NoFence:
+    """Where there is no Lease nobody else writes, and nothing ends."""
+
+    def __call__(self) -> float:
+        """For ever."""
+        return float("inf")
+
+    check = __call__

@@ -10,11 +10,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from operator import add
+from typing import TypedDict, Unpack
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Count", "Distribution", "Distributions", "Labels", "Numbers", "Reading"]
+__all__ = ["Count", "Distribution", "Distributions", "Labels", "Numbers", "Reading", "Said"]
 
 
 class Count:
@@ -59,6 +60,14 @@ Reading = Callable[[], float]
 Source = Callable[[], Iterable[tuple[Labels, float]]]
 
 
+class Said(TypedDict, total=False):
+    """What is said of a family to people: which `section` of the page it begins, `advice`, and when it `appears`."""
+
+    section: str
+    advice: str
+    appears: str
+
+
 class Numbers:
     """A family of counters or gauges, and where their values are found."""
 
@@ -69,9 +78,11 @@ class Numbers:
         text: str,
         labels: Labels = (),
         merge: Callable[[float, float], float] = add,
+        **said: Unpack[Said],
     ) -> None:
-        self._family, self._name, self._text, self._labels = family, name, text, labels
+        self._family, self.name, self.text, self.labels = family, name, text, labels
         self._merge = merge
+        self.said = said
         self._sources: list[Source] = []
         self._shared: dict[Labels, Count] = {}
 
@@ -99,7 +110,7 @@ class Numbers:
 
     def empty(self) -> CounterMetricFamily | GaugeMetricFamily:
         """Return the family without values."""
-        return self._family(self._name, self._text, labels=self._labels)
+        return self._family(self.name, self.text, labels=self.labels)
 
     def collect(self) -> Metric:
         """Return the family with its values."""
@@ -116,8 +127,9 @@ class Numbers:
 class Distributions:
     """A family of histograms."""
 
-    def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float]) -> None:
-        self._name, self._text, self._labels = name, text, labels
+    def __init__(self, name: str, text: str, labels: Labels, bounds: Sequence[float], **said: Unpack[Said]) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self.said = said
         self._bounds = bounds
         self._edges = [*map(floatToGoString, bounds), "+Inf"]
         self._handles: list[tuple[Labels, Distribution]] = []
@@ -133,7 +145,7 @@ class Distributions:
 
     def empty(self) -> HistogramMetricFamily:
         """Return the family without values."""
-        return HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        return HistogramMetricFamily(self.name, self.text, labels=self.labels)
 
     def collect(self) -> Metric:
         """Return the family with its values."""

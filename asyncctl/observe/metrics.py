@@ -7,32 +7,19 @@ for two. No label holds the name of an object.
 
 import platform
 from collections.abc import Callable, Iterator
-from itertools import accumulate, repeat
-from operator import mul
 from typing import Literal, NoReturn, get_args
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from asyncctl.clock import Clock, SystemClock
-from asyncctl.observe.instruments import Count, Distribution, Distributions, Labels, Numbers, Reading
+from asyncctl.observe.families import CODES, EXCEEDED, PRIORITIES, Families
+from asyncctl.observe.instruments import Count, Distribution, Labels, Numbers, Reading
 from asyncctl.queue import QueueMetrics, QueueStatistics
 from asyncctl.version import __version__
 
 __all__ = ["ControllerMetrics", "Count", "Distribution", "InformerMetrics", "Metrics", "RequestMetrics"]
-
-# controller-runtime pkg/internal/controller/metrics, pkg/internal/metrics and pkg/metrics, and client-go's.
-RECONCILE_BUCKETS = (
-    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-    *(1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0),
-    *(15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0),
-)  # fmt: skip
-QUEUE_BUCKETS = tuple(accumulate(repeat(10.0, 11), mul, initial=10e-9))  # with Go's rounding: labels must be equal
-REQUEST_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-PRIORITIES = 25  # that `workqueue_depth` tells apart, as in controller-runtime; then it stops to be a label
-
 
 Result = Literal["success", "error", "requeue", "requeue_after"]
 
@@ -74,6 +61,7 @@ class RequestMetrics:
     def __init__(self, metrics: "Metrics", host: str) -> None:
         self._families = metrics.families
         self._host = host
+        self._codes: set[int | str] = set()
         self._requests: dict[tuple[int | str, str], Count] = {}
         self._durations: dict[str, Distribution] = {}
         self._limited: dict[str, Distribution] = {}
@@ -90,7 +78,7 @@ class RequestMetrics:
         """
         count = self._requests.get((code, method))
         if count is None:
-            count = self._requests[code, method] = self._families.requests.handle(str(code), method, self._host)
+            count = self._requests[code, method] = self._counted(self._families.requests, code, method)
         count.value += 1
         duration = self._durations.get(method)
         if duration is None:
@@ -108,8 +96,14 @@ class RequestMetrics:
         """Count a request that is sent again because of this answer."""
         count = self._retries.get((code, method))
         if count is None:
-            count = self._retries[code, method] = self._families.request_retries.handle(str(code), method, self._host)
+            count = self._retries[code, method] = self._counted(self._families.request_retries, code, method)
         count.value += 1
+
+    def _counted(self, family: Numbers, code: int | str, method: str) -> Count:
+        if code not in self._codes and len(self._codes) >= CODES:
+            code = EXCEEDED
+        self._codes.add(code)
+        return family.handle(str(code), method, self._host)
 
 
 class InformerMetrics:
@@ -188,133 +182,10 @@ class _Queue:
     def _depths(self, statistics: QueueStatistics) -> Iterator[tuple[Labels, float]]:
         self._seen |= statistics.depths.keys()  # one that was there is shown as 0, not left out
         if len(self._seen) > PRIORITIES:
-            yield (*self._labels, "exceeded_cardinality_limit"), statistics.queued
+            yield (*self._labels, EXCEEDED), statistics.queued
             return
         for priority in sorted(self._seen):
             yield (*self._labels, str(priority)), statistics.depths.get(priority, 0)
-
-
-class _Families:
-    """Every name that `Metrics` shows."""
-
-    def __init__(self) -> None:
-        counter, gauge, controller = CounterMetricFamily, GaugeMetricFamily, ("controller",)
-        queue, resource, http = ("name", "controller"), ("resource",), ("verb", "host")
-
-        self.reconcile = Numbers(
-            counter, "controller_runtime_reconcile_total", "Passes, by result.", ("controller", "result")
-        )
-        self.reconcile_errors = Numbers(
-            counter, "controller_runtime_reconcile_errors_total", "Passes that failed.", controller
-        )
-        self.terminal_errors = Numbers(
-            counter,
-            "controller_runtime_terminal_reconcile_errors_total",
-            "Passes that failed and are not tried again.",
-            controller,
-        )
-        self.panics = Numbers(
-            counter,
-            "controller_runtime_reconcile_panics_total",
-            "Errors that nobody foresaw, of passes, predicates and mappers.",
-            controller,
-        )
-        self.timeouts = Numbers(
-            counter, "controller_runtime_reconcile_timeouts_total", "Passes that were cut off.", controller
-        )
-        self.reconcile_time = Distributions(
-            "controller_runtime_reconcile_time_seconds", "How long a pass takes.", controller, RECONCILE_BUCKETS
-        )
-        self.active_workers = Numbers(gauge, "controller_runtime_active_workers", "Workers in a pass now.", controller)
-        self.max_concurrent = Numbers(
-            gauge, "controller_runtime_max_concurrent_reconciles", "Workers there are.", controller, max
-        )
-        self.plain_reconcile_time = Distributions(
-            "reconcile_duration_seconds", "How long a pass takes.", controller, RECONCILE_BUCKETS
-        )
-        self.plain_reconcile_errors = Numbers(counter, "reconcile_errors_total", "Passes that failed.", controller)
-        self.active_controllers = Numbers(gauge, "active_controllers", "Controllers whose workers run.")
-
-        self.queue_depth = Numbers(gauge, "workqueue_depth", "Keys that wait for a worker.", (*queue, "priority"))
-        self.queue_adds = Numbers(counter, "workqueue_adds_total", "Keys added.", queue)
-        self.queue_time = Distributions(
-            "workqueue_queue_duration_seconds", "How long a key waits for a worker.", queue, QUEUE_BUCKETS
-        )
-        self.work_time = Distributions(
-            "workqueue_work_duration_seconds", "How long a worker holds a key.", queue, QUEUE_BUCKETS
-        )
-        self.unfinished_work = Numbers(
-            gauge, "workqueue_unfinished_work_seconds", "For how long all keys together have been held by now.", queue
-        )
-        self.longest_work = Numbers(
-            gauge, "workqueue_longest_running_processor_seconds", "For how long the oldest has been held.", queue, max
-        )
-        self.queue_retries = Numbers(
-            counter, "workqueue_retries_total", "Keys added for later: retries, most often.", queue
-        )
-
-        self.requests = Numbers(
-            counter, "rest_client_requests_total", "Requests to the API server.", ("code", "method", "host")
-        )
-        self.request_time = Distributions(
-            "rest_client_request_duration_seconds", "How long a request takes.", http, REQUEST_BUCKETS
-        )
-        self.limiter_time = Distributions(
-            "rest_client_rate_limiter_duration_seconds",
-            "How long a request waits for ASYNCCTL_QPS.",
-            http,
-            REQUEST_BUCKETS,
-        )
-        self.request_retries = Numbers(
-            counter, "rest_client_request_retries_total", "Requests sent again.", ("code", "verb", "host")
-        )
-        self.leader = Numbers(
-            gauge, "leader_election_master_status", "1 for the holder of the Lease, 0 for a standby.", ("name",), max
-        )
-
-        self.cache_objects = Numbers(gauge, "asyncctl_cache_objects", "Objects in the cache.", resource)
-        self.cache_bytes = Numbers(gauge, "asyncctl_cache_bytes", "Bytes of objects in the cache.", resource)
-        self.cache_synced = Numbers(
-            gauge, "asyncctl_cache_synced", "1 when every cache of this resource is kept up.", resource, min
-        )
-        self.cache_unreadable = Numbers(
-            counter, "asyncctl_cache_unreadable_total", "Objects that came and could not be read.", resource
-        )
-        self.watch_restarts = Numbers(
-            counter,
-            "asyncctl_watch_restarts_total",
-            "Lists and watches asked for again, by cause.",
-            (*resource, "cause"),
-        )
-        self.watch_states = Numbers(
-            gauge, "asyncctl_watch_states", "Watches, by what they are doing.", (*resource, "state")
-        )
-        self.watch_idle = Numbers(
-            gauge, "asyncctl_watch_idle_seconds", "Time since the last event or bookmark.", resource, max
-        )
-        self.api_warnings = Numbers(
-            counter, "asyncctl_api_warnings_total", "Warning headers in answers of the API server.", ("host",)
-        )
-        self.fenced_writes = Numbers(
-            counter, "asyncctl_fenced_writes_total", "Writes refused because the Lease was not held."
-        )
-        self.parked = Numbers(gauge, "asyncctl_parked_keys", "Keys that are not tried again soon.", controller)
-        self.background_failures = Numbers(
-            counter, "asyncctl_background_failures_total", "Times that a background task has failed.", ("task",)
-        )
-        self.cache_failures = Numbers(
-            counter, "asyncctl_cache_failures_total", "Index functions and handlers that raised.", resource
-        )
-        self.paused = Numbers(
-            gauge, "asyncctl_paused_objects", "Objects that are skipped: asyncctl/paused.", controller
-        )
-        self.loop_lag = Distributions(
-            "asyncctl_event_loop_lag_seconds", "How late the event loop calls a timer.", (), LAG_BUCKETS
-        )
-        self.http_time = Distributions(
-            "asyncctl_http_request_duration_seconds", "How long a probe or scrape takes.", ("path",), REQUEST_BUCKETS
-        )
-        self.build = Numbers(gauge, "asyncctl_build_info", "Versions; always 1.", ("version", "python"), max)
 
 
 class Metrics(Collector):
@@ -333,9 +204,10 @@ class Metrics(Collector):
         self, registry: CollectorRegistry | None = None, *, clock: Clock | None = None, process: bool = True
     ) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
-        self.families = _Families()
+        self.families = Families()
         self._clock: Clock = clock or SystemClock()
         self.fenced_writes = self.families.fenced_writes.handle()
+        self.events_dropped = self.families.events_dropped.handle()
         self.loop_lag = self.families.loop_lag.handle()
         self.families.build.handle(__version__, platform.python_version()).set(1)
         self.registry.register(self)

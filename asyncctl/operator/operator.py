@@ -20,9 +20,10 @@ from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger, make_logger
 from asyncctl.operator.checking import Check
+from asyncctl.operator.hooks import name_of
 from asyncctl.operator.needs import Need
 from asyncctl.operator.readiness import RESERVED, ReadyCheck
-from asyncctl.operator.running import Hook, Running, name_of
+from asyncctl.operator.running import Hook, Running
 from asyncctl.settings import Settings
 
 T = TypeVar("T")

@@ -4,7 +4,8 @@ Exit codes: 0 after SIGTERM or SIGINT and a full drain; 1 when the Lease is lost
 answer from the API server, or something unforeseen happens; 2 when the settings are wrong, there is no cluster or no
 exec plugin of that name, the CA or our certificate or key can't be used, or a startup hook needs a credential and there
 is none; 128 + the signal's number on a second signal, at once. Only its hooks wait for an answer at the start: else a
-server that can't be reached, or a plugin that fails, is tried again and is no exit.
+server that can't be reached, or a plugin that fails, is tried again and is no exit. An exit that is not 0 leaves its
+reason for `kubectl describe pod` (`termination`), and a stop that hangs is left after `Running.longest_stop` seconds.
 """
 
 import asyncio
@@ -13,15 +14,18 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
+import anyio.to_thread
 
 from asyncctl.client.errors import BadCertificateFile, ConfigError, CredentialsError, Fenced, TransportError
 from asyncctl.clock import SystemClock
 from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
 from asyncctl.operator.running import LeaseLost, Running
+from asyncctl.operator.termination import Ending, leave_message
 from asyncctl.settings import Settings, SettingsError
 from asyncctl.version import __version__
 
@@ -44,6 +48,7 @@ def main(operator: "Operator", environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         warnings = operator.settings.unknown(environ)  # a misspelt name may be why something is missing
         print(error, *warnings, sep="\n", file=sys.stderr)  # noqa: T201 - there is no log yet
+        leave_message(_termination_log(operator, environ), 2, [*str(error).splitlines(), *warnings])
         return 2
     clock = SystemClock()
     logger = make_logger(settings.log_level, settings.log_format, sys.stderr, clock)
@@ -55,7 +60,7 @@ def main(operator: "Operator", environ: Mapping[str, str]) -> int:
 
 async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int:
     """Run until a signal comes; returns the exit code. Errors that a person can mend are told in one line."""
-    stop = asyncio.Event()
+    stop, ending = asyncio.Event(), Ending(logger, settings.termination_log)
     handle_signals(stop)
     logger.info("starting", program=operator.name, version=__version__, pid=os.getpid())
     running: Running | None = None
@@ -63,34 +68,37 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_heed, stop, tasks.cancel_scope, lambda: running, name="stop while starting")
             async with operator.running(settings=settings, logger=logger) as running:
+                tasks.start_soon(_last_resort, running, ending, name="last resort")
                 await stop.wait()
                 logger.info("stopping")
+            tasks.cancel_scope.cancel()
     except* (ConfigError, CredentialsError, BadCertificateFile, SettingsError, ListenError) as group:
-        for error in _leaves(group):
-            logger.error(str(error))  # noqa: TRY400 - a person can mend it; a traceback would hide how
-        return_code = 2
+        ending.mendable(2, "", _leaves(group))
     except* TransportError as group:
-        for error in _leaves(group):
-            logger.error("ends, because a startup hook got no answer", cause=str(error))  # noqa: TRY400 - as above
-        return_code = 1
+        ending.mendable(1, "ends, because a startup hook got no answer", _leaves(group))
     except* Fenced as group:
-        for error in _leaves(group):
-            logger.error("ends, because a startup hook may not write", cause=str(error))  # noqa: TRY400 - as above
-        return_code = 1
+        ending.mendable(1, "ends, because a startup hook may not write", _leaves(group))
     except* LeaseLost as group:
-        for error in _leaves(group):
-            logger.error("ends, because the Lease is lost", cause=str(error))  # noqa: TRY400 - as above
-        return_code = 1
-    except* Exception as group:
-        for error in _leaves(group):
-            logger.critical("ends, because of an error that nobody foresaw", exc_info=error)
-        return_code = 1
-    else:
-        return_code = 0
+        ending.mendable(1, "ends, because the Lease is lost", _leaves(group))
+    except* Exception as group:  # noqa: BLE001 - told, and the exit code
+        ending.unforeseen(_leaves(group))
     if running is not None and not running.ended:
-        logger.critical("a pass does not end; the process ends without it")
-        os._exit(return_code or 1)
-    return return_code
+        _leave(ending, "a pass does not end")
+    await anyio.to_thread.run_sync(ending.leave_message)
+    return ending.code
+
+
+async def _last_resort(running: Running, ending: Ending) -> None:
+    """A stop has its time, each step of it and all of it: what hangs keeps neither the pod nor the next leader."""
+    await running.stopping.wait()
+    seconds = running.longest_stop
+    await asyncio.sleep(seconds)
+    _leave(ending, f"the stop takes longer than {seconds:g} s")
+
+
+def _leave(ending: Ending, what: str) -> NoReturn:
+    ending.never(what)
+    os._exit(ending.code)
 
 
 async def _heed(stop: asyncio.Event, scope: anyio.CancelScope, running: Callable[[], Running | None]) -> None:
@@ -98,6 +106,12 @@ async def _heed(stop: asyncio.Event, scope: anyio.CancelScope, running: Callable
     await stop.wait()
     if running() is None:
         scope.cancel()
+
+
+def _termination_log(operator: "Operator", environ: Mapping[str, str]) -> Path | None:
+    """Where it would be, had the settings been right."""
+    given = environ.get("ASYNCCTL_TERMINATION_LOG", "").strip()
+    return Path(given) if given else operator.settings.termination_log
 
 
 def handle_signals(stop: asyncio.Event) -> None:

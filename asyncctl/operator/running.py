@@ -1,11 +1,11 @@
 """The supervised life of an operator: what starts in which order, who owns which task, what stops in which order.
 
-Start: side server (live, not ready), credentials, transport, hooks, caches, ready, Lease, background tasks and workers.
-Stop: not ready, workers drain, background tasks, hooks, what is left to say is said, Lease released, caches, transport,
-side server last. No task outlives `live`.
+Start: side server (live, not ready), credentials, transport, hooks, caches, ready, Lease, caches caught up, workers and
+background tasks. Stop: not ready, workers drain, background tasks, hooks, what is left to say is said, Lease released
+(`stopping`), caches, transport, side server last. Lost Lease: transport sealed, workers cancelled, and then as every
+stop. No task outlives `live`.
 """
 
-import asyncio
 import os
 import random as system_random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -20,31 +20,36 @@ from asyncctl.cache.informer import Informer
 from asyncctl.cache.informers import Informers
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig, find_config
-from asyncctl.client.errors import Fenced
-from asyncctl.client.transport.transport import Fence as WriteFence, Transport
+from asyncctl.client.transport.transport import Transport
 from asyncctl.clock import Clock
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.declaration import Declaration
+from asyncctl.controller.environment import Fence
 from asyncctl.controller.events import EventRecorder
 from asyncctl.controller.sources import Watch, as_watch, kind_of
 from asyncctl.ha.elector import HEARTBEAT, Elector
-from asyncctl.http import Probes, SideServer
+from asyncctl.http import Probes
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
+from asyncctl.operator.debug import Debug
+from asyncctl.operator.hooks import Hooks
 from asyncctl.operator.parts import Parts
-from asyncctl.operator.readiness import Ready, ReadyCheck, cancellations
+from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.server_fence import ServerFence
+from asyncctl.operator.side import Side, serving
+from asyncctl.operator.steps import Steps
+from asyncctl.operator.stopping import Stopping, longest
 from asyncctl.operator.stuck import Stuck
+from asyncctl.operator.takeover import Takeover
 from asyncctl.operator.watchdog import Watchdog
 from asyncctl.settings import Settings
 
 R = TypeVar("R", bound=Resource)
 Hook = Callable[["Running"], Awaitable[None]]
-_EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
-_LAST_WORDS = 5.0  # seconds for each shutdown hook, and for the Lease
 
 
 class LeaseLost(Exception):
@@ -60,16 +65,18 @@ class Running:
         metrics: Its metrics, on a registry of its own; a program may register more there.
         clock: Its time.
         client: The live client; there from the startup hooks on.
-        fence: Seconds for which this process may still write; raises `Fenced`. For effects outside of the cluster.
+        fence: Says whether this process may act now: `fence.check()` before each effect outside of the cluster.
         port: The port of the side server.
         probes: What `/livez` and `/readyz` ask; a program may add its own.
         ready: Set when every cache has had its first list.
+        stopping: Set when it has begun to stop.
     """
 
     client: Client
     probes: Probes
-    fence: WriteFence
+    fence: Fence
     port: int
+    _server_fence: ServerFence
 
     def __init__(
         self,
@@ -91,8 +98,9 @@ class Running:
         self.metrics = Metrics(clock=clock)
         self.ready = anyio.Event()
         self._declarations = declarations
-        self._startup = startup
-        self._shutdown: Sequence[Hook] | None = shutdown  # None when they have run
+        self._hooks: Hooks[Running] = Hooks(startup, shutdown, self, logger=logger)
+        self._steps = Steps(clock=clock, logger=logger)
+        self._takeover = Takeover(clock=clock, logger=logger)
         self._starting: str | None = "the program is starting"
         self._random = system_random.Random().random  # for jitter: seeded by the system, and no call into it each time
         self._parts = Parts(name, settings, clock=clock, random=self._random, logger=logger, metrics=self.metrics)
@@ -105,9 +113,11 @@ class Running:
         self._controllers: list[Controller] = []
         self._stuck = Stuck(self._controllers, logger)
         self._elector: Elector | None = None
+        self._transport: Transport | None = None
+        self._debug = Debug(settings, self._controllers, lambda: self._informers)
         self._workers = anyio.CancelScope()
         self._idle = anyio.Event()
-        self._stopping = False
+        self.stopping = anyio.Event()
 
     @property
     def ended(self) -> bool:
@@ -120,6 +130,11 @@ class Running:
         """Whether this process may work now."""
         return self._elector is None or self._elector.leading
 
+    @property
+    def longest_stop(self) -> float:
+        """Seconds that its stop takes at most."""
+        return longest(self.settings.drain_timeout, self._hooks.patience)
+
     def _why_not_leading(self) -> str | None:
         problem = self._elector.problem if self._elector is not None else None
         if self.leading:
@@ -131,38 +146,63 @@ class Running:
         """Run while inside; see the module's first lines for the order. Raises `LeaseLost` into the body."""
         probes = self.probes = Probes()
         probes.live("workers", self._stuck.problem)
-        probes.ready("shutdown", lambda: "the process is stopping" if self._stopping else None)
-        probes.ready("startup", lambda: self._starting)
+        probes.ready("shutdown", lambda: "the process is stopping" if self.stopping.is_set() else None)
+        probes.ready("startup", lambda: self._hooks.now or self._starting)
+        probes.ready("leader-election", lambda: self._elector.blocked if self._elector is not None else None)
         for name, check in self._checks.items():
             probes.ready(name, check)
         probes.inform("leader", self._why_not_leading)
-        async with SideServer(self.settings.http_address, probes, self.metrics) as server:
-            self.port = server.port
-            self.logger.info("the side server is up", address=f"{self.settings.http_address.host}:{server.port}")
-            config = config or await find_config(
-                os.environ, kubeconfig=self.settings.kubeconfig, context=self.settings.context
-            )
-            self.logger.info("the cluster", **config.describe())
-            for warning in config.warnings:
-                self.logger.warning(warning)
-            self._elector, self.fence = self._parts.elector(config)
-            async with self._parts.transport(config, self.fence) as transport:
-                self.client = Client(
-                    transport,
-                    field_manager=f"asyncctl-{self.name}",
-                    namespaces=self.settings.namespaces,
-                    cluster_kinds=frozenset(self._cluster_kinds()),
-                    lease=self._parts.lease(config),
-                    clock=self.clock,
-                    random=self._random,
+        probes.inform("caught-up", lambda: self._takeover.problem)
+        side = serving(self.settings, probes, self.metrics, self._debug.looks(), clock=self.clock, logger=self.logger)
+        try:
+            async with self._steps.leaving("side server", side) as servers:
+                self.port = servers.port
+                config = config or await find_config(
+                    os.environ, kubeconfig=self.settings.kubeconfig, context=self.settings.context
                 )
-                try:
-                    await self._run_startup_hooks()
-                    async with self._tasks(transport, probes):
-                        yield self
-                finally:  # of a start that went half way; else it is done
-                    with anyio.CancelScope(shield=True):
-                        await self._run_shutdown_hooks()
+                self.logger.info("the cluster", **config.describe())
+                for warning in config.warnings:
+                    self.logger.warning(warning)
+                async with self._connected(config, servers):
+                    try:
+                        await self._hooks.start()
+                        async with self._tasks(probes):
+                            yield self
+                    finally:  # of a start that went half way; else it is done
+                        with anyio.CancelScope(shield=True):
+                            await self._hooks.stop()
+        finally:
+            self._steps.end()
+
+    @asynccontextmanager
+    async def _connected(self, config: ClusterConfig, side: Side) -> AsyncIterator[None]:
+        """What it has of the cluster while inside: the Lease's campaign, yet to begin, the transport and the client."""
+        self._elector, fence = self._parts.elector(config, self._led)
+        self.fence = fence
+        self._debug.campaign(self._parts.lease(config), self._elector, fence)
+        async with self._steps.leaving("transport", self._parts.transport(config, fence)) as transport:
+            self._transport = transport
+            side.connect(transport)
+            self._server_fence = self._parts.server_fence(config, transport)
+            self.probes.inform("fence-at-the-server", lambda: self._server_fence.problem)
+            self.client = Client(
+                transport,
+                field_manager=f"asyncctl-{self.name}",
+                namespaces=self.settings.namespaces,
+                cluster_kinds=frozenset(self._cluster_kinds()),
+                lease=self._parts.lease(config),
+                clock=self.clock,
+                random=self._random,
+            )
+            yield
+
+    def _led(self, leads: bool) -> None:  # noqa: FBT001 - as the elector calls it
+        """Called by the elector. Where the Lease is lost, nothing of this loop comes before this."""
+        lost = self._elector.lost if self._elector is not None and not leads else None
+        if lost is not None and self._transport is not None:
+            self._transport.seal(lost)
+            self._cancel_workers()
+            self._backgrounds.cancel()
 
     def set_namespaces(self, namespaces: Collection[str]) -> None:
         """From now on touch these namespaces only: the client's boundary and all caches follow.
@@ -229,18 +269,23 @@ class Running:
         return self._informers
 
     @asynccontextmanager
-    async def _tasks(self, transport: Transport, probes: Probes) -> AsyncIterator[None]:
+    async def _tasks(self, probes: Probes) -> AsyncIterator[None]:
         events = EventRecorder(
             self.client, controller=f"asyncctl-{self.name}", instance=self.settings.pod_name,
-            clock=self.clock, random=self._random, logger=self.logger,
+            clock=self.clock, random=self._random, logger=self.logger, dropped=self.metrics.events_dropped,
         )  # fmt: skip
         informers = Informers(
             self.client, clock=self.clock, random=self._random, logger=self.logger, metrics=self.metrics,
             namespaces=self.client.namespaces, manager=self.client.field_manager,
         )  # fmt: skip
+        stopping = Stopping(
+            self._steps, controllers=self._controllers, cancel=self._cancel_workers, idle=self._idle,
+            backgrounds=self._backgrounds, hooks=self._hooks, events=events, elector=self._elector,
+            drain=self.settings.drain_timeout,
+        )  # fmt: skip
         failed: Exception | None = None
-        async with informers, AsyncExitStack() as users:
-            self._informers, self._serving = informers, True
+        async with self._steps.leaving("caches", AsyncExitStack()) as users:
+            self._informers, self._serving = await users.enter_async_context(informers), True
             for declaration in self._declarations:
                 used = await self._use(declaration, users, probes)
                 self._controllers.append(self._parts.controller(
@@ -248,20 +293,24 @@ class Running:
                 ))  # fmt: skip
             self._starting = None
             async with anyio.create_task_group() as tasks:
-                self._start(tasks, transport, events)
+                self._start(tasks, events)
                 try:
                     yield
                 except Exception as error:  # noqa: BLE001 - raised below
                     failed = error
                 finally:
-                    with anyio.CancelScope(shield=True):
-                        await self._stop(events)
-                    self._serving = False
-                    tasks.cancel_scope.cancel()
+                    self.stopping.set()
+                    self._steps.begin()
+                    try:
+                        with anyio.CancelScope(shield=True):
+                            await stopping.run()
+                    finally:
+                        self._serving = False
+                        tasks.cancel_scope.cancel()
         if failed is not None:  # the body's own, as it is: only what our tasks raise comes in a group
             raise failed
 
-    def _start(self, tasks: TaskGroup, transport: Transport, events: EventRecorder) -> None:
+    def _start(self, tasks: TaskGroup, events: EventRecorder) -> None:
         tasks.start_soon(self._heartbeat, name="heartbeat")
         tasks.start_soon(self.metrics.watch_loop, name="event-loop lag")
         watchdog = Watchdog(self._controllers, logger=self.logger, clock=self.clock)
@@ -272,63 +321,9 @@ class Running:
         tasks.start_soon(self._announce_ready, name="readiness")
         if self._elector is not None:
             self._elector.start()
-            tasks.start_soon(self._watch_lease, self._elector, transport, name="lease")
+            tasks.start_soon(self._server_fence.run, name="fence at the API server")
+            tasks.start_soon(self._watch_lease, self._elector, name="lease")
         tasks.start_soon(self._work, name="workers")
-
-    async def _stop(self, events: EventRecorder) -> None:
-        began = self.clock.monotonic()
-        self._stopping = True
-        lost = self._elector is not None and self._elector.lost is not None
-        if lost:  # at once: somebody else works by now
-            self._cancel_workers()
-            self._backgrounds.cancel()
-        with anyio.move_on_after(0 if lost else self.settings.drain_timeout) as drain:
-            async with anyio.create_task_group() as drains:
-                for controller in self._controllers:
-                    drains.start_soon(controller.queue.drain, name=f"drain {controller.declaration.name}")
-        if drain.cancelled_caught and not lost:
-            self.logger.warning("passes were still running after ASYNCCTL_DRAIN_TIMEOUT, and are cancelled")
-        self._cancel_workers()
-        await self._idle.wait()
-        await self._backgrounds.stop()
-        await self._run_shutdown_hooks()
-        if not lost:
-            with anyio.move_on_after(_EVENTS):
-                await events.flush()
-        if self._elector is not None:
-            with anyio.move_on_after(_LAST_WORDS):
-                await self._elector.release()
-        self.logger.info("stopped", seconds=round(self.clock.monotonic() - began, 3))
-
-    async def _run_startup_hooks(self) -> None:
-        for hook in self._startup:
-            self._starting = f"the startup hook {name_of(hook)} is running"
-            try:
-                await hook(self)
-            except Fenced as error:
-                raise Fenced(
-                    f"the startup hook {name_of(hook)} wants to write: it runs in every replica, before the Lease is "
-                    "held, and may only read. Write in a background task, which runs while this process leads"
-                ) from error
-            except asyncio.CancelledError as error:
-                if cancellations():
-                    raise
-                raise RuntimeError(f"the startup hook {name_of(hook)} has awaited what was cancelled") from error
-
-    async def _run_shutdown_hooks(self) -> None:
-        """Once; the last that was declared first, as what was opened is closed."""
-        hooks, self._shutdown = self._shutdown or (), None
-        for hook in reversed(hooks):
-            before = cancellations()
-            try:
-                with anyio.fail_after(_LAST_WORDS):
-                    await hook(self)
-            except asyncio.CancelledError:  # as a hook raises it that awaits a task which it has cancelled
-                if cancellations() > before:
-                    raise
-                self.logger.exception("a shutdown hook has failed", hook=name_of(hook))
-            except Exception:
-                self.logger.exception("a shutdown hook has failed", hook=name_of(hook))
 
     def _cluster_kinds(self) -> Iterator[ResourceType]:
         """What was declared and is in no namespace: no namespace's boundary holds it."""
@@ -365,26 +360,32 @@ class Running:
     async def _work(self) -> None:
         try:
             with self._workers:
-                if self._elector is not None:
-                    await self._elector.elected.wait()
-                self._backgrounds.start()
-                async with anyio.create_task_group() as controllers:
+                async with anyio.create_task_group() as tasks:
+                    # Without a Lease there is no barrier: who was at work before has ended before the first list here
+                    # was asked for, which therefore has all that it has written.
+                    if self._elector is not None:
+                        await self._elector.elected.wait()
+                        await tasks.start(self._takeover.run, tuple(self._caches()), name="catch up")
                     for controller in self._controllers:
-                        controllers.start_soon(self._control, controller, name=controller.declaration.name)
+                        tasks.start_soon(self._control, controller, name=controller.declaration.name)
+                    if self._elector is not None:
+                        await self._takeover.caught_up.wait()
+                    self._backgrounds.start()
         finally:
             self._idle.set()
 
     async def _control(self, controller: Controller) -> None:
-        """A controller begins when its own caches are filled, whatever the others wait for."""
+        """A controller begins when its own caches are filled and caught up, whatever the others wait for."""
         for informer in controller.informers:
             await informer.wait_synced()
+        await self._takeover.wait(controller.informers)
         self.logger.info("working", controller=controller.declaration.name, workers=controller.workers)
         await controller.work()
 
-    async def _watch_lease(self, elector: Elector, transport: Transport) -> None:
+    async def _watch_lease(self, elector: Elector) -> None:
         await elector.over.wait()
         if elector.lost is not None:
-            transport.seal(elector.lost)
+            self._led(False)
             raise LeaseLost(elector.lost)
 
     async def _heartbeat(self) -> None:
@@ -394,9 +395,3 @@ class Running:
             stuck = self._stuck.problem()  # without an elector, too: it is logged
             if self._elector is not None and stuck is None:
                 self._elector.heartbeat()
-
-
-def name_of(function: Callable[..., object]) -> str:
-    """What to call an author's function in the log."""
-    name: str = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return name.rpartition("<locals>.")[2]

@@ -1,5 +1,7 @@
 """Kubernetes' control plane as programs: etcd, kube-apiserver and kube-controller-manager, built once from Go modules.
 
+And, for tests of leader election, a small program of ours that campaigns with client-go (`elector`).
+
 The go.mod files beside this one pin what is built; the programs are kept in the user's cache folder, keyed by version
 and pins. Of test runs that start at the same time one builds and the others wait; what a failed or killed build leaves
 is never taken for a finished one. It is also a command, `python -m tests.controlplane.build`, that prints the folder.
@@ -57,6 +59,28 @@ def programs(say: Callable[[str], None] = print) -> Path:
     if not folder.is_dir() and not shutil.which("go"):
         raise Unavailable("Go is not on PATH, and KUBEBUILDER_ASSETS names no ready kube-apiserver")
     return once(folder, lambda scratch: go_build(scratch, folder.with_name(f"{folder.name}.log"), say), say)
+
+
+def elector(say: Callable[[str], None] = print) -> Path:
+    """Return the program that campaigns for a Lease as client-go does, building it first if need be.
+
+    Raises:
+        Unavailable: it is neither there nor can be built here.
+        BuildFailed: the build ran and failed.
+    """
+    module = HERE / "elector"
+    sources = b"".join((module / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    folder = cache() / f"elector-{pinned('k8s.io/client-go', 'elector')}-{hashlib.sha256(sources).hexdigest()[:8]}"
+    if not folder.is_dir() and not shutil.which("go"):
+        raise Unavailable("Go is not on PATH, and client-go's elector was not built before")
+
+    def make(scratch: Path) -> None:
+        log = folder.with_name(f"{folder.name}.log")
+        say(f"building client-go's elector: once, seconds; minutes if Go has built no kube-apiserver here (log: {log})")
+        log.write_bytes(b"")
+        go(["-ldflags=-s -w", "-o", scratch / "elector", "."], module, log)
+
+    return once(folder, make, say) / "elector"
 
 
 def cache() -> Path:

@@ -195,6 +195,13 @@ def test_ctrl_c_on_the_terminal_does_not_reach_a_program(tmp_path):
 # How it is built
 
 
+def test_the_elector_to_contend_with_is_of_the_control_planes_version():
+    assert (
+        build.pinned("k8s.io/client-go", "elector").split(".")[1:]
+        == (build.pinned("k8s.io/kubernetes", "kubernetes").split(".")[1:])
+    )
+
+
 def test_two_builds_at_once_build_once(tmp_path):
     made, waiting = [], threading.Event()
 

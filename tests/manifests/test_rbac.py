@@ -18,11 +18,11 @@ def test_the_committed_files_are_what_the_code_says():
         assert (MANIFESTS / name).read_text() == text, "say `make manifests`"
 
 
-def test_the_kustomization_names_each_file():
-    named = yaml.safe_load((MANIFESTS / "rbac" / "kustomization.yaml").read_text())["resources"]
-    assert sorted(named) == sorted(
-        file.name for file in (MANIFESTS / "rbac").iterdir() if file.name != "kustomization.yaml"
-    )
+@pytest.mark.parametrize("folder", ["rbac", "fence"])
+def test_the_kustomization_names_each_file(folder):
+    named = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())["resources"]
+    files = {file.name for file in (MANIFESTS / folder).iterdir()}
+    assert sorted(named) == sorted(files - {"kustomization.yaml"})
 
 
 def test_each_role_is_bound_to_the_account():
@@ -37,6 +37,15 @@ def test_no_rule_says_all():
     rules = [rule for each in DOCUMENTS for rule in each.get("rules", ())]
     assert rules
     assert not any("*" in values for rule in rules for values in rule.values())
+
+
+def test_no_rule_lets_it_take_the_fence_away():
+    """The policy fences itself as little as any: who may change it, or delete the Lease that it asks, is unfenced."""
+    rules = [rule for each in DOCUMENTS for rule in each.get("rules", ())]
+    assert not any("admissionregistration.k8s.io" in rule["apiGroups"] for rule in rules)
+    leases = [rule for rule in rules if "leases" in rule["resources"]]
+    assert leases
+    assert not {verb for rule in leases for verb in rule["verbs"]} & {"delete", "deletecollection", "patch"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each["kind"])

@@ -1,5 +1,6 @@
 """The straight path as the controller goes it, for tests of what may happen on the way."""
 
+import math
 import time
 
 from asyncctl.database.postgres.connection import connect
@@ -14,7 +15,7 @@ from asyncctl.database.postgres.roles import claim_owner, ensure_login
 PASSWORD = "pa'ss\\word-ü"
 
 
-async def ensure(server, database, claim, *, limits, check=lambda: None, made_before=False, **options):
+async def ensure(server, database, claim, *, limits, check=lambda: math.inf, made_before=False, **options):
     """Make database, owner and login `<database>_a`; return the statements that had an effect."""
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
@@ -25,7 +26,7 @@ async def ensure(server, database, claim, *, limits, check=lambda: None, made_be
         return admin.written
 
 
-async def remove(server, database, claim, *, limits, check=lambda: None):
+async def remove(server, database, claim, *, limits, check=lambda: math.inf):
     """Drop what is ours; return whether anything was, and the statements that had an effect."""
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
@@ -43,6 +44,7 @@ def crash_at(step):
     def check():
         if next(calls) == step:
             raise Crash
+        return math.inf
 
     return check
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import math
 import socket
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -171,12 +173,46 @@ async def test_no_commit_after_the_fence_closed(admin, limits, database, superus
     def deposed_after_the_first():
         if error := next(calls):
             raise error
+        return math.inf
 
     async with connect(admin, limits=limits, check=deposed_after_the_first) as session:
         with pytest.raises(PermissionError):
             async with session.transaction():
                 await session.write(sql.SQL("CREATE ROLE {}").format(sql.Identifier(database)))
     assert superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [database]).fetchall() == []
+
+
+async def test_the_server_gives_a_write_up_before_the_lease_is_over(admin, limits):
+    """By itself: this process may be stopped by then, and cancel nothing."""
+    async with connect(admin, limits=limits, check=lambda: 0.2) as session:
+        with pytest.raises(ServerUnreachable, match=r"57014.*it took too long"):
+            await session.write(sql.SQL("SELECT pg_sleep(60)"))
+
+
+async def limit_of(session):
+    ((limit,),) = await session.read("SHOW statement_timeout")
+    return limit
+
+
+async def test_a_write_may_take_most_of_what_is_left_of_the_lease_and_never_more_than_is_set(admin, limits):
+    left = [math.inf]
+    nothing = sql.SQL("SELECT 1")
+    async with connect(admin, limits=limits, check=lambda: left[0]) as session:
+        await session.write(nothing)
+        assert await limit_of(session) == "2min"
+        for seconds, limit in ((10.0, "7500ms"), (9.0, "7500ms"), (4.0, "3s"), (9.0, "6750ms"), (1000.0, "2min")):
+            left[0] = seconds
+            await session.write(nothing)
+            assert await limit_of(session) == limit
+        left[0] = 10.0
+        with suppress(ZeroDivisionError):
+            async with session.transaction():
+                await session.write(nothing)
+                raise ZeroDivisionError
+        assert await limit_of(session) == "2min"  # undone
+        async with session.transaction():
+            await session.write(nothing)
+        assert await limit_of(session) == "7500ms"
 
 
 @pytest.mark.parametrize(

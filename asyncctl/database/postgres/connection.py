@@ -2,12 +2,14 @@
 
 A connection is autocommit, short-lived, bounded in number for each server and in time for each statement, and pins
 every session setting that could change what a statement means: a tenant owns his database, and could set them there.
-It tells reads from writes: before each write the caller's `check` runs (a deposed leader's raises), and a warning of
-the server fails it, since `GRANT` and `REVOKE` may succeed with a warning and do nothing.
+It tells reads from writes: before each write the caller's `check` runs (a deposed leader's raises), the server is told
+to give it up before the time is over that `check` gives (this process may be stopped by then, and cancel nothing), and
+a warning of the server fails it, since `GRANT` and `REVOKE` may succeed with a warning and do nothing.
 """
 
 import asyncio
 import ipaddress
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -38,6 +40,10 @@ _SESSION = sql.SQL(
     " SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';"
     " SET standard_conforming_strings = on; SET statement_timeout = {statement}; SET lock_timeout = {lock}"
 )
+
+_SHARE = 0.75  # of the time that is left, for a statement: so the next one, after moments, needs no other limit
+Check = Callable[[], float]
+"""Returns the seconds for which we may write, and raises where we may not any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ class Secret(sql.Literal):
 class Connection:
     """One open session of the admin; made by `connect`."""
 
-    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Callable[[], object]) -> None:
+    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Check) -> None:
         self.server = server
         self.database = raw.info.dbname
         self.version = raw.info.server_version
@@ -122,6 +128,7 @@ class Connection:
         """The statements that had an effect, as they may be shown: empty when all was as it should be."""
         self._raw = raw
         self._check = check
+        self._limit = server.statement_timeout  # seconds, as the session has it
         self._warnings: list[tuple[str, str]] = []
         raw.add_notice_handler(self._noticed)
 
@@ -140,14 +147,14 @@ class Connection:
         return await (await self._execute(query, " ".join(query.split()), parameters)).fetchall()
 
     async def write(self, statement: sql.SQL | sql.Composed) -> None:
-        """Execute a statement that has an effect, after `check`.
+        """Execute a statement that has an effect, after `check`, and for no longer than that allows.
 
         Raises:
             InsufficientPrivilege: the server warned instead of doing it (SQLSTATE class 01).
             DatabaseError: the kind that fits; or what `check` raises.
 
         """
-        self._check()
+        await self._limit_to(self._check())
         self._warnings.clear()
         shown = _shown(statement)
         await self._execute(statement, shown)
@@ -162,14 +169,18 @@ class Connection:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Make the writes of the block one; `check` runs again before they take effect."""
+        limit = self._limit  # a SET in the block is undone with it
         try:
             async with self._raw.transaction():
                 yield
-                self._check()
+                await self._limit_to(self._check())
+            limit = self._limit
         except psycopg.Error as error:
             failure = statement_failed(error, "COMMIT", self._where)
         else:
             return
+        finally:
+            self._limit = limit
         raise failure
 
     def verifier(self, user: str, password: str) -> Secret:
@@ -179,8 +190,18 @@ class Connection:
 
     async def pin_settings(self) -> None:
         """Make the session's settings ours, whatever role and database say; `connect` has done it."""
-        statement, lock = (int(1000 * seconds) for seconds in (self.server.statement_timeout, self.server.lock_timeout))
+        statement, lock = (int(1000 * seconds) for seconds in (self._limit, self.server.lock_timeout))
         await self._execute(_SESSION.format(statement=statement, lock=lock), "SET")
+
+    async def _limit_to(self, left: float) -> None:
+        """Have the server give up a statement before `left` seconds are over; without need, nothing is sent."""
+        wanted = min(self.server.statement_timeout, _SHARE * left)
+        if wanted / 2 <= self._limit <= min(left, self.server.statement_timeout):
+            return
+        milliseconds = max(1, int(1000 * wanted))  # 0 would be no limit
+        await self._execute(sql.SQL("SET statement_timeout = {}").format(milliseconds), "SET statement_timeout")
+        self._limit = wanted
+        self._check()  # that took its time
 
     async def _execute(
         self, query: LiteralString | sql.SQL | sql.Composed, shown: str, parameters: Sequence[object] | None = None
@@ -206,7 +227,7 @@ async def connect(
     database: str | None = None,
     *,
     limits: Limits,
-    check: Callable[[], object] = lambda: None,
+    check: Check = lambda: math.inf,
 ) -> AsyncIterator[Connection]:
     """Open a session of the admin for the length of the block; one at a time for each task and server.
 
@@ -216,7 +237,7 @@ async def connect(
         server: where, and as whom.
         database: the maintenance database when not given.
         limits: counts the connections of this process.
-        check: called right before each effect; it raises where we may not write any more.
+        check: called right before each effect; see `Check`.
 
     Raises:
         DatabaseError: ServerUnreachable, AuthenticationFailed, TooManyConnections and others, as they fit.

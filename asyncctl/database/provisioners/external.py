@@ -4,13 +4,12 @@ Claim, database, closed to the public, login, proof; each reads first and writes
 database is only looked at. Secrets and status are not known here.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from asyncctl.database.naming import login_name
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Limits, Server, connect
+from asyncctl.database.postgres.connection import Check, Limits, Server, connect
 from asyncctl.database.postgres.database import (
     Facts,
     close_to_public,
@@ -33,7 +32,7 @@ class External:
     database: str
     claim: Claim
     limits: Limits
-    check: Callable[[], object]
+    check: Check
 
     async def provision(self, db: Database, password: str, *, new_password: bool) -> Facts:
         """Make it so, and prove that the login works.

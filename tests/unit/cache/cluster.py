@@ -26,6 +26,8 @@ class Api:
         self._log = []
         self.watches = defaultdict(list)  # by namespace, None for all: the queues of those that are open
         self._held = {}
+        self.waits = set()
+        """Namespaces, None for all, whose lists have waited."""
 
     def put(self, namespace, name, **metadata):
         self.version += 1
@@ -68,6 +70,7 @@ class Api:
         if "watch" in request.query:
             return await self._watch(request, namespace)
         if namespace in self._held:
+            self.waits.add(namespace)
             await self._held[namespace].wait()
         items = [item for key, item in self.objects.items() if namespace in {None, key[0]}]
         return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "items": items})

@@ -137,6 +137,7 @@ class ModelServer:
         delayed: Nothing is sent on watches unless `send` says so.
         lag: How many versions behind a list may be that is asked for one not older than so and so.
         between: Called, once each, before a list is continued.
+        closes: Whether a watch that was asked for as a short one gets a bookmark, before it ends.
         went_back: A backup was restored, and nobody was told yet.
         restored: A backup was restored, once.
     """
@@ -153,6 +154,7 @@ class ModelServer:
         self.delayed = False
         self.lag = 0
         self.between = []
+        self.closes = True
         self.went_back = False
         self.restored = False
         self.address = "10.0.0.1:6443"
@@ -260,7 +262,7 @@ class ModelServer:
         return Page(items, str(version), token)
 
     @asynccontextmanager
-    async def watch(self, kind, *, resource_version=None, initial=False, **_):
+    async def watch(self, kind, *, resource_version=None, initial=False, timeout_seconds=300, **_):
         await self._answer("stream" if initial else "watch")
         version = int(resource_version or 0)
         lines = []
@@ -282,6 +284,9 @@ class ModelServer:
             watch = Watch(self, listed, lines)
         self.watches.append(watch)
         self.send()
+        if timeout_seconds < 10:
+            self.clock.call_at(self.clock.monotonic() + 1, lambda: self.closes and watch.bookmark())
+            self.clock.call_at(self.clock.monotonic() + timeout_seconds, lambda: watch.end("end"))
         try:
             batches = watch.batches()
             yield Lines(batches, self.address)

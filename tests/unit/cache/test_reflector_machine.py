@@ -11,7 +11,9 @@ import orjson
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from asyncctl.cache.barrier import Barrier
 from asyncctl.cache.header import read_entry
+from asyncctl.cache.lister import Lister
 from asyncctl.cache.reflector import Reflector
 from asyncctl.cache.store import Store
 from asyncctl.objects.builtin import ConfigMap
@@ -21,6 +23,7 @@ from tests.unit.cache.model_server import ANSWERS, ENDS, ModelServer
 from tests.unit.cache.scripted import item
 from tests.unit.support import Log
 
+KIND = ConfigMap.resource_type
 NAMES = st.sampled_from("abcde")
 
 
@@ -94,7 +97,7 @@ class ReflectorMachine(RuleBasedStateMachine):
     async def start(self):
         metrics = Metrics(process=False, clock=self.clock)
         self.reflector = Reflector(
-            self.server, ConfigMap.resource_type, self.store, clock=self.clock, random=lambda: 0.5,
+            self.server, KIND, self.store, clock=self.clock, random=lambda: 0.5,
             logger=LOGGER, metrics=metrics.informer("w", objects=lambda: 0, size=lambda: 0),
         )  # fmt: skip
         self.listener.synced = self.reflector.synced.is_set
@@ -245,6 +248,22 @@ class ReflectorMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 1.0, 10.0, 100.0, 4000.0]))
     def time_passes(self, seconds):
         self.elapse(seconds)
+
+    @rule(seconds=st.sampled_from([0.5, 4.0, 40.0]))
+    def catch_up(self, seconds):
+        """Whoever has come through the barrier knows all that there was when he came to it."""
+        before = dict(self.server.objects)
+        barrier = Barrier(
+            self.reflector, self.store, Lister(self.server, KIND, {}, metadata_only=True), "w",
+            clock=self.clock, random=lambda: 0.5, logger=LOGGER,
+        )  # fmt: skip
+        waiting = self.loop.create_task(barrier.wait(), name="barrier")
+        self.elapse(seconds)
+        if waiting.done():
+            waiting.result()
+            assert self.listener.known == before or self.server.restored
+        waiting.cancel()
+        self.loop.run_until_complete(asyncio.gather(waiting, return_exceptions=True))
 
     # What always holds.
 

@@ -13,6 +13,7 @@ from asyncctl.client.errors import NotFound, Target, TransportError
 from asyncctl.client.transport.transport import Reply
 from asyncctl.controller.controller import Controller
 from asyncctl.controller.environment import Environment
+from asyncctl.ha.fence import NoFence
 from asyncctl.objects.resource import resource_type_of
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator import Operator
@@ -99,7 +100,7 @@ class Stage:
         self.caches = {kind: Cache(kind) for kind in kinds}
         environment = Environment(
             controller=declaration.name, kind=declaration.kind, client=client, informers=self.caches,
-            events=self.events, clock=self.clock, logger=self.log.logger, fence=lambda: 1000.0,
+            events=self.events, clock=self.clock, logger=self.log.logger, fence=NoFence(),
         )  # fmt: skip
         settings = {"workers": 10, "timeout": 300.0, "resync": 36000.0, "retry_limit": 10, "retry_base": 5.0} | settings
         limits = {name: settings.pop(name) for name in ("interval", "rate", "burst") if name in settings}

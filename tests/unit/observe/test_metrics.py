@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from asyncctl.observe import Metrics
+from asyncctl.observe.families import CODES
 from asyncctl.queue import WorkQueue
 from asyncctl.testing.clock import FakeClock
 
@@ -90,6 +91,7 @@ OURS = {
     "asyncctl_api_warnings_total": ("counter", {"host"}),
     "asyncctl_background_failures_total": ("counter", {"task"}),
     "asyncctl_fenced_writes_total": ("counter", set()),
+    "asyncctl_events_dropped_total": ("counter", set()),
     "asyncctl_cache_failures_total": ("counter", {"resource"}),
     "asyncctl_parked_keys": ("gauge", {"controller"}),
     "asyncctl_paused_objects": ("gauge", {"controller"}),
@@ -255,6 +257,20 @@ def test_requests_are_counted_by_code_method_and_host(metrics):
     assert value(metrics, "rest_client_request_retries_total", code="503", verb="GET", host="h:1") == 1
     assert value(metrics, "rest_client_rate_limiter_duration_seconds_sum", verb="GET", host="h:1") == 0.5
     assert value(metrics, "asyncctl_api_warnings_total", host="h:1") == 1
+
+
+def test_a_server_that_makes_up_codes_makes_no_more_series_than_are_allowed(metrics):
+    requests = metrics.requests("h:1")
+    requests.answered(200, "GET", 0.1)
+    for code in range(100, 1000):
+        requests.answered(code, "GET", 0.1)
+        requests.retried(code, "GET")
+    for name, count in (("rest_client_requests", 901), ("rest_client_request_retries", 900)):
+        samples = families(metrics)[name].samples
+        assert len(samples) <= CODES + 1
+        assert "exceeded_cardinality_limit" in {sample.labels["code"] for sample in samples}
+        assert sum(sample.value for sample in samples) == count
+    assert value(metrics, "rest_client_requests_total", code="200", method="GET", host="h:1") == 2
 
 
 def test_two_threads_count_on_handles_of_their_own_and_are_shown_as_one(metrics):

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from asyncctl import Operator, Settings, setting
 from asyncctl.client.errors import CredentialsError, Fenced
 from asyncctl.objects import ConfigMap
-from asyncctl.operator import running as module
+from asyncctl.operator import hooks as module
 from tests.unit.harness import Widget, quick_settings, working
 from tests.unit.operator.test_running import LEASE, declare, electing, nothing, probe
 from tests.unit.support import Log, until
@@ -26,6 +26,7 @@ def environment(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("ASYNCCTL_LEADER_ELECTION", "false")
     monkeypatch.setenv("ASYNCCTL_HTTP_ADDRESS", "127.0.0.1:0")
+    monkeypatch.setenv("ASYNCCTL_DEBUG_ADDRESS", "127.0.0.1:0")
     return monkeypatch
 
 
@@ -128,7 +129,7 @@ async def test_a_start_that_is_cancelled_is_closed(cluster):
 
 
 async def test_a_shutdown_hook_that_hangs_costs_its_deadline_and_no_other_hook(cluster, monkeypatch):
-    monkeypatch.setattr(module, "_LAST_WORDS", 0.05)
+    monkeypatch.setattr(module, "SHUTDOWN", 0.05)
     order, operator, log = [], declare(nothing), Log()
 
     @operator.on_shutdown

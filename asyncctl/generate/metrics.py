@@ -1,0 +1,103 @@
+"""The page `docs/metrics.md`, made from the definitions: `make docs` writes it, a test compares it.
+
+What there is beside ours, of the process and of Python, is asked of those who show it.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+
+from asyncctl.observe.families import LABELS, Families
+from asyncctl.observe.instruments import Distributions, Numbers
+
+__all__ = ["metrics_page"]
+
+_HEAD = """\
+# Metrics
+
+Made from what `asyncctl/observe/families.py` declares, by `make docs`: change that, not this page.
+
+`/metrics` shows them, as Prometheus text or OpenMetrics, whichever is asked for. Names that controller-runtime and
+client-go have are theirs, with their labels and buckets, so that dashboards for controllers work as they are; our own
+begin with `asyncctl_`. Durations are in seconds, sizes in bytes. A counter is there from the start, at 0, unless its
+row says when it appears. A program's own go beside them: `running.metrics.registry` is a `prometheus_client` registry,
+which refuses a name that is taken.
+
+controller-runtime's metrics of admission webhooks are not here: there are none to count.
+"""
+
+_LABELS = """
+## Labels
+
+None holds the name of an object, a namespace, a user or a text of somebody else's: the number of series depends on
+what a program declares, not on what is in the cluster. A label whose values come from outside is cut off after so many.
+
+| label | holds |
+|---|---|
+"""
+
+_OTHERS = """
+## Of the process, and of Python
+
+As every `prometheus_client` shows them.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def metrics_page() -> str:
+    """Return the page."""
+    return "".join([_HEAD, *_sections(), _LABELS, *_labels(), _OTHERS, *_others()])
+
+
+def full_name(family: Numbers | Distributions) -> tuple[str, str]:
+    """Return a family's name as it is shown, and its type."""
+    empty = family.empty()
+    return (f"{empty.name}_total" if empty.type == "counter" else empty.name), empty.type
+
+
+def _sections() -> Iterator[str]:
+    advice: list[str] = []
+    for family in vars(Families()).values():
+        name, kind = full_name(family)
+        if title := family.said.get("section"):
+            yield from _advice(advice)
+            yield f"\n## {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
+        appears = family.said.get("appears")
+        text = f"{family.text} Appears {appears}." if appears else family.text
+        yield f"| `{name}` | {kind} | {_code(family.labels)} | {text} |\n"
+        if said := family.said.get("advice"):
+            advice.append(f"- `{name}`: {said}\n")
+    yield from _advice(advice)
+
+
+def _advice(advice: list[str]) -> Iterator[str]:
+    if advice:
+        yield "\nWhat to make of it:\n\n"
+        yield from advice
+    advice.clear()
+
+
+def _labels() -> Iterator[str]:
+    for label, holds in LABELS.items():
+        yield f"| `{label}` | {holds} |\n"
+
+
+def _others() -> Iterator[str]:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    for family in registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels})
+        yield f"| `{name}` | {family.type} | {_code(labels)} | {family.documentation.rstrip('.')}. |\n"
+
+
+def _code(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(metrics_page())
