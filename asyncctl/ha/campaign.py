@@ -47,6 +47,8 @@ FAREWELL = 4.0  # seconds in which the Lease is given back, or else is left to l
 _GRACE = 1.0  # seconds of them for the answer to what is on its way
 _JITTER = 0.2  # of the retry period by which a wait may be shorter, so that candidates do not run in step
 _MOMENT = 0.01  # seconds; the least that is waited for between two tries
+_LOOK = 0.5  # seconds between two looks at a main loop that is stuck
+_STOPPED = "this process, or its machine, was stopped"
 _FOREVER = float("inf")
 
 
@@ -91,6 +93,7 @@ class Campaign:
         self._on_won = on_won
         self._on_end = on_end
         self._limit = max(1.0, settings.renew_deadline / 2)  # seconds for one request
+        self._renew_at = 0.0  # when the Lease is to be renewed: from when the last renewal was sent
         self._ends = _FOREVER  # when the last request has to be answered
         self._called_off: float | None = None  # when
         self._hasten: Callable[[float], object] | None = None  # lets what is waited for end in so many seconds
@@ -146,7 +149,7 @@ class Campaign:
         seen: JsonObject | None = None
         seen_at = 0.0
         while not self._ending:
-            until = self._next_try()
+            until = self._next_try(self._clock.monotonic())
             try:
                 lease = await self._read()
                 now = self._clock.monotonic()
@@ -173,33 +176,33 @@ class Campaign:
 
     async def _hold(self, lease: JsonObject) -> JsonObject:
         """Renew until it is called off, or has failed for too long; returns the Lease as it was last seen."""
-        until = self._next_try()
+        trouble, until = _STOPPED, self._renew_at
         while True:
             await self._wait(until)
             if self._ending:
                 break
-            until = self._next_try()
-            trouble = self._stuck()
-            if trouble is None:
-                try:
-                    self._ends = self._clock.monotonic() + self._fence()
-                    lease = await self._renew(lease)
-                    self.problem = None
-                    continue
-                except _Lost as error:
-                    self.lose(str(error))
-                    break
-                except KubernetesError as error:
-                    if self._ending:
-                        break
-                    trouble = self._advice(error)
+            now = self._clock.monotonic()
             try:
-                until = min(until, self._clock.monotonic() + max(self._fence(), _MOMENT))
+                self._ends = now + self._fence()
             except Fenced:
                 self.lose(f"it could not be renewed within {self._settings.renew_deadline:g} s: {trouble}")
                 break
+            try:
+                if stuck := self._stuck():
+                    trouble, until = stuck, now + _LOOK
+                else:
+                    lease = await self._renew(lease)
+                    trouble, until, self.problem = _STOPPED, self._renew_at, None
+                    continue
+            except _Lost as error:
+                self.lose(str(error))
+                break
+            except KubernetesError as error:
+                trouble, until = self._advice(error), self._next_try(now)
             self._warn("leading, with trouble", f"could not renew: {trouble}")
+            until = min(until, max(self._ends, self._clock.monotonic() + _MOMENT))  # no later than it is lost
         if self.lost is None:
+            self._maybe_ours = self._may_write()  # else a write may have been given up on its way: let it lapse
             self._fence.revoke("the Lease was given back")
             self._on_end()
         return lease
@@ -223,7 +226,7 @@ class Campaign:
         raise _Lost(f"somebody else has changed the Lease: {record.holder(live) or 'nobody'} holds it now")
 
     async def _take(self, lease: JsonObject) -> JsonObject:
-        sent = self._clock.boot()
+        sent, renew_at = self._clock.boot(), self._next_try(self._clock.monotonic())
         taken = record.taken(lease, self._identity, self._clock.now(), self._settings.duration)
         before, self._maybe_ours = self._maybe_ours, True
         try:
@@ -233,11 +236,13 @@ class Campaign:
                 self._maybe_ours = before
             raise
         self._fence.extend(sent + self._settings.renew_deadline)
+        self._renew_at = renew_at
         return answer
 
     async def _give_back(self, lease: JsonObject | None) -> None:
         """Empty the holder, if that is us. `lease` is the Lease as it was last seen."""
         self._ends = (self._called_off or 0.0) + FAREWELL
+        self._limit = FAREWELL / 2
         tried, trouble = False, "there was no time"
         while self._ends > self._clock.monotonic():
             try:
@@ -249,7 +254,7 @@ class Campaign:
                 lease = None
             except KubernetesError as error:
                 lease, trouble = None, str(error)
-                await self._clock.sleep(min(self._settings.retry_period, self._ends - self._clock.monotonic()))
+                await self._clock.sleep(min(_LOOK, self._ends - self._clock.monotonic()))
             else:
                 self._logger.info("gave the Lease back" if tried else "the Lease was not ours any more")
                 return
@@ -329,9 +334,9 @@ class Campaign:
         if self._hasten is not None:
             self._hasten(seconds)
 
-    def _next_try(self) -> float:
+    def _next_try(self, now: float) -> float:
         """When to try again what is tried now: a request that takes long is a wait, too."""
-        return self._clock.monotonic() + self._settings.retry_period * (1.0 - _JITTER * self._random())
+        return now + self._settings.retry_period * (1.0 - _JITTER * self._random())
 
     def _advice(self, error: KubernetesError) -> str:
         namespace = self._settings.namespace

@@ -1,6 +1,7 @@
 """Electors against an API server; short leases, real time."""
 
 import asyncio
+import threading
 import time
 from contextlib import asynccontextmanager
 
@@ -146,35 +147,6 @@ async def test_one_leads_and_the_other_takes_over_as_soon_as_it_is_given_back(se
             await two.elected()
             assert time.monotonic() - began < 1.1
             assert (await server.lease())["spec"]["leaseTransitions"] == 1
-
-
-async def test_a_silent_holder_is_waited_for_as_long_as_its_record_says(server):
-    """By the local clock, from when it was first seen: the times in the record may be anything."""
-    spec = {
-        "holderIdentity": "gone", "leaseDurationSeconds": 1, "renewTime": "2099-01-01T00:00:00.000000Z",
-        "acquireTime": "1970-01-01T00:00:00.000000Z", "leaseTransitions": 3,
-    }  # fmt: skip
-    await server.put("POST", {"metadata": {"name": "l"}, "spec": spec})
-    began = time.monotonic()
-    async with campaign(server) as one:
-        await one.elected()
-        assert 1.0 <= time.monotonic() - began < 2.0
-        assert (await server.lease())["spec"]["leaseTransitions"] == 4
-
-
-async def test_a_lease_without_a_spec_is_free(server):
-    await server.put("POST", {"metadata": {"name": "l"}})
-    async with campaign(server) as one:
-        await one.elected(2)
-
-
-async def test_a_holder_that_renews_is_never_overtaken(server):
-    async with campaign(server, "a", duration=1.0, renew_deadline=0.8) as one:
-        await one.elected()
-        async with campaign(server, "b", duration=1.0, renew_deadline=0.8) as two:
-            await one.renewed(2.0)
-            assert one.elector.leading
-            assert not two.elector.leading
 
 
 @pytest.mark.parametrize("how", ["edited", "deleted"])
@@ -357,3 +329,83 @@ async def test_a_token_that_was_rotated_does_not_end_the_leader(server, tmp_path
             await candidate.elector.release()
             beat.cancel()
             await asyncio.gather(beat, return_exceptions=True)
+
+
+async def test_a_lease_that_counts_as_lost_is_so_from_that_moment(server):
+    async with campaign(server) as one:
+        one.elector.lose("too early")  # harmless: it does not lead yet
+        await one.elected()
+        one.elector.lose("the server has refused a write")
+        assert not one.elector.leading
+        assert one.elector.lost == "the server has refused a write"
+        with pytest.raises(Fenced, match="the server has refused a write"):
+            one.fence()
+        await one.over(2)
+        assert one.changes == [True, False]
+        one.elector.lose("again")
+        assert one.elector.lost == "the server has refused a write"
+    assert (await server.lease())["spec"]["holderIdentity"] == one.elector.identity  # a write may be on its way
+
+
+async def test_to_lose_what_is_given_back_already_is_harmless(server):
+    async with campaign(server) as one:
+        await one.elected()
+        await one.elector.release()
+        one.elector.lose("too late")
+        assert one.elector.lost is None
+
+
+async def test_a_campaign_that_ends_with_an_error_is_lost(server, monkeypatch):
+    async def fail(*_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("asyncctl.ha.campaign.Campaign._hold", fail)
+    async with campaign(server) as one:
+        await one.over(2)
+        assert one.elector.lost == "the elector has failed: ValueError('a bug')"
+        assert one.log.said("the elector has failed", "error")
+        with pytest.raises(Fenced, match="the elector has failed"):
+            one.fence()
+
+
+async def test_a_release_while_it_waits_for_the_lease_takes_no_time(server):
+    async with campaign(server, "a") as one:
+        await one.elected()
+        async with campaign(server, "b", retry_period=5.0, renew_deadline=7.0, duration=9.0) as two:
+            await until(lambda: two.elector.problem)
+            began = time.monotonic()
+            await two.elector.release()
+            assert time.monotonic() - began < 1
+            assert two.elector.over.is_set()
+            assert two.changes == []
+        assert one.elector.leading
+
+
+async def test_a_release_while_nobody_answers_does_not_wait_for_the_answer(server):
+    server.fault = lambda method: "hang"
+    async with campaign(server, renew_deadline=60.0, duration=90.0) as one:
+        await until(lambda: server.asked)
+        began = time.monotonic()
+        await one.elector.release()
+        assert time.monotonic() - began < 2
+
+
+async def test_nothing_of_it_is_left_when_it_has_ended(server):
+    def threads():
+        return [thread for thread in threading.enumerate() if thread.name == "elector"]
+
+    async with campaign(server) as one:
+        await one.elected()
+        assert len(threads()) == 1
+    await until(lambda: not threads(), 5)
+
+
+async def test_why_it_can_not_even_campaign_is_told_apart_from_another_who_leads(server):
+    async with campaign(server, "a") as one, campaign(server, "b", namespace="nowhere") as lost:
+        await one.elected()
+        assert one.elector.blocked is None
+        await until(lambda: lost.elector.blocked)
+        assert 'namespaces "nowhere" not found' in lost.elector.blocked
+        async with campaign(server, "c") as two:
+            await until(lambda: two.elector.problem)
+            assert two.elector.blocked is None
