@@ -16,7 +16,7 @@ def test_a_deleted_lease_is_lost_and_the_next_one_works(contest, seed, figure):
     contest.until_done(standby)
     judge = contest.judged()
     figure(judge, leader, standby)
-    assert judge.overwrites == []
+    assert judge.late == []
     assert judge.steps_back == []
 
 
@@ -32,7 +32,7 @@ def test_a_lease_deleted_under_the_policy_stops_nobody_else(contest, seed, figur
         judge = contest.judged()
     figure(judge, leader, standby)
     assert set(judge.refused) <= {leader.pod, standby.pod}
-    assert judge.overwrites == []
+    assert judge.late == []
     assert judge.steps_back == []
 
 
