@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
+from prometheus_client.registry import Collector
 
 from asyncctl.http.probes import Answer, Probes
 from asyncctl.http.server import HEADERS, Page, text
@@ -41,7 +42,7 @@ def metrics_page(registry: CollectorRegistry) -> dict[str, Page]:
     thread = OneThread("scrape")  # one after the other: more would only share the interpreter
 
     async def metrics(request: web.BaseRequest) -> web.Response:
-        encoder, content_type = choose_encoder(",".join(request.headers.getall("Accept", ())))
+        encoder, content_type = _encoder(",".join(request.headers.getall("Accept", ())))
         packed = gzip_accepted(",".join(request.headers.getall("Accept-Encoding", ())))
 
         def render() -> tuple[bytes, bool]:
@@ -56,6 +57,13 @@ def metrics_page(registry: CollectorRegistry) -> dict[str, Page]:
         return web.Response(body=body, headers=headers)
 
     return {"/metrics": metrics}
+
+
+def _encoder(accepted: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accepted)
+    except (TypeError, ValueError):  # a version that is no number: its sender's fault, and no error of ours
+        return choose_encoder("")
 
 
 class OneThread:

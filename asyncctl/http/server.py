@@ -37,6 +37,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 CONNECTIONS = 64  # at once, of one listener; a kubelet and a few Prometheus servers have one each
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _REST = 1.0  # seconds until another connection is accepted, when the process has no room for one
+_AT_ONCE = 16  # connections that are accepted in one turn of the loop
 _TURNS = 100
 _PLAIN = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
@@ -176,18 +177,20 @@ class Server:
             lingering_time=1.0, max_line_size=header, max_field_size=header, handler_cancellation=True,
         )  # fmt: skip
         for each in self._listening:
-            self._own(self._accept(each), f"listener {self._address}")
+            self._listen(each)
 
     async def stop(self) -> None:
         """Stop listening and close every connection; harmless when it was not started."""
         server, self._web = self._web, None
         if server is None:
             return
+        while self._listening:
+            each = self._listening.pop()
+            asyncio.get_running_loop().remove_reader(each)
+            each.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for each in self._listening:
-            each.close()
         server.pre_shutdown()
         await server.shutdown(self._grace)
         for connection in list(self._of.values()):
@@ -227,15 +230,24 @@ class Server:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _listen(self, listening: socket.socket) -> None:
+        if listening in self._listening:  # it may have been stopped meanwhile
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Called when somebody is there. No task: of a busy loop each turn that a probe does not wait for counts."""
+        for _ in range(_AT_ONCE):
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, _ = listening.accept()
+            except BlockingIOError:
+                return
             except OSError as error:  # of a peer that has gone meanwhile, or of no room
                 if error.errno in _NO_ROOM:
                     self._make_room()
-                    await asyncio.sleep(_REST)
+                    loop = asyncio.get_running_loop()
+                    loop.remove_reader(listening)
+                    loop.call_later(_REST, self._listen, listening)
+                    return
                 continue
             if len(self._connections) >= self._limits.connections:
                 self._make_room()

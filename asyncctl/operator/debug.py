@@ -75,7 +75,11 @@ class Debug:
     def cache(self) -> list[JsonObject]:
         """How it stands with each cache."""
         return [
-            {"kind": str(each.kind), "selector": each.selector, "scopes": [scope._asdict() for scope in each.report()]}
+            {
+                "kind": each.kind.resource,
+                "selector": each.selector,
+                "scopes": [scope._asdict() for scope in each.report()],
+            }
             for each in self._informers() or ()
         ]
 
@@ -90,9 +94,10 @@ class Debug:
         except Fenced as error:
             why = str(error)
         return [{
-            "namespace": namespace, "name": name, "identity": elector.identity, "leading": elector.leading,
+            "namespace": namespace, "name": name, "holderAsSeen": elector.holder,
+            "identity": elector.identity, "leading": elector.leading,
             "mayWriteForSeconds": round(left, 3), "mayNotWriteBecause": why,
-            "problem": elector.problem, "lost": elector.lost,
+            "problem": elector.problem, "blocked": elector.blocked, "lost": elector.lost,
         }]  # fmt: skip
 
 
@@ -100,7 +105,7 @@ def _queue(controller: Controller) -> JsonObject:
     numbers, keys = controller.queue.statistics(), controller.queue.contents(KEYS)
     parked, paused = controller.parking.keys(), controller.paused.keys()
     return {
-        "kind": str(resource_type_of(controller.declaration.kind)),
+        "kind": resource_type_of(controller.declaration.kind).resource,
         "workers": controller.workers,
         "counts": {
             "processing": numbers.processing, "queued": numbers.queued, "delayed": numbers.delayed,

@@ -103,6 +103,7 @@ class Contest:
             "CONTENDER_FOLDER": str(folder),
             "ASYNCCTL_NAMESPACES": self.namespace,
             "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+            "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
             "ASYNCCTL_POD_NAME": pod,
             "ASYNCCTL_LEASE_NAME": self.lease,
             "ASYNCCTL_LEASE_DURATION": f"{DURATION}s",

@@ -193,6 +193,8 @@ def test_a_bad_value_is_told_once_and_the_others_are_compared_all_the_same():
     ]
 
 
+IN_THE_CLEAR = "tokens would cross the network in the clear"
+ON_LOOPBACK = "must be on loopback, such as 127.0.0.1:8082: whoever reaches it may read; use kubectl port-forward"
 METRICS = {"ASYNCCTL_METRICS_ADDRESS": "0.0.0.0:8443"}
 WITHOUT = "must be left out: ASYNCCTL_METRICS_ADDRESS is empty"
 
@@ -205,8 +207,7 @@ WITHOUT = "must be left out: ASYNCCTL_METRICS_ADDRESS is empty"
         ({"ASYNCCTL_METRICS_KEY": "/tls/key"}, f"ASYNCCTL_METRICS_KEY=/tls/key: {WITHOUT}"),
         (
             METRICS | {"ASYNCCTL_METRICS_TLS": "false"},
-            "ASYNCCTL_METRICS_AUTH=token: must be none while ASYNCCTL_METRICS_TLS=false: tokens would cross the "
-            "network in the clear",
+            f"ASYNCCTL_METRICS_AUTH=token: must be none while ASYNCCTL_METRICS_TLS=false: {IN_THE_CLEAR}",
         ),
         (
             METRICS | {"ASYNCCTL_METRICS_CERT": "/tls/crt"},
@@ -227,8 +228,7 @@ WITHOUT = "must be left out: ASYNCCTL_METRICS_ADDRESS is empty"
         ),
         (
             {"ASYNCCTL_DEBUG_ADDRESS": ":8082"},
-            "ASYNCCTL_DEBUG_ADDRESS=0.0.0.0:8082: must be on loopback, such as 127.0.0.1:8082: whoever reaches it may "
-            "read; use kubectl port-forward",
+            f"ASYNCCTL_DEBUG_ADDRESS=0.0.0.0:8082: {ON_LOOPBACK}",
         ),
     ],
 )

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from asyncctl.http import Limits, ListenError, Probes, Server, metrics_page, probe_pages
 from asyncctl.observe import Metrics
 from asyncctl.settings import Address
+from tests.unit.http.support import told
 
 ANY_PORT = Address("127.0.0.1", 0)
 QUICK = Limits(patience=0.3, connections=8)
@@ -115,6 +116,30 @@ async def test_openmetrics_is_given_to_who_asks_for_it(get):
     _, body, headers = await get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")
+
+
+PROMETHEUS = (  # of Prometheus 3, with native histograms on: protobuf comes first
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,"
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;"
+    "q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+
+
+async def test_prometheus_gets_openmetrics_packed(get):
+    _, body, headers = await get("/metrics", **{"Accept": PROMETHEUS, "Accept-Encoding": "gzip"})
+    assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert headers["Vary"] == "Accept, Accept-Encoding"
+    assert gzip.decompress(body).endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=one", "text/plain; version=", "\xff;;=,", "a/b"]
+)
+async def test_an_accept_header_that_makes_no_sense_gets_plain_text(get, accept, caplog):
+    status, _, headers = await get("/metrics", Accept=accept)
+    assert status == 200
+    assert headers["Content-Type"].startswith(("text/plain; version=0.0.4", "application/openmetrics-text; version=1"))
+    assert not told(caplog)
 
 
 async def test_metrics_are_packed_for_who_can_unpack(get):
@@ -245,7 +270,7 @@ async def test_who_sends_no_whole_request_is_disconnected(server, sent):
 async def test_a_huge_header_is_refused_and_not_logged(server, caplog):
     sent = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Huge: " + b"x" * 20_000 + b"\r\n\r\n"
     assert (await _until_closed(server, sent)).startswith(b"HTTP/1.0 400")
-    assert not caplog.records
+    assert not told(caplog)
 
 
 async def test_a_broken_reading_is_logged_and_answered_with_500(get, metrics, caplog):
