@@ -64,7 +64,9 @@ class Account:
             made = self._make("/api/v1/namespaces/controllers/pods", wanted)
             spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": made["metadata"]["uid"]}
         answer = self.cluster.call("POST", f"{self._accounts}/{self.name}/token", {"spec": spec})
-        return str(answer["status"]["token"])
+        token = str(answer["status"]["token"])
+        self.cluster.secrets.add(token)
+        return token
 
     def clear(self) -> None:
         for path in reversed(self._made):
