@@ -66,6 +66,7 @@ what is looked at, in this order:
   crd NAME       whether the operator's CRDs are there, and the same as its code generates
   rbac RULE      whether the user may do what the operator needs; if not, which rule would allow it
   lease NAME     whether there is a place for its Lease
+  fence NAME     whether the API server refuses what replicas write that do not lead, and is right about who does
   and what the operator adds: here, its catalogue and each PostgreSQL server in it
 
 Nothing is changed: not in the cluster, not on a server. Run it with the operator's own credentials to know what
