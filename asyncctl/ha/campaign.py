@@ -46,6 +46,7 @@ cancelled when it has not done so in as many seconds."""
 FAREWELL = 4.0  # seconds in which the Lease is given back, or else is left to lapse
 _GRACE = 1.0  # seconds of them for the answer to what is on its way
 _JITTER = 0.2  # of the retry period by which a wait may be shorter, so that candidates do not run in step
+_MOMENT = 0.01  # seconds; the least that is waited for between two tries
 _FOREVER = float("inf")
 
 
@@ -101,6 +102,8 @@ class Campaign:
         """What keeps it from leading, or its Lease from being renewed; None when nothing does."""
         self.blocked: str | None = None
         """Why it can't even campaign: a right, or the namespace, is missing."""
+        self.holder = ""
+        """Who held the Lease when it was last seen; empty for nobody."""
 
     async def run(self) -> None:
         """The whole campaign: returns when the Lease is lost, or given back after `call_off`."""
@@ -191,7 +194,7 @@ class Campaign:
                         break
                     trouble = self._advice(error)
             try:
-                until = min(until, self._clock.monotonic() + self._fence())
+                until = min(until, self._clock.monotonic() + max(self._fence(), _MOMENT))
             except Fenced:
                 self.lose(f"it could not be renewed within {self._settings.renew_deadline:g} s: {trouble}")
                 break
@@ -278,6 +281,7 @@ class Campaign:
         if not record.is_lease(found):
             raise not_an_object(target, reply)
         lease: JsonObject = found
+        self.holder = record.holder(lease)
         return lease
 
     @asynccontextmanager

@@ -78,6 +78,11 @@ class Elector:
         return self._campaign.problem
 
     @property
+    def holder(self) -> str:
+        """Who held the Lease when it was last seen; empty for nobody."""
+        return self._campaign.holder
+
+    @property
     def blocked(self) -> str | None:
         """Why it can't even campaign: a right or the namespace is missing. None while merely another one leads."""
         return self._campaign.blocked

@@ -23,7 +23,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from asyncctl.clock import Clock, SystemClock
 
-__all__ = ["Logger", "make_logger", "route_stdlib"]
+__all__ = ["Logger", "make_logger", "route_stdlib", "without_secrets"]
 
 Logger = FilteringBoundLogger
 """A bound logger: `log.info("message", key=value)`, `log.bind(key=value)`."""
@@ -192,8 +192,8 @@ def _cut(text: str, end: int = 0) -> str:
     """Return `text`, or its beginning and the last `end` characters of it; half a secret is no longer known as one."""
     if len(text) <= TEXT + end:
         return text
-    first = _SECRET_VALUE.sub(_keep_beginning, text[: TEXT + _WHOLE])[:TEXT]
-    last = _SECRET_VALUE.sub(_keep_beginning, text[-end - _WHOLE :])[-end:] if end else ""
+    first = without_secrets(text[: TEXT + _WHOLE])[:TEXT]
+    last = without_secrets(text[-end - _WHOLE :])[-end:] if end else ""
     return f"{first}… ({len(text) - TEXT - end} characters more){last}"
 
 
@@ -255,12 +255,17 @@ class _Lines:
         self._lock = threading.Lock()  # the Lease is renewed by a thread of its own, which logs too
 
     def msg(self, line: str) -> None:
-        line = _SECRET_VALUE.sub(_keep_beginning, line) + "\n"
+        line = without_secrets(line) + "\n"
         with self._lock:
             self._stream.write(line)
             self._stream.flush()
 
     debug = info = warning = error = critical = msg
+
+
+def without_secrets(text: str) -> str:
+    """`text`, in which what gives itself away as a credential is replaced."""
+    return _SECRET_VALUE.sub(_keep_beginning, text)
 
 
 def _keep_beginning(match: re.Match[str]) -> str:

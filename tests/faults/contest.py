@@ -103,6 +103,7 @@ class Contest:
             "CONTENDER_FOLDER": str(folder),
             "ASYNCCTL_NAMESPACES": self.namespace,
             "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+            "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
             "ASYNCCTL_POD_NAME": pod,
             "ASYNCCTL_LEASE_NAME": self.lease,
             "ASYNCCTL_LEASE_DURATION": f"{DURATION}s",
@@ -154,7 +155,8 @@ class Contest:
         finally:
             ended.set()
             thread.join()
-        assert not failures, failures
+            if failures:
+                raise failures[0]
 
     def until_written(self, by: Contender, deadline: float = 15.0) -> None:
         """Wait until every Counter's last turn is in its ConfigMap, whatever its status says."""

@@ -70,9 +70,11 @@ class Lane(enum.Enum):
     WRITE = "write"
     WATCH = "watch"
     LEASE = "lease"
+    REVIEW = "review"
+    """Who somebody else is, and what they may: changes nothing, so asks no fence; who asks limits how often."""
 
 
-_LIMITS = {Lane.READ: 32, Lane.WRITE: 32, Lane.WATCH: 0, Lane.LEASE: 1}  # connections; 0: any number
+_LIMITS = {Lane.READ: 32, Lane.WRITE: 32, Lane.WATCH: 0, Lane.LEASE: 1, Lane.REVIEW: 2}  # connections; 0: any number
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)  # not frozen: that would cost 4 µs a request
