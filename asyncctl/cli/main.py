@@ -15,7 +15,7 @@ commands:
   check       whether an operator could do its work here: cluster, access, CRDs, servers
   dev         all of it on this machine: API server, PostgreSQL and daemon
   apiserver   the embedded API server alone, for kubectl and for tests
-  manifests   write what is generated from the code: the CRD, the RBAC
+  manifests   write what is generated from the code: the CRD, the RBAC, the fence
   version     what this is
 
 `asyncctl COMMAND --help` tells more; `asyncctl run --help` lists every setting."""
