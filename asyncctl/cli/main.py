@@ -163,13 +163,32 @@ def _port(text: str) -> int:
 
 def _manifests(arguments: Sequence[str]) -> int:
     parser = _parser(
-        "asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml."
+        "asyncctl manifests",
+        "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml, fence/operator.yaml.\n"
+        "For an operator of yours the settings in force count: ASYNCCTL_NAMESPACES, ASYNCCTL_LEASE_NAME and the like.",
     )
+    parser.add_argument(
+        "operator", metavar="MODULE:OPERATOR", nargs="?",
+        help="an Operator of yours, or a function that returns one; default: the shipped one",
+    )  # fmt: skip
+    parser.add_argument("--account", metavar="NAME", help="its own ServiceAccount; default: the operator's name")
+    parser.add_argument("--namespace", metavar="NAME", help="of the ServiceAccount; default: controllers")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: to standard output")
     parsed = parser.parse_args(arguments)
-    from asyncctl.cli import manifests
+    from asyncctl.cli import check, manifests
+    from asyncctl.settings import SettingsError
 
-    return manifests.main(parsed.output)
+    given = {name: value for name in ("account", "namespace") if (value := getattr(parsed, name)) is not None}
+    try:
+        if parsed.operator is None:
+            made = manifests.manifests(**given)
+        else:
+            operator = check.load(parsed.operator)
+            settings = operator.settings.from_environment(os.environ)
+            made = manifests.manifests(operator, settings, **{"account": operator.name, **given})
+    except (check.NoOperator, SettingsError, ValueError) as error:
+        parser.error(str(error))
+    return manifests.main(parsed.output, made)
 
 
 def _version(arguments: Sequence[str]) -> int:
