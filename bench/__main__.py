@@ -1,4 +1,4 @@
-"""`python -m bench [start | requests | watches] …`: figures of what is named, or of all.
+"""`python -m bench [start | requests | watches | probes] …`: figures of what is named, or of all.
 
 Absolute figures hold for one machine at one moment; the ratios are what to compare. Everything listens on loopback.
 """
@@ -6,13 +6,13 @@ Absolute figures hold for one machine at one moment; the ratios are what to comp
 import argparse
 import json
 
-from bench import DETAIL, Figures, requests, start, watches
+from bench import DETAIL, Figures, probes, requests, start, watches
 
 
 def main() -> None:
     """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="*", default=["start", "requests", "watches"], metavar="WHAT")
+    parser.add_argument("what", nargs="*", default=["start", "requests", "watches", "probes"], metavar="WHAT")
     parser.add_argument("--runs", type=int, default=3, help="of each; they are interleaved, and the median counts")
     parser.add_argument("--count", type=int, default=3000, help="requests in a run")
     parser.add_argument("--at-once", type=int, default=10, help="requests under way at a time")
@@ -21,6 +21,8 @@ def main() -> None:
         "--loop", choices=["asyncio", "uvloop"], default="asyncio", help="the event loop of all clients"
     )
     parser.add_argument("--kube", action="store_true", help="requests to a real kube-apiserver too; built if need be")
+    parser.add_argument("--keys", type=int, default=5000, help="queued while probes are asked")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for which probes are asked")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found: Figures = {}
@@ -33,8 +35,10 @@ def main() -> None:
             )
         elif what == "watches":
             found |= watches.figures(options.runs, count=options.count, watches=options.watches, loop=options.loop)
+        elif what == "probes":
+            found |= probes.figures(keys=options.keys, seconds=options.seconds)
         else:
-            parser.error(f"{what!r} can't be measured; start, requests and watches can")
+            parser.error(f"{what!r} can't be measured; start, requests, watches and probes can")
     if options.json:
         print(json.dumps(found))
         return

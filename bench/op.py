@@ -92,6 +92,7 @@ def make_operator(seen: Seen, *, child: bool) -> Operator:
 async def work(server: str, *, child: bool, workers: int) -> None:
     settings = Settings.from_environment({
         "ASYNCCTL_WORKERS": str(workers), "ASYNCCTL_QPS": "0", "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+        "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
         "ASYNCCTL_LEASE_NAMESPACE": "default", "ASYNCCTL_LEASE_NAME": "bench",
     })  # fmt: skip
     logger = make_logger(settings.log_level, "json", sys.stderr)

@@ -31,7 +31,7 @@ def start_to_running() -> float:
     """Seconds from the start of `asyncctl dev --demo` until it shows that its Database is Running."""
     began = time.perf_counter()
     with process(*ASYNCCTL, "dev", "--demo") as dev:
-        _line(dev.stdout, "Running: ")
+        line_of(dev.stdout, "Running: ")
         return time.perf_counter() - began
 
 
@@ -44,13 +44,15 @@ def resident(pid: int) -> float:
 
 
 @contextmanager
-def process(*argv: str, env: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[str]"]:
+def process(
+    *argv: str, env: Mapping[str, str] | None = None, seconds: float = TIMEOUT
+) -> Iterator["subprocess.Popen[str]"]:
     """A process that ends with the block; its log, on stderr, can be read from `stdout` too."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("ASYNCCTL_")}
     child = subprocess.Popen(
         argv, env=environ | dict(env or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    watchdog = threading.Timer(TIMEOUT, child.kill)  # ends a wait for a line that does not come
+    watchdog = threading.Timer(seconds, child.kill)  # ends a wait for a line that does not come
     watchdog.start()
     try:
         yield child
@@ -65,17 +67,18 @@ def idle_daemon() -> float:
     with tempfile.TemporaryDirectory() as folder:
         kubeconfig = Path(folder) / "kubeconfig"
         with process(*ASYNCCTL, "apiserver", "--kubeconfig", str(kubeconfig)) as server:
-            _line(server.stdout, "ready ")
+            line_of(server.stdout, "ready ")
             cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
             _post(f"{cluster}/api/v1/namespaces", {"metadata": {"name": "controllers"}})
             _post(f"{cluster}/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(Database))
             settings = {
                 "KUBECONFIG": str(kubeconfig),
                 "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+                "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
                 "ASYNCCTL_LOG_FORMAT": "json",
             }
             with process(*ASYNCCTL, "run", env=settings) as daemon:
-                _line(daemon.stdout, '"working"')
+                line_of(daemon.stdout, '"working"')
                 time.sleep(3)  # at rest: one more renewal of the Lease, and what only the start needed is freed
                 return resident(daemon.pid)
 
@@ -93,7 +96,7 @@ def libraries(statement: str) -> float:
     return size
 
 
-def _line(lines: Iterable[str] | None, part: str) -> str:
+def line_of(lines: Iterable[str] | None, part: str) -> str:
     """Read until a line has `part` in it."""
     read = []
     for line in lines or ():

@@ -16,7 +16,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     f"tests.{folder}.plugin"
-    for folder in ("controlplane", "postgres")
+    for folder in ("controlplane", "postgres", "prometheus", "e2e")
     if (Path(__file__).parent / folder / "plugin.py").exists()
 ]
 
@@ -25,7 +25,7 @@ class Backends:
     """What the run had of each backend. The fixture that starts one tells it here."""
 
     def __init__(self) -> None:
-        self.had: dict[str, str] = dict.fromkeys(("embedded", "kube", "postgres"), "not used")
+        self.had: dict[str, str] = dict.fromkeys(("embedded", "kube", "postgres", "prometheus"), "not used")
         self.reasons: dict[str, str] = {}  # why a backend could not be had, as its skipped tests say it
 
     def have(self, name: str, version: str = "yes") -> None:

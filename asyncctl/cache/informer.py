@@ -7,6 +7,7 @@ state. One that comes is empty until its first list has come; the others are as 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -47,6 +48,19 @@ class _Watched:
             waiter.cancel()
 
 
+class ScopeReport(NamedTuple):
+    """How it stands with what is kept of one scope."""
+
+    namespace: Scope
+    objects: int
+    bytes: int
+    state: str
+    progress: int
+    """The resourceVersion up to which it is current."""
+    synced: bool
+    problem: str | None
+
+
 class Informer:
     """Reads go to `get`, `entries` and `by_…`; changes are told to `subscribe`rs; `run` keeps it current.
 
@@ -76,6 +90,7 @@ class Informer:
         manager: str | None = None,
     ) -> None:
         self.kind = kind
+        self.selector = ",".join(filter(None, (labels, fields, "metadata only" if metadata_only else None)))
         self._client = client
         self._clock = clock
         self._random = random
@@ -206,6 +221,15 @@ class Informer:
     def problem(self) -> str | None:
         """Why the cache is not current, or None."""
         return next((each.reflector.problem for each in self._watched.values() if each.reflector.problem), None)
+
+    def report(self) -> Iterator[ScopeReport]:
+        """Say how it stands with each scope; may be called from another thread."""
+        for scope, watched in self._watched.copy().items():
+            store, reflector = watched.store, watched.reflector
+            yield ScopeReport(
+                scope, len(store), store.size, reflector.state.label, store.progress, reflector.synced.is_set(),
+                reflector.problem,
+            )  # fmt: skip
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
         """Tell `handler` of what is there, and of each change.

@@ -46,6 +46,7 @@ _NAMESPACE, _NAME = "demo", "orders"
 _ADMIN = "asyncctl"
 _CATALOGUE, _SERVERS = "servers.yaml", "ASYNCCTL_DATABASE_SERVERS"
 _DEFAULTS = {
+    "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
     "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
     "ASYNCCTL_LOG_LEVEL": "warning",
     "ASYNCCTL_POD_NAME": "dev",

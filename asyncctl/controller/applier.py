@@ -1,7 +1,8 @@
 """Server-side apply of what a pass wants, so that it is ours, is what we want, and costs nothing when it is so already.
 
 Nothing that is another's is touched, however many race: what can't exist yet is applied in a way that only creates,
-what exists is applied to its uid alone.
+what exists is applied to its uid alone. And to the version that was looked at: an apply that comes late, of a process
+that was stopped and is no longer the leader, finds what the next one has made, and changes nothing.
 """
 
 import base64
@@ -12,7 +13,7 @@ import msgspec
 
 from asyncctl.cache.header import Entry, Key, read_entry
 from asyncctl.client.client import Client
-from asyncctl.client.errors import Conflict, Invalid, NotFound, Target
+from asyncctl.client.errors import Conflict, NotFound, Target
 from asyncctl.client.patch import Patch
 from asyncctl.controller.applied import ANNOTATION, digest
 from asyncctl.controller.environment import Environment
@@ -23,6 +24,7 @@ from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Resource, ResourceType
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode  # quicker than `to_dict`, and never sent
+_TRIES = 5  # of applying to what is changed all the time, such as a Deployment whose pods come and go
 _SERVER_SET = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields")
 
 
@@ -83,13 +85,21 @@ class Applier:
         metadata, told = wanted["metadata"], digest(wanted)
         metadata["annotations"] = metadata.get("annotations", {}) | {ANNOTATION: told}
         answer = None if entry is not None else await self._create(kind, key, wanted)
-        if answer is None:
+        attempt = 0
+        while answer is None:
             if entry is None:  # the cache does not know it yet, or a selector hides it
                 entry = await self._read(kind, key)
             owner.check(kind, entry, adopt=adopt)
             if applied.is_current(kind, entry, wanted, told, look):
                 return entry
-            answer = await self._update(kind, entry, wanted)
+            try:
+                answer = await self._update(kind, entry, wanted)
+            except Conflict:
+                attempt += 1
+                live = await self._read(kind, key)
+                if attempt == _TRIES or live.header.uid != entry.header.uid:  # a namesake the cache has not seen yet
+                    raise
+                entry = live
         entry = read_entry(answer, environment.client.field_manager)
         informer.wrote(entry)
         applied.answered(kind, entry, told, look)
@@ -116,17 +126,11 @@ class Applier:
 
     async def _update(self, kind: ResourceType, entry: Entry, wanted: JsonObject) -> bytes:
         header = entry.header
-        pinned = wanted | {"metadata": wanted["metadata"] | {"uid": header.uid}}
-        try:
-            return await self._client().patch(
-                kind, header.name, pinned, patch=Patch.APPLY, namespace=header.namespace or None, force=True
-            )
-        except Invalid as error:
-            if any(field == "metadata.uid" for _, _, field in error.causes):  # a namesake the cache has not seen yet
-                raise Conflict(
-                    error.target, error.code, {"reason": "Conflict", "message": error.server_message}
-                ) from error
-            raise
+        pinned = {"uid": header.uid, "resourceVersion": str(header.version)}
+        return await self._client().patch(
+            kind, header.name, wanted | {"metadata": wanted["metadata"] | pinned}, patch=Patch.APPLY,
+            namespace=header.namespace or None, force=True,
+        )  # fmt: skip
 
 
 def _look_of(obj: Resource | JsonObject, *whose: object) -> int:

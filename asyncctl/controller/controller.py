@@ -73,13 +73,13 @@ class Controller:
         self._beside = tuple(each for each in environment.informers.values() if each is not self._informer)
         self.parking = Parking(metrics.parked)
         """The keys that have used up their tries, or can't be helped by one."""
-        self._paused = Parking(metrics.paused)
+        self.paused = Parking(metrics.paused)
         faults = Faults(declaration.name, logger=environment.logger, metrics=metrics, clock=environment.clock)
         self._sweep = Sweep(
             self._informer.entries, queue, period=_seconds(declaration.resync, resync), delay=retry_base,
             clock=environment.clock, random=random, logger=environment.logger.bind(controller=declaration.name),
         )  # fmt: skip
-        self._wiring = Wiring(declaration, environment, queue, (self.parking, self._paused), self._sweep, faults)
+        self._wiring = Wiring(declaration, environment, queue, (self.parking, self.paused), self._sweep, faults)
         self._aftermath = Aftermath(
             declaration, environment, queue, self.parking, faults,
             retry_limit=retry_limit, random=random, metrics=metrics,
@@ -188,10 +188,10 @@ class Controller:
         entry = self._informer.get(key)
         if entry is None or entry.header.paused or self._is_none_of_ours(entry.header):
             if entry is not None and entry.header.paused:
-                self._paused.enter(key)
+                self.paused.enter(key)
             self._aftermath.no_pass(key)
             return
-        self._paused.leave(key)
+        self.paused.leave(key)
         for informer in self._beside:
             if informer.filling(key[0]):  # the namespace is new: a pass would take for absent what is there
                 self.queue.add(key, after=_FILLING)

@@ -46,7 +46,7 @@ class Faults:
     def panic(self, error: Exception) -> bool:
         """Count an error that ended a pass; True when its traceback was not logged yet, and is worth it."""
         self._metrics.panics.inc()
-        return self._first_time(_place(error))
+        return self._first_time(place_of(error))
 
     def function(self, what: str, error: BaseException, kind: ResourceType, header: Header) -> None:
         """Count and tell that an author's function, a mapper or a predicate, has failed on an object.
@@ -58,7 +58,7 @@ class Faults:
             header: Of the object.
         """
         self._metrics.panics.inc()
-        place = _place(error)
+        place = place_of(error)
         now = self._clock.monotonic()
         told = self._told.get(place)
         if told is not None and now < told.until:
@@ -89,9 +89,9 @@ def text_of(error: BaseException) -> str:
         return f"a {type(error).__name__} whose text can't be made"
 
 
-def _place(error: BaseException) -> Place:
+def place_of(error: BaseException) -> Place:
     """Where an error comes from: what it is, and the lines that led to it; of a group, each in it."""
     if isinstance(error, ExceptionGroup):
-        return type(error), *map(_place, error.exceptions)
+        return type(error), *map(place_of, error.exceptions)
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     return type(error), *frames[-_FRAMES:]

@@ -62,6 +62,7 @@ async def remove(client: Client, kind: ResourceType, header: Header, name: str) 
         index = header.finalizers.index(name)
         change: list[JsonObject] = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": str(header.version)},
             {"op": "test", "path": f"/metadata/finalizers/{index}", "value": name},
             {"op": "remove", "path": f"/metadata/finalizers/{index}"},
         ]

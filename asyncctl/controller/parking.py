@@ -17,6 +17,10 @@ class Parking:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def keys(self) -> set[Key]:
+        """Those that are set aside now, as a set of the caller's own; may be called from another thread."""
+        return self._keys.copy()
+
     def enter(self, key: Key) -> bool:
         """Set `key` aside; False when it was already."""
         if key in self._keys:

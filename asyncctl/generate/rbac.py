@@ -1,9 +1,9 @@
 """The RBAC rules that an operator needs, from its declarations alone.
 
-Least privilege: what the runtime sends for what is declared, what the operator says it needs beside that, its Lease
-and its events; nothing else. With `ASYNCCTL_NAMESPACES`, or where a `Watch` names its own, the rules are of those
-namespaces (Roles), else of all (a ClusterRole). Whoever runs with exactly these rules can do the operator's work. A
-selector narrows no rule: RBAC knows none.
+Least privilege: what the runtime sends for what is declared, what the operator says it needs beside that, its Lease,
+its events and, where `/metrics` asks for tokens, their reviews; nothing else. With `ASYNCCTL_NAMESPACES`, or where a
+`Watch` names its own, the rules are of those namespaces (Roles), else of all (a ClusterRole). Whoever runs with exactly
+these rules can do the operator's work. A selector narrows no rule: RBAC knows none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -77,6 +77,8 @@ def rules(operator: Operator, settings: Settings, *, lease_namespace: str) -> li
     if settings.leader_election:
         lease = settings.lease_namespace or lease_namespace
         placed += [replace(rule, namespace=lease) for rule in _of_the_lease(lease_name(operator.name, settings))]
+    if settings.metrics_address is not None and settings.metrics_auth == "token":
+        placed += _of_the_metrics()
     return _joined(placed)
 
 
@@ -155,6 +157,12 @@ def _of_the_lease(name: str) -> Iterator[Rule]:
     group, why = "coordination.k8s.io", "leader election"
     yield Rule(group=group, resource="leases", verbs=("create",), why=why)  # a name can't narrow it
     yield Rule(group=group, resource="leases", verbs=("get", "update"), names=(name,), why=why)
+
+
+def _of_the_metrics() -> Iterator[Rule]:
+    why = "says who may read /metrics"
+    for group, resource in (("authentication", "tokenreviews"), ("authorization", "subjectaccessreviews")):
+        yield Rule(group=f"{group}.k8s.io", resource=resource, verbs=("create",), why=why)
 
 
 def _rule(kind: ResourceType, *verbs: str, subresource: str = "", optional: bool = False, why: str = "") -> Rule:

@@ -1,120 +1,217 @@
-"""The HTTP listener for the kubelet and for Prometheus: `/livez`, `/healthz`, `/readyz` and `/metrics`.
+"""A small HTTP server that nobody can wear out: a table of pages, and limits on whoever asks for them.
 
-It answers GET and HEAD on these paths and nothing else. A slow or huge request costs its sender the connection, a large
-scrape is rendered in a thread so that probes are answered meanwhile, and stopping takes milliseconds. It has no TLS and
-no access control: what it shows holds no secret. It is the first thing that starts and the last that stops.
+It answers GET and HEAD on the paths of its table and nothing else. A connection that has not sent a whole request in
+time, or does not take its answer in time, is cut off. There are so many connections and no more: one too many costs
+the oldest that nobody works for, so that a probe gets through whoever else has come. With TLS a connection counts from
+the moment it is accepted, before its handshake, and plain HTTP is told to come with TLS. Stopping takes milliseconds.
 """
 
+import asyncio
+import contextlib
 import errno
-import gzip
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from anyio import CapacityLimiter, to_thread
 from prometheus_async.aio import time
-from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from asyncctl.http.probes import Answer, Probes
+from asyncctl.http.sockets import listen
 from asyncctl.observe import Metrics
 from asyncctl.settings import Address
 
-__all__ = ["ListenError", "SideServer"]
+__all__ = ["HEADERS", "Guard", "Limits", "Page", "Server", "TLSContext", "text"]
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Page = Callable[[web.BaseRequest], Awaitable[web.Response]]
+"""Answers a GET. It runs in the event loop, and is cancelled when it takes too long."""
+Guard = Callable[[web.BaseRequest], Awaitable[web.Response | None]]
+"""Asked before every page: None lets the request pass, an answer refuses it."""
+TLSContext = Callable[[], Awaitable[ssl.SSLContext]]
+"""The context for the next connection."""
 
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_WORTH_PACKING = 1024  # bytes; below that gzip adds more than it takes
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+CONNECTIONS = 64  # at once, of one listener; a kubelet and a few Prometheus servers have one each
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_REST = 1.0  # seconds until another connection is accepted, when the process has no room for one
+_AT_ONCE = 16  # connections that are accepted in one turn of the loop
+_TURNS = 100
+_PLAIN = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+    b"this port speaks HTTPS: use https:// in the address\n"
+)
 
 
-class ListenError(Exception):
-    """The address can't be listened on. Its text is one line: which, why, and what to do."""
+class Limits(NamedTuple):
+    """What one connection may take, in seconds, and how many there may be."""
+
+    patience: float = 15.0
+    """For a whole request to come, and for its answer to be taken."""
+    answer: float = 20.0
+    """For a page to be made; longer than Prometheus waits by default."""
+    connections: int = CONNECTIONS
+    header: int = 8190
+    """Bytes of the request line, and of one header: a token may be long."""
 
 
-class SideServer:
-    """Serves probes and metrics.
+DEFAULT = Limits()
 
-    Use it as `async with SideServer(...)`, or call `start` and `stop`.
+
+def text(status: int, said: str, **headers: str) -> web.Response:
+    """An answer of plain text; `Retry_After` is the header `Retry-After`."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.Response(status=status, text=said, headers={**HEADERS, **more})
+
+
+class _Connection:
+    """One that was accepted. It has a task while it is being opened, and a transport from then on."""
+
+    __slots__ = ("busy", "opening", "protocol", "timer", "transport")
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.opening: asyncio.Task[None] | None = None
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def end(self) -> None:
+        """Cut it off, and drop what was not sent yet."""
+        self.disarm()
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+    def arm(self, seconds: float) -> None:
+        self.disarm()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.end)
+
+    def disarm(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class _Web(web.Server):
+    """Aiohttp's side of it, which tells of connections that come and go."""
+
+    def __init__(self, serve: Page, came: Callable[..., None], went: Callable[..., None], **options: Any) -> None:  # noqa: ANN401 - as aiohttp has them
+        super().__init__(serve, access_log=None, **options)
+        self._came, self._went = came, went
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._came(handler, transport)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._went(handler)
+
+
+class Server:
+    """Serves a table of pages on one address.
+
+    Use it as `async with Server(...)`, or call `start` and `stop`.
 
     Args:
-        address: where to listen; port 0 takes a free one.
-        probes: what `/livez` and `/readyz` ask.
-        metrics: what `/metrics` shows, with all else that is on its registry.
-        variable: the setting that the address came from, for the error's text.
-        patience: seconds that a connection may stay without having sent a whole request.
-        grace: seconds that `stop` waits for answers under way.
+        address: Where to listen; port 0 takes a free one.
+        pages: By their paths.
+        metrics: Where requests are timed, by path.
+        variable: The setting that the address came from, for the error's text.
+        tls: Asked for each connection; None: plain HTTP.
+        guard: Asked for each request.
+        timed_as: What all pages are timed as; None: each by its path.
+        limits: On who asks.
+        grace: Seconds that `stop` waits for answers under way.
     """
 
     def __init__(
         self,
         address: Address,
-        probes: Probes,
+        pages: Mapping[str, Page],
         metrics: Metrics,
         *,
-        variable: str = "ASYNCCTL_HTTP_ADDRESS",
-        patience: float = 15.0,
+        variable: str,
+        tls: TLSContext | None = None,
+        guard: Guard | None = None,
+        timed_as: str | None = None,
+        limits: Limits = DEFAULT,
         grace: float = 0.1,
     ) -> None:
         self._address = address
-        self._probes = probes
-        self._registry = metrics.registry
         self._variable = variable
-        self._patience = patience
+        self._tls = tls
+        self._guard = guard
+        self._limits = limits
         self._grace = grace
-        self._handlers: dict[str, Handler] = {}
-        for path, handler in (
-            ("/livez", self._livez),
-            ("/healthz", self._livez),
-            ("/readyz", self._readyz),
-            ("/metrics", self._metrics),
-        ):
-            self._handlers[path] = time(metrics.http(path))(handler)
-        self._limiter = CapacityLimiter(1)  # scrapes one after the other: more would only share the interpreter
-        self._runner: web.ServerRunner | None = None
+        handles = {name: metrics.http(name) for name in dict.fromkeys(timed_as or path for path in pages)}
+        self._pages: dict[str, Page] = {
+            path: time(handles[timed_as or path])(page) for path, page in pages.items()
+        }  # fmt: skip
+        self._listening: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._web: _Web | None = None
+        # Invariant: every connection that is open or being opened, in the order they came; never more than the limit.
+        self._connections: dict[_Connection, None] = {}
+        self._of: dict[asyncio.BaseProtocol, _Connection] = {}
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
-            ListenError: the address is taken, not ours, or not allowed.
+            ListenError: The address is taken, not ours, or not allowed.
+            TLSError: There is no certificate to serve with.
         """
-        if self._runner is not None:
+        if self._web is not None:
             raise RuntimeError(f"the server on {self._address} is started already")
-        server = web.Server(
-            self._serve,
-            access_log=None,
-            logger=_logger(),
-            keepalive_timeout=self._patience,
-            lingering_time=1.0,
-            max_line_size=4096,
-            max_field_size=4096,
-        )
-        runner = web.ServerRunner(server, shutdown_timeout=self._grace)
-        await runner.setup()
-        try:
-            await self._site(runner).start()
-        except OSError as error:
-            await runner.cleanup()
-            raise ListenError(f"can't listen on {self._address}: {self._advice(error)}") from error
-        self._runner = runner
+        if self._tls is not None:
+            await self._tls()
+        self._listening = await listen(self._address, self._variable)
+        header = self._limits.header
+        self._web = _Web(
+            self._serve, self._came, self._went, logger=_logger(), keepalive_timeout=self._limits.patience,
+            lingering_time=1.0, max_line_size=header, max_field_size=header, handler_cancellation=True,
+        )  # fmt: skip
+        for each in self._listening:
+            self._listen(each)
 
     async def stop(self) -> None:
         """Stop listening and close every connection; harmless when it was not started."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        server, self._web = self._web, None
+        if server is None:
+            return
+        while self._listening:
+            each = self._listening.pop()
+            asyncio.get_running_loop().remove_reader(each)
+            each.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        server.pre_shutdown()
+        await server.shutdown(self._grace)
+        for connection in list(self._of.values()):
+            connection.end()
+        for _ in range(_TURNS):
+            if not self._of:
+                break
+            await asyncio.sleep(0)  # what was cut off is gone in a later turn of the loop
 
     @property
     def port(self) -> int:
         """The port that is listened on; the one that was asked for while not started."""
-        if self._runner is None:
+        if self._web is None:
             return self._address.port
-        port: int = self._runner.addresses[0][1]
+        port: int = self._listening[0].getsockname()[1]
         return port
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -127,55 +224,141 @@ class SideServer:
         """Stop."""
         await self.stop()
 
-    def _site(self, runner: web.ServerRunner) -> web.BaseSite:
-        host, port = self._address
-        if host == "::" and socket.has_dualstack_ipv6():  # asyncio would listen for IPv6 alone
-            return web.SockSite(runner, socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True))
-        return web.TCPSite(runner, host, port)
+    def _own(self, step: Any, name: str) -> "asyncio.Task[None]":  # noqa: ANN401 - a coroutine of any kind
+        task: asyncio.Task[None] = asyncio.create_task(step, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    def _advice(self, error: OSError) -> str:
-        another = f"set {self._variable} to another one"
-        if error.errno == errno.EADDRINUSE:
-            return f"something listens there already; stop it or {another}"
-        # From Python 3.13 on asyncio says so in words only.
-        if error.errno == errno.EADDRNOTAVAIL or "could not bind on any address" in str(error):
-            return f"this machine does not have that address; {another}, such as 0.0.0.0:{self._address.port}"
-        if error.errno == errno.EACCES:
-            return f"that port is not allowed to this user; {another}, with a port from 1024 up"
-        if isinstance(error, socket.gaierror):
-            return f"that name has no address ({error.strerror}); {another}"
-        return f"{error.strerror or error}; {another}"
+    def _listen(self, listening: socket.socket) -> None:
+        if listening in self._listening:  # it may have been stopped meanwhile
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        handler = self._handlers.get(request.path)
-        if handler is None:
-            return _text(404, f"not found; here are {' '.join(self._handlers)}\n")
-        if request.method not in {"GET", "HEAD"}:
-            refused = _text(405, "only GET and HEAD\n")
-            refused.headers["Allow"] = "GET, HEAD"
+    def _accept(self, listening: socket.socket) -> None:
+        """Called when somebody is there. No task: of a busy loop each turn that a probe does not wait for counts."""
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # of a peer that has gone meanwhile, or of no room
+                if error.errno in _NO_ROOM:
+                    self._make_room()
+                    loop = asyncio.get_running_loop()
+                    loop.remove_reader(listening)
+                    loop.call_later(_REST, self._listen, listening)
+                    return
+                continue
+            if len(self._connections) >= self._limits.connections:
+                self._make_room()
+            connection = _Connection()
+            self._connections[connection] = None
+            connection.arm(self._limits.patience)
+            connection.opening = self._own(self._open(accepted, connection), f"connection {self._address}")
+
+    def _make_room(self) -> None:
+        """End the oldest connection whose request nobody works at; if there is none, the oldest."""
+        idle = (each for each in self._connections if not each.busy)
+        victim = next(idle, None) or next(iter(self._connections), None)
+        if victim is not None:
+            del self._connections[victim]
+            victim.end()
+
+    async def _open(self, accepted: socket.socket, connection: _Connection) -> None:
+        """Make a connection of what was accepted, with a handshake where there is TLS. Its timer is the deadline."""
+        context, handed_over = None, False
+        try:
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                if not await _begins_with_tls(accepted):
+                    return
+                context = await self._tls()
+            handed_over = True
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._protocol(connection), accepted, ssl=context,
+                ssl_handshake_timeout=self._limits.patience if context else None,
+                ssl_shutdown_timeout=1.0 if context else None,
+            )  # fmt: skip
+        except (OSError, TimeoutError):  # the peer's: it has gone, or does not speak TLS as we do
+            pass
+        finally:
+            connection.opening = None
+            if not handed_over:
+                accepted.close()
+            if connection.transport is None:
+                self._forget(connection)
+
+    def _protocol(self, connection: _Connection) -> asyncio.BaseProtocol:
+        assert self._web is not None
+        connection.protocol = protocol = self._web()
+        self._of[protocol] = connection
+        return protocol
+
+    def _came(self, protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
+        connection = self._of.get(protocol)
+        if connection is None:  # it was given up in this moment
+            transport.abort()
+        else:
+            connection.transport = transport
+
+    def _went(self, protocol: asyncio.BaseProtocol) -> None:
+        connection = self._of.get(protocol)
+        if connection is not None:
+            self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        connection.disarm()
+        self._connections.pop(connection, None)
+        if connection.protocol is not None:
+            self._of.pop(connection.protocol, None)
+
+    async def _serve(self, request: web.BaseRequest) -> web.Response:
+        connection = self._of.get(request.protocol) or _Connection()
+        connection.arm(self._limits.answer + self._limits.patience)  # until all of the answer is taken
+        connection.busy = True
+        try:
+            async with asyncio.timeout(self._limits.answer):
+                return await self._answer(request)
+        except TimeoutError:
+            return text(503, f"not ready within {self._limits.answer:g} s\n")
+        finally:
+            connection.busy = False
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        if self._guard is not None and (refused := await self._guard(request)) is not None:
             return refused
-        return await handler(request)
+        page = self._pages.get(request.path)
+        if page is None:
+            return text(404, f"not found; here are {' '.join(self._pages)}\n")
+        if request.method not in {"GET", "HEAD"}:
+            return text(405, "only GET and HEAD\n", Allow="GET, HEAD")
+        return await page(request)
 
-    async def _livez(self, request: web.BaseRequest) -> web.StreamResponse:
-        return _probed(request, self._probes.livez)
 
-    async def _readyz(self, request: web.BaseRequest) -> web.StreamResponse:
-        return _probed(request, self._probes.readyz)
+async def _begins_with_tls(accepted: socket.socket) -> bool:
+    """Wait for the first byte, and leave it where it is. Who does not begin a handshake is told so."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
 
-    async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        encoder, content_type = choose_encoder(",".join(request.headers.getall("Accept", ())))
-        packed = gzip_accepted(",".join(request.headers.getall("Accept-Encoding", ())))
+    def look() -> None:
+        if not readable.done():
+            readable.set_result(None)
 
-        def render() -> tuple[bytes, bool]:
-            body = encoder(self._registry)
-            pack = packed and len(body) >= _WORTH_PACKING
-            return gzip.compress(body, compresslevel=1) if pack else body, pack
-
-        body, pack = await to_thread.run_sync(render, limiter=self._limiter, abandon_on_cancel=True)
-        headers = {**_HEADERS, "Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if pack:
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(body=body, headers=headers)
+    loop.add_reader(accepted, look)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(accepted)
+    first = accepted.recv(1, socket.MSG_PEEK)
+    if first == b"\x16":  # a handshake record, RFC 8446 5.1
+        return True
+    if first.isalpha():  # a method
+        with contextlib.suppress(OSError):
+            accepted.recv(1 << 16)  # closing a socket with unread bytes would take our answer back
+            accepted.send(_PLAIN)
+            accepted.shutdown(socket.SHUT_WR)
+    return False
 
 
 class _OursOnly(logging.Filter):
@@ -191,13 +374,3 @@ def _logger() -> logging.Logger:
     logger.parent = logging.getLogger()
     logger.addFilter(_OursOnly())
     return logger
-
-
-def _probed(request: web.BaseRequest, ask: Callable[..., Answer]) -> web.Response:
-    query = request.query
-    answer = ask(verbose="verbose" in query, exclude=query.getall("exclude", []))
-    return _text(200 if answer.ok else 500, answer.text)
-
-
-def _text(status: int, text: str) -> web.Response:
-    return web.Response(status=status, text=text, headers=_HEADERS)

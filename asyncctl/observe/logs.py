@@ -1,8 +1,9 @@
 """The log: one line per record, JSON for machines or a console form for people.
 
 A logger is made, bound and passed on; nothing is configured globally. Each line begins with the same keys in the same
-order. What looks like a credential, by its key or by its form, is replaced before it is written, and a record that
-can't be rendered is written in a poorer form rather than raising into the code that logged it.
+order. What looks like a credential, by its key or by its form, is replaced before it is written; what somebody else
+wrote neither ends a line nor moves a terminal's cursor, and is cut where it is long. A record that can't be rendered is
+written in a poorer form rather than raising into the code that logged it.
 """
 
 import json
@@ -13,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Literal, TextIO
 
 import orjson
@@ -21,7 +23,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from asyncctl.clock import Clock, SystemClock
 
-__all__ = ["Logger", "make_logger", "route_stdlib"]
+__all__ = ["Logger", "make_logger", "route_stdlib", "without_secrets"]
 
 Logger = FilteringBoundLogger
 """A bound logger: `log.info("message", key=value)`, `log.bind(key=value)`."""
@@ -41,6 +43,9 @@ FIRST = (
     "operation",
 )
 HIDDEN = "***"
+TEXT = 8192  # characters of a text, and of an exception's beginning and of its end: a collector takes lines of 64 KiB
+ITEMS = 100  # of a list or a map
+_WHOLE = 4096  # characters beyond a cut: what looks like a secret is looked for in these too
 
 # A key that holds such a word hides its value, unless its ending says that it only points to the thing.
 _SECRET_KEY = re.compile(
@@ -51,15 +56,23 @@ _HARMLESS_ENDING = re.compile(
     r"(name|namespace|path|file|folder|ref|kind|type|reason|count|seconds|version)s?$", re.IGNORECASE
 )
 # Values that give themselves away, wherever they stand: a SCRAM verifier, a JSON Web Token, an Authorization header, a
-# password in a URI or in SQL. Each alternative begins with fixed text and does not run over its own next beginning, so
-# that a long line costs no more than its length.
+# password in a URI or in SQL, a private key, a value that is called a password. Each alternative begins with fixed text
+# and does not run over its own next beginning, so that a long line costs no more than its length.
 _SECRET_VALUE = re.compile(
     r"(?P<scram>SCRAM-SHA-256\$)[^\s\"'\\,]+"
     r"|(?P<jwt>(?<![\w-])eyJ)[\w-]{8,}\.[\w-]+\.[\w-]*"
     r"|(?P<header>\b(?:[Bb]earer|[Bb]asic) +)[\w.~+/=-]{8,}"
     r"|(?P<uri>://[^\s:/@\"'\\]{0,255}:)[^\s/@\"'\\]+(?=@)"
     r"|(?P<sql>\b(?:PASSWORD|password) +[Ee]?\\?')[^'\\]+"
+    r"|(?P<pem>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]+"
+    r"|(?P<named>\b(?:[Pp]ass(?:word|wd)|PGPASSWORD|[Tt]oken|client_secret)(?:=\\{0,3}[\"']?|\\{0,3}\" ?: ?\\{0,3}\"))"
+    r"[^\s\"'\\&,;)]+"
 )
+
+
+# What JSON allows in a text and a reader may take for the end of a line, or a terminal for a command to itself: C1
+# controls, line separators, marks that turn the direction.
+_UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def make_logger(
@@ -80,14 +93,12 @@ def make_logger(
     console = form == "console" or (form == "auto" and terminal)
     rendering: list[Processor]
     if console:
-        plain = structlog.dev.plain_traceback  # the rich one prints local variables, and so whatever secrets they hold
         rendering = [
-            structlog.dev.ConsoleRenderer(
-                colors=terminal, exception_formatter=plain, timestamp_key="ts", event_key="msg", sort_keys=False
-            )
+            _for_people,
+            structlog.dev.ConsoleRenderer(colors=terminal, timestamp_key="ts", event_key="msg", sort_keys=False),
         ]
     else:
-        rendering = [_exception_as_text, _render_json]
+        rendering = [_render_json]
     # The lazy proxy binds to what is given here and asks structlog's global configuration for nothing.
     logger: Logger = structlog.wrap_logger(
         _Lines(stream),
@@ -95,7 +106,8 @@ def make_logger(
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _Stamp(clock or SystemClock()),
-            _hide_by_key,
+            _exception_as_text,  # plain: the rich form has local variables, and so whatever secrets they hold
+            _hide_and_cut,
             *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -156,20 +168,33 @@ class _Stamp:
         return ordered
 
 
-def _hide_by_key(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: _hidden(key, value) for key, value in event.items()}
+def _hide_and_cut(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {key: value if key == "exception" else _allowed(key, value) for key, value in event.items()}
 
 
-def _hidden(key: object, value: object) -> object:
+def _allowed(key: object, value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(key, str) and _SECRET_KEY.search(key) and not _HARMLESS_ENDING.search(key):
         return HIDDEN
+    if isinstance(value, str):
+        return _cut(value)
     if isinstance(value, Mapping):
-        return {name: _hidden(name, item) for name, item in value.items()}
+        kept = {name: _allowed(name, item) for name, item in islice(value.items(), ITEMS)}
+        return kept if len(value) <= ITEMS else kept | {"…": f"{len(value) - ITEMS} more"}
     if isinstance(value, list | tuple):
-        return [_hidden(None, item) for item in value]
+        kept_items = [_allowed(None, item) for item in value[:ITEMS]]
+        return kept_items if len(value) <= ITEMS else [*kept_items, f"… {len(value) - ITEMS} more"]
     return value
+
+
+def _cut(text: str, end: int = 0) -> str:
+    """Return `text`, or its beginning and the last `end` characters of it; half a secret is no longer known as one."""
+    if len(text) <= TEXT + end:
+        return text
+    first = without_secrets(text[: TEXT + _WHOLE])[:TEXT]
+    last = without_secrets(text[-end - _WHOLE :])[-end:] if end else ""
+    return f"{first}… ({len(text) - TEXT - end} characters more){last}"
 
 
 def _exception_as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -179,22 +204,45 @@ def _exception_as_text(_logger: WrappedLogger, _method: str, event: EventDict) -
     else:
         error = (info if isinstance(info, tuple) else sys.exc_info())[1] if info else None
     if error is not None:
-        event["exception"] = "".join(traceback.format_exception(error)).rstrip()
+        event["exception"] = _cut("".join(traceback.format_exception(error)).rstrip(), end=TEXT)
     return event
+
+
+def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Make of all values what can be shown on a terminal, whatever is in them."""
+    made: EventDict = {}
+    for key, value in event.items():
+        if value is None or isinstance(value, bool | int | float):
+            made[key] = value
+            continue
+        text = value if isinstance(value, str) else _as_text(value)
+        # a value with one of these is quoted by the renderer, which makes all of it visible
+        quoted = key not in {"msg", "exception"} and set(text) & set(" \t=\r\n\"'")
+        made[key] = text if quoted else _visible(text, keep="\n\t" if key == "exception" else "")
+    return made
+
+
+def _visible(text: str, keep: str = "") -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
-        return orjson.dumps(event, default=_as_text, option=orjson.OPT_NON_STR_KEYS).decode()
+        line = orjson.dumps(event, default=_as_text, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:  # integers past 64 bits, lone surrogates, keys of odd types
         return json.dumps({str(key): _as_text(value) for key, value in event.items()})
+    return line if line.isprintable() else _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def _as_text(value: object) -> str:
     try:
         if isinstance(value, BaseException):
-            return f"{type(value).__name__}: {value}"
-        return value if isinstance(value, str) else repr(value)
+            return _cut(f"{type(value).__name__}: {value}")
+        return value if isinstance(value, str) else _cut(repr(value))
     except Exception as error:  # noqa: BLE001  # a broken __repr__ must not take the record with it
         return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"
 
@@ -207,12 +255,17 @@ class _Lines:
         self._lock = threading.Lock()  # the Lease is renewed by a thread of its own, which logs too
 
     def msg(self, line: str) -> None:
-        line = _SECRET_VALUE.sub(_keep_beginning, line) + "\n"
+        line = without_secrets(line) + "\n"
         with self._lock:
             self._stream.write(line)
             self._stream.flush()
 
     debug = info = warning = error = critical = msg
+
+
+def without_secrets(text: str) -> str:
+    """`text`, in which what gives itself away as a credential is replaced."""
+    return _SECRET_VALUE.sub(_keep_beginning, text)
 
 
 def _keep_beginning(match: re.Match[str]) -> str:

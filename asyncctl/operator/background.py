@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from asyncctl.client.errors import KubernetesError
 from asyncctl.clock import Clock
 from asyncctl.controller.cancellation import GIVE_UP, take_back
+from asyncctl.controller.faults import Place, place_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.queue.backoff import Backoff, Random, Restarts
@@ -19,6 +20,7 @@ from asyncctl.queue.backoff import Backoff, Random, Restarts
 T = TypeVar("T")
 RESTART = Backoff(base=1.0, maximum=60.0)
 QUIET = 120.0  # seconds after which a failure is the first one again
+TRACED = 1000  # places whose traceback was logged, that are remembered
 
 
 class Backgrounds(Generic[T]):
@@ -46,6 +48,7 @@ class Backgrounds(Generic[T]):
         self._logger = logger
         self._failures = {name: metrics.background(name) for name in functions}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._traced: set[Place] = set()
         self._ending = False
 
     @property
@@ -90,13 +93,20 @@ class Backgrounds(Generic[T]):
                 return
             self._failures[name].inc()
             delay = restarts.next()
-            # What a server has answered needs no traceback to be understood.
-            trace = None if isinstance(error, KubernetesError) else error
+            trace = error if self._first_time(error) else None
             self._logger.error(
                 "a background task has failed", task=name, error=str(error) or repr(error),
                 restart_in=round(delay, 3), exc_info=trace,
             )  # fmt: skip
             await self._clock.sleep(delay)
+
+    def _first_time(self, error: BaseException) -> bool:
+        """Whether its traceback is worth a line: what a server has answered is understood without, the rest once."""
+        place = place_of(error)
+        if isinstance(error, KubernetesError) or place in self._traced or len(self._traced) >= TRACED:
+            return False
+        self._traced.add(place)
+        return True
 
     async def _once(self, function: Callable[[T], Awaitable[object]]) -> BaseException | None:
         """Returns what it raised."""

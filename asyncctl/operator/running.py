@@ -28,16 +28,19 @@ from asyncctl.controller.environment import Fence
 from asyncctl.controller.events import EventRecorder
 from asyncctl.controller.sources import Watch, as_watch, kind_of
 from asyncctl.ha.elector import HEARTBEAT, Elector
-from asyncctl.http import Probes, SideServer
+from asyncctl.http import Probes
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Kind, Resource, ResourceType, Unstructured, resource_type_of
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
 from asyncctl.operator.background import Backgrounds
 from asyncctl.operator.cached import Cached, announce, use
+from asyncctl.operator.debug import Debug
 from asyncctl.operator.hooks import Hooks
 from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.server_fence import ServerFence
+from asyncctl.operator.side import Side, serving
 from asyncctl.operator.steps import Steps
 from asyncctl.operator.stopping import Stopping, longest
 from asyncctl.operator.stuck import Stuck
@@ -73,6 +76,7 @@ class Running:
     probes: Probes
     fence: Fence
     port: int
+    _server_fence: ServerFence
 
     def __init__(
         self,
@@ -110,6 +114,7 @@ class Running:
         self._stuck = Stuck(self._controllers, logger)
         self._elector: Elector | None = None
         self._transport: Transport | None = None
+        self._debug = Debug(settings, self._controllers, lambda: self._informers)
         self._workers = anyio.CancelScope()
         self._idle = anyio.Event()
         self.stopping = anyio.Event()
@@ -148,19 +153,17 @@ class Running:
             probes.ready(name, check)
         probes.inform("leader", self._why_not_leading)
         probes.inform("caught-up", lambda: self._takeover.problem)
+        side = serving(self.settings, probes, self.metrics, self._debug.looks(), clock=self.clock, logger=self.logger)
         try:
-            async with self._steps.leaving(
-                "side server", SideServer(self.settings.http_address, probes, self.metrics)
-            ) as server:
-                self.port = server.port
-                self.logger.info("the side server is up", address=f"{self.settings.http_address.host}:{server.port}")
+            async with self._steps.leaving("side server", side) as servers:
+                self.port = servers.port
                 config = config or await find_config(
                     os.environ, kubeconfig=self.settings.kubeconfig, context=self.settings.context
                 )
                 self.logger.info("the cluster", **config.describe())
                 for warning in config.warnings:
                     self.logger.warning(warning)
-                async with self._connected(config):
+                async with self._connected(config, servers):
                     try:
                         await self._hooks.start()
                         async with self._tasks(probes):
@@ -172,12 +175,16 @@ class Running:
             self._steps.end()
 
     @asynccontextmanager
-    async def _connected(self, config: ClusterConfig) -> AsyncIterator[None]:
+    async def _connected(self, config: ClusterConfig, side: Side) -> AsyncIterator[None]:
         """What it has of the cluster while inside: the Lease's campaign, yet to begin, the transport and the client."""
         self._elector, fence = self._parts.elector(config, self._led)
         self.fence = fence
+        self._debug.campaign(self._parts.lease(config), self._elector, fence)
         async with self._steps.leaving("transport", self._parts.transport(config, fence)) as transport:
             self._transport = transport
+            side.connect(transport)
+            self._server_fence = self._parts.server_fence(config, transport)
+            self.probes.inform("fence-at-the-server", lambda: self._server_fence.problem)
             self.client = Client(
                 transport,
                 field_manager=f"asyncctl-{self.name}",
@@ -315,6 +322,7 @@ class Running:
         tasks.start_soon(self._announce_ready, name="readiness")
         if self._elector is not None:
             self._elector.start()
+            tasks.start_soon(self._server_fence.run, name="fence at the API server")
             tasks.start_soon(self._watch_lease, self._elector, name="lease")
         tasks.start_soon(self._work, name="workers")
 

@@ -46,6 +46,12 @@ class Stuck:
 
 def stack_of(task: "asyncio.Task[Any] | None") -> str:
     """Where a task waits, as a traceback shows it; through all the coroutines that await each other."""
+    frames = frames_of(task)
+    return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()).rstrip()
+
+
+def frames_of(task: "asyncio.Task[Any] | None") -> list[FrameType]:
+    """The frames of the coroutines that await each other in a task, outermost first."""
     frames: list[FrameType] = []
     waits: Any = task.get_coro() if task is not None else None
     while waits is not None:
@@ -53,4 +59,4 @@ def stack_of(task: "asyncio.Task[Any] | None") -> str:
         if frame is not None:
             frames.append(frame)
         waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
-    return "".join(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames).format()).rstrip()
+    return frames

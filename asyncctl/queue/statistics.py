@@ -1,9 +1,23 @@
 """What a queue tells of itself: what it holds, to who asks, and what it does, to who counts."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["NullQueueMetrics", "QueueMetrics", "QueueStatistics"]
+__all__ = ["NullQueueMetrics", "QueueContents", "QueueMetrics", "QueueStatistics"]
+
+
+K = TypeVar("K")
+
+
+class QueueContents(NamedTuple, Generic[K]):
+    """Which keys a queue holds at this moment, or the first of them."""
+
+    queued: list[tuple[K, float, int]]
+    """In the order in which they are handed out; for how many seconds they wait, and at which priority."""
+    processing: list[tuple[K, float, bool]]
+    """The oldest first; for how many seconds they are held, and whether they were added again meanwhile."""
+    delayed: list[tuple[K, float, int]]
+    """The next first; in how many seconds they are due, and at which priority."""
 
 
 class QueueStatistics(NamedTuple):

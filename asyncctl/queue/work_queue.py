@@ -12,11 +12,12 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from contextlib import suppress
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from asyncctl.clock import Clock, Timer
 from asyncctl.queue.backoff import Backoff, Random
-from asyncctl.queue.statistics import NullQueueMetrics, QueueMetrics, QueueStatistics
+from asyncctl.queue.statistics import NullQueueMetrics, QueueContents, QueueMetrics, QueueStatistics
 from asyncctl.queue.token_bucket import TokenBucket
 
 __all__ = ["QueueClosed", "WorkQueue"]
@@ -311,6 +312,19 @@ class WorkQueue(Generic[K]):
             retrying=len(self._failures),
             depths={priority: len(level) for priority, level in self._levels.copy().items() if level},
             working=tuple(max(0.0, now - held.since) for held in list(self._processing.values())),
+        )
+
+    def contents(self, most: int) -> QueueContents[K]:
+        """Return the keys of each set, `most` of each at the most; may be called from another thread, as above."""
+        now = self._clock.monotonic()
+        levels = sorted(self._levels.copy().items(), reverse=True)
+        queued = ((key, now - since, priority) for priority, level in levels for key, since in level.copy().items())
+        held, dirty = self._processing.copy(), self._dirty.copy()
+        delayed = heapq.nsmallest(most, self._delayed.copy().items(), key=lambda item: item[1])
+        return QueueContents(
+            queued=list(islice(queued, most)),
+            processing=[(key, max(0.0, now - each.since), key in dirty) for key, each in islice(held.items(), most)],
+            delayed=[(key, when - now, priority) for key, (when, _, priority) in delayed],
         )
 
     def _again(self, key: K, delay: float) -> float:

@@ -7,8 +7,19 @@ read at import, nothing is read twice, and no file is opened here.
 """
 
 from asyncctl.settings.setting import Problem, SettingsError, setting
-from asyncctl.settings.settings import Settings
+from asyncctl.settings.settings import DEBUG_ADDRESS, Settings
 from asyncctl.settings.table import Row
-from asyncctl.settings.values import Address, Duration, format_duration
+from asyncctl.settings.values import Address, Duration, format_duration, is_loopback
 
-__all__ = ["Address", "Duration", "Problem", "Row", "Settings", "SettingsError", "format_duration", "setting"]
+__all__ = [
+    "DEBUG_ADDRESS",
+    "Address",
+    "Duration",
+    "Problem",
+    "Row",
+    "Settings",
+    "SettingsError",
+    "format_duration",
+    "is_loopback",
+    "setting",
+]

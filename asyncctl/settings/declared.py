@@ -57,6 +57,8 @@ class Declared:
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Read all settings; a variable that is absent or empty leaves the default.
 
+        One that is empty stands for none where there is none (`| None`), but not by default.
+
         Raises:
             SettingsError: its text lists every variable that is wrong, its value and what is allowed; what is wrong
                 between variables is listed too, unless a required one is missing.
@@ -69,6 +71,8 @@ class Declared:
             if not text:
                 if spec.required:
                     problems.append(Problem((spec.name,), f"{spec.variable} is not set: must be {spec.allowed}"))
+                elif spec.off_when_empty and spec.variable in environ:
+                    values[spec.name] = None
                 continue
             value = spec.read_or_none(text)
             problem = spec.wrong(text, value, given=True)
@@ -113,7 +117,9 @@ class Declared:
                 if spec.wrong(text, value, given=True) is None:
                     in_force = spec.show(value)
                 else:
-                    in_force = f"{'***' if spec.extra.get('secret') else text} (not usable)"
+                    in_force = f"{spec.shown(text)} (not usable)"
+            elif spec.off_when_empty and spec.variable in environ:
+                in_force = "-"
             meaning = (
                 f"{spec.extra.get('meaning', '')} (not yet)"
                 if spec.extra.get("not_yet")
@@ -121,6 +127,10 @@ class Declared:
             )
             rows.append(Row(spec.variable, spec.default_shown, in_force, meaning))
         return rows
+
+    def in_force(self) -> dict[str, str]:
+        """Return every variable and its value as it would be written; a secret is not shown."""
+        return {spec.variable: spec.show(getattr(self, spec.name)) for spec in _specs(type(self))}
 
     @classmethod
     def describe(cls, environ: Mapping[str, str], width: int | None = None) -> str:

@@ -7,10 +7,11 @@ from typing import Literal
 
 from asyncctl.settings.declared import Declared
 from asyncctl.settings.setting import Problem, setting
-from asyncctl.settings.values import Address, Duration
+from asyncctl.settings.values import Address, Duration, is_loopback
 
-__all__ = ["Settings"]
+__all__ = ["DEBUG_ADDRESS", "Settings"]
 
+DEBUG_ADDRESS = Address("127.0.0.1", 8082)
 _NAMESPACE = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
@@ -34,13 +35,13 @@ class Settings(Declared, prefix="ASYNCCTL_"):
         matches=_NAMESPACE,
         allowed="names of namespaces, separated by commas",
     )
-    kubeconfig: str | None = setting(default=None, meaning="kubeconfig files, instead of those that are looked for")
+    kubeconfig: str | None = setting(default=None, meaning="kubeconfig, instead of those that are looked for")
     context: str | None = setting(default=None, meaning="context of the kubeconfig, instead of its current one")
-    qps: float = setting(default=50.0, at_least=0, meaning="requests a second, per lane; 0 = no limit")
-    burst: int = setting(default=100, at_least=0, meaning="requests at once, per lane")
+    qps: float = setting(default=50.0, at_least=0, meaning="requests a second, reads and writes each; 0 = no limit")
+    burst: int = setting(default=100, at_least=0, meaning="requests at once before that limit holds")
     request_timeout: Duration = setting(default=30.0, at_least=0.001, meaning="one request, its retries not counted")
     workers: int = setting(default=10, at_least=1, meaning="reconciles at once, per controller")
-    reconcile_timeout: Duration = setting(default=300.0, at_least=0.001, meaning="one reconcile")
+    reconcile_timeout: Duration = setting(default=300.0, at_least=0.001, meaning="one reconcile; it is cancelled then")
     resync: Duration = setting(default=36000.0, at_least=1, meaning="each object is reconciled at least this often")
     retry_base: Duration = setting(default=5.0, at_least=0.001, meaning="wait before the first retry")
     retry_max: Duration = setting(default=60.0, at_least=0.001, meaning="longest wait before a retry")
@@ -67,14 +68,20 @@ class Settings(Declared, prefix="ASYNCCTL_"):
     retry_period: Duration = setting(default=2.0, at_least=0.001, meaning="between two tries to get or renew the Lease")
     http_address: Address = setting(
         default=Address("0.0.0.0", 8080),  # noqa: S104  # the kubelet comes from outside
-        meaning="listener for /livez /readyz /healthz /metrics",
+        meaning="listener for /livez /readyz /healthz, and /metrics unless it has its own",
     )
-    metrics_address: Address | None = setting(default=None, meaning="a listener of its own for /metrics", not_yet=True)
-    metrics_tls: bool = setting(default=True, meaning="TLS on that listener", not_yet=True)
-    metrics_auth: Literal["token", "none"] = setting(default="token", meaning="who may read there", not_yet=True)
-    metrics_cert: Path | None = setting(default=None, meaning="its certificate", not_yet=True)
-    metrics_key: Path | None = setting(default=None, meaning="its key", not_yet=True)
-    debug_address: Address | None = setting(default=None, meaning="listener for /debug", not_yet=True)
+    metrics_address: Address | None = setting(default=None, meaning="a listener of its own for /metrics")
+    metrics_tls: bool = setting(default=True, meaning="TLS on that listener")
+    metrics_auth: Literal["token", "none"] = setting(
+        default="token", meaning="who may read there; token: whom RBAC allows to get /metrics; none: everybody"
+    )
+    metrics_cert: Path | None = setting(
+        default=None, shown="self-signed", meaning="its certificate, as PEM; reloaded when it changes"
+    )
+    metrics_key: Path | None = setting(default=None, meaning="the key of its certificate")
+    debug_address: Address | None = setting(
+        default=DEBUG_ADDRESS, meaning="listener for /debug/, on loopback; empty = off"
+    )
     pod_name: str = setting(
         default_factory=socket.gethostname, shown="host name", meaning="name of this pod; part of the Lease identity"
     )
@@ -83,9 +90,11 @@ class Settings(Declared, prefix="ASYNCCTL_"):
         shown="uid of namespace kube-system",
         meaning="names this cluster in claims on outside systems",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = setting(default="info", meaning="what is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        default="info", meaning="the least that is logged: debug, info, warning, error"
+    )
     log_format: Literal["auto", "json", "console"] = setting(
-        default="auto", meaning="auto = console on a terminal, else json"
+        default="auto", meaning="json, console (for people), or auto: console on a terminal, else json"
     )
     drain_timeout: Duration = setting(
         default=25.0, at_least=0, meaning="how long workers may go on after SIGTERM; less than the pod's grace period"
@@ -108,3 +117,36 @@ class Settings(Declared, prefix="ASYNCCTL_"):
             yield self.problem("renew_deadline", "retry_period", must="be longer than 1.2 times {1}")
         if self.retry_max < self.retry_base:
             yield self.problem("retry_max", "retry_base", must="not be less than {1}")
+        yield from self._check_listeners()
+
+    def _check_listeners(self) -> Iterator[Problem]:
+        pair = [name for name in ("metrics_cert", "metrics_key") if getattr(self, name) is not None]
+        if self.metrics_address is None:
+            without = [*pair, *([] if self.metrics_tls else ["metrics_tls"])]
+            without += [] if self.metrics_auth == "token" else ["metrics_auth"]
+            for name in without:
+                yield self.problem(name, "metrics_address", must="be left out: ASYNCCTL_METRICS_ADDRESS is empty")
+        elif not self.metrics_tls:
+            for name in pair:
+                yield self.problem(name, "metrics_tls", must="be left out while {1}")
+            if self.metrics_auth == "token":
+                yield self.problem(
+                    "metrics_auth", "metrics_tls", must="be none while {1}: tokens would cross the network in the clear"
+                )
+        elif len(pair) == 1:
+            other = "metrics_key" if pair == ["metrics_cert"] else "metrics_cert"
+            yield self.problem(*pair, other, must=f"come with ASYNCCTL_{other.upper()}, its other half")
+        debug = self.debug_address
+        if debug is not None and not is_loopback(debug.host):
+            yield self.problem(
+                "debug_address",
+                must="be on loopback, such as 127.0.0.1:8082: whoever reaches it may read; use kubectl port-forward",
+            )
+        taken: dict[Address, str] = {}
+        for name in ("http_address", "metrics_address", "debug_address"):
+            address: Address | None = getattr(self, name)
+            if address is None or address.port == 0:
+                continue
+            if address in taken:
+                yield self.problem(name, taken[address], must="not be that of {1}")
+            taken[address] = name

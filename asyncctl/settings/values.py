@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-__all__ = ["KINDS", "Address", "Duration", "Kind", "format_duration"]
+__all__ = ["KINDS", "Address", "Duration", "Kind", "format_duration", "is_loopback"]
 
 Duration = Annotated[float, "duration"]
 """Seconds; written `30s`, `5m`, `1h30m`, `500ms` or `30`."""
@@ -39,6 +40,14 @@ def _read_duration(text: str) -> float:
     if match is None or not text:
         raise ValueError(text)
     return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1, 0.001), strict=True))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, or pod, itself; no name but `localhost` is looked at."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _read_int(text: str) -> int:

@@ -42,7 +42,12 @@ class ControlPlane:
     """One control plane, as a context manager or by `start` and `stop`."""
 
     def __init__(
-        self, programs: Path, *, users: Mapping[str, Sequence[str]] | None = None, audit_policy: Path | None = None
+        self,
+        programs: Path,
+        *,
+        users: Mapping[str, Sequence[str]] | None = None,
+        audit_policy: Path | None = None,
+        apiserver_flags: Sequence[str] = (),
     ) -> None:
         """Prepare a control plane of the programs in the folder `programs`; nothing runs yet.
 
@@ -50,6 +55,7 @@ class ControlPlane:
             programs: holds etcd, kube-apiserver and kube-controller-manager.
             users: names of further users, each with its groups; `admin` (group system:masters) is always there.
             audit_policy: an audit policy file; the log is then at `audit_log`.
+            apiserver_flags: further ones for kube-apiserver, such as `--feature-gates=…`.
         """
         self.programs = programs
         self.users = {
@@ -59,6 +65,7 @@ class ControlPlane:
         }
         self.tokens = {user: secrets.token_hex(16) for user in self.users}
         self.audit_policy = audit_policy
+        self.apiserver_flags = apiserver_flags
         self.version = ""  # as the server reports it, without its `v`; known when started
         self._processes: dict[str, Process] = {}
         self._ports: dict[str, int] = {}
@@ -215,6 +222,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             f"--service-account-key-file={key}",
             *(audit if self.audit_policy else []),
+            *self.apiserver_flags,
         ]
 
     def _controller_manager_flags(self) -> list[str]:

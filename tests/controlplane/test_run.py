@@ -103,5 +103,6 @@ def test_a_task_left_is_named(output):
 
 def test_the_line_before_the_last_says_what_the_run_had(output):
     assert output.splitlines()[-2] == (
-        "backends: embedded yes, kube no, postgres not used; 1 suite skipped: sample (no kube: there is none)"
+        "backends: embedded yes, kube no, postgres not used, prometheus not used; 1 suite skipped: sample "
+        "(no kube: there is none)"
     )

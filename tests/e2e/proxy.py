@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, Self
@@ -13,7 +14,9 @@ class Proxy:
     While it is down, connections are refused, and the open ones are cut; while it is held, new ones get no answer.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        """Prepare the way to `port`; with `tls` it is spoken to whoever comes."""
+        self._shown = tls
         self.port = 0
         self.holding = False  # whether a connection has come since it is held
         self._target = port
@@ -55,7 +58,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
 
     async def _up(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._shown)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _down(self) -> None:
@@ -76,15 +79,18 @@ class Proxy:
         try:
             self.holding = not self._flows.is_set()
             await self._flows.wait()
-            there, onward = await asyncio.open_connection("127.0.0.1", self._target)
-            try:
-                await asyncio.gather(_pump(reader, onward), _pump(there, writer))
-            finally:
-                await _cut(onward)
+            await self._forward(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # cut, from either side
         finally:
             await _cut(writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            await asyncio.gather(_pump(reader, onward), _pump(there, writer))
+        finally:
+            await _cut(onward)
 
 
 async def _cut(writer: asyncio.StreamWriter) -> None:

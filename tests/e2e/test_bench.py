@@ -51,6 +51,16 @@ def test_the_figures_of_requests_are_had_from_one_run():
     assert figures["events beside each write"] > 0
 
 
+def test_a_probe_of_a_busy_operator_takes_little_longer_than_the_barest_server_in_its_loop():
+    figures = bench("probes", "--keys", "200", "--seconds", "4")
+    for quantile, room in (("p50", 10.0), ("p99", 50.0)):
+        livez, bare = (
+            figures[f"{what}, 10 busy workers, 200 keys queued, {quantile}, ms"] for what in ("/livez", "bare server")
+        )
+        assert 0 < livez < 3 * bare + room
+    assert figures["passes a second meanwhile"] > 0
+
+
 async def eventually(look):
     async with asyncio.timeout(60):
         while not await look():  # noqa: ASYNC110 - what is waited for has no event

@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from tests.faults.contender import ASYNCCTL, QUICK, Times, instant, pause
+from tests.faults.rival import ASYNCCTL, QUICK, Times, instant, pause
 
 SOAK = "ASYNCCTL_TEST_SOAK" in os.environ
 SEED = int(os.environ.get("ASYNCCTL_TEST_SEED", random.SystemRandom().randrange(10**6)))

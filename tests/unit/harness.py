@@ -124,7 +124,7 @@ async def cluster_at(config: ClusterConfig):
 def quick_settings(**values):
     """No Lease, a free port, and retries that a test can wait for."""
     quick = {
-        "leader_election": False, "http_address": Address("127.0.0.1", 0), "pod_name": "test",
+        "leader_election": False, "http_address": Address("127.0.0.1", 0), "debug_address": None, "pod_name": "test",
         "retry_base": 0.01, "retry_max": 0.02, "drain_timeout": 5.0, "request_timeout": 5.0,
     }  # fmt: skip
     return Settings(**(quick | values))

@@ -193,33 +193,109 @@ def test_a_bad_value_is_told_once_and_the_others_are_compared_all_the_same():
     ]
 
 
+IN_THE_CLEAR = "tokens would cross the network in the clear"
+ON_LOOPBACK = "must be on loopback, such as 127.0.0.1:8082: whoever reaches it may read; use kubectl port-forward"
+METRICS = {"ASYNCCTL_METRICS_ADDRESS": "0.0.0.0:8443"}
+WITHOUT = "must be left out: ASYNCCTL_METRICS_ADDRESS is empty"
+
+
 @pytest.mark.parametrize(
-    ("variable", "text"),
+    ("environ", "told"),
     [
-        ("ASYNCCTL_METRICS_ADDRESS", "0.0.0.0:8443"),
-        ("ASYNCCTL_METRICS_TLS", "true"),
-        ("ASYNCCTL_METRICS_AUTH", "none"),
-        ("ASYNCCTL_METRICS_CERT", "/tls/crt"),
-        ("ASYNCCTL_METRICS_KEY", "/tls/key"),
-        ("ASYNCCTL_DEBUG_ADDRESS", "127.0.0.1:8082"),
+        ({"ASYNCCTL_METRICS_TLS": "false"}, f"ASYNCCTL_METRICS_TLS=false: {WITHOUT}"),
+        ({"ASYNCCTL_METRICS_AUTH": "none"}, f"ASYNCCTL_METRICS_AUTH=none: {WITHOUT}"),
+        ({"ASYNCCTL_METRICS_KEY": "/tls/key"}, f"ASYNCCTL_METRICS_KEY=/tls/key: {WITHOUT}"),
+        (
+            METRICS | {"ASYNCCTL_METRICS_TLS": "false"},
+            f"ASYNCCTL_METRICS_AUTH=token: must be none while ASYNCCTL_METRICS_TLS=false: {IN_THE_CLEAR}",
+        ),
+        (
+            METRICS | {"ASYNCCTL_METRICS_CERT": "/tls/crt"},
+            "ASYNCCTL_METRICS_CERT=/tls/crt: must come with ASYNCCTL_METRICS_KEY, its other half",
+        ),
+        (
+            METRICS | {"ASYNCCTL_METRICS_KEY": "/tls/key"},
+            "ASYNCCTL_METRICS_KEY=/tls/key: must come with ASYNCCTL_METRICS_CERT, its other half",
+        ),
+        (
+            METRICS
+            | {"ASYNCCTL_METRICS_TLS": "no", "ASYNCCTL_METRICS_AUTH": "none", "ASYNCCTL_METRICS_CERT": "/tls/crt"},
+            "ASYNCCTL_METRICS_CERT=/tls/crt: must be left out while ASYNCCTL_METRICS_TLS=false",
+        ),
+        (
+            {"ASYNCCTL_METRICS_ADDRESS": "0.0.0.0:8080"},
+            "ASYNCCTL_METRICS_ADDRESS=0.0.0.0:8080: must not be that of ASYNCCTL_HTTP_ADDRESS=0.0.0.0:8080",
+        ),
+        (
+            {"ASYNCCTL_DEBUG_ADDRESS": ":8082"},
+            f"ASYNCCTL_DEBUG_ADDRESS=0.0.0.0:8082: {ON_LOOPBACK}",
+        ),
     ],
 )
-def test_what_is_not_built_yet_is_refused_when_it_is_asked_for(variable, text):
-    assert problems({variable: text}) == [
-        f"{variable}={text}: not yet: this version has nothing that acts on it; leave it out"
+def test_listeners_that_do_not_go_together(environ, told):
+    assert problems(environ) == [told]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        METRICS,
+        METRICS | {"ASYNCCTL_METRICS_AUTH": "none", "ASYNCCTL_METRICS_TLS": "false"},
+        METRICS | {"ASYNCCTL_METRICS_CERT": "/tls/crt", "ASYNCCTL_METRICS_KEY": "/tls/key"},
+        {"ASYNCCTL_DEBUG_ADDRESS": "[::1]:8082"},
+        {"ASYNCCTL_DEBUG_ADDRESS": "localhost:0", "ASYNCCTL_HTTP_ADDRESS": "localhost:0"},
+    ],
+)
+def test_listeners_that_go_together(environ):
+    Settings.from_environment(environ)
+
+
+def test_an_empty_variable_is_none_where_there_is_something_by_default_that_can_be_left_out():
+    off = {"ASYNCCTL_DEBUG_ADDRESS": ""}
+    assert Settings.from_environment({}).debug_address == Address("127.0.0.1", 8082)
+    assert Settings.from_environment(off).debug_address is None
+    (row,) = [row for row in Settings.rows(off) if row.variable == "ASYNCCTL_DEBUG_ADDRESS"]
+    assert (row.default, row.in_force) == ("127.0.0.1:8082", "-")
+
+
+class EarlySettings(Settings, prefix="EARLY_"):
+    wings: int = setting(default=2, not_yet=True)
+
+
+@pytest.mark.parametrize("text", ["2", "3"])
+def test_what_is_not_built_yet_is_refused_when_it_is_asked_for(text):
+    assert problems({"EARLY_WINGS": text}, EarlySettings) == [
+        f"EARLY_WINGS={text}: not yet: this version has nothing that acts on it; leave it out"
     ]
+    assert EarlySettings.rows({})[-1].meaning.endswith("(not yet)")
+
+
+def test_a_secret_is_not_shown_among_what_is_in_force():
+    class Sealed(Settings, prefix="SEALED_"):
+        word: str = setting(default="", secret=True)
+
+    shown = Sealed(word="open sesame").in_force()
+    assert shown["SEALED_WORD"] == "***"
+    assert shown["ASYNCCTL_RESYNC"] == "10h"
 
 
 def test_values_given_in_code_are_checked_the_same_way():
     with pytest.raises(SettingsError, match="ASYNCCTL_WORKERS=0: must be a whole number, at least 1"):
         Settings(workers=0)
-    with pytest.raises(SettingsError, match="ASYNCCTL_METRICS_TLS=false: not yet"):
+    with pytest.raises(SettingsError, match="ASYNCCTL_METRICS_TLS=false: must be left out"):
         Settings(metrics_tls=False)
     with pytest.raises(SettingsError, match="ASYNCCTL_LEASE_DURATION=5s: must be longer"):
         Settings(lease_duration=5)
     with pytest.raises(SettingsError) as error:
         Settings(lease_duration=0)
     assert len(error.value.problems) == 1
+
+
+def test_a_value_ends_no_line_of_the_message_and_is_not_told_at_any_length():
+    (told,) = problems({"ASYNCCTL_WORKERS": "3\n\x1b[2J"})
+    assert told == r"ASYNCCTL_WORKERS=3\n\x1b[2J: must be a whole number, at least 1"
+    (told,) = problems({"ASYNCCTL_WORKERS": "x" * 100_000})
+    assert len(told) < 600
 
 
 # A program's own
@@ -346,7 +422,6 @@ def test_the_table_shows_default_and_what_is_in_force():
     assert rows["ASYNCCTL_RETRY_BASE"][1:] == ("5s", "7s", "wait before the first retry")
     assert rows["ASYNCCTL_NAMESPACES"].default == "all"
     assert rows["ASYNCCTL_HTTP_ADDRESS"].in_force == "0.0.0.0:8080"
-    assert rows["ASYNCCTL_METRICS_TLS"].meaning.endswith("(not yet)")
     assert rows["WIDGETS_SIZE"][1:] == ("3", "0 (not usable)", "parts of a new widget")
     assert {row.variable for row in NeedySettings.rows({}) if row.default == "(required)"} == {"NEEDY_SHOP"}
 

@@ -21,7 +21,7 @@ from asyncctl.client.tls.pem import Pem, Stamp, authority, client_pair, momentar
 from asyncctl.clock import Clock
 from asyncctl.observe.logs import Logger
 
-__all__ = ["ClientTLS", "explain", "explain_reply", "make_context"]
+__all__ = ["ClientTLS", "explain", "explain_reply", "identify", "make_context"]
 
 LOOK = 60.0  # seconds between two looks at the files: as often as a token's
 SOON = timedelta(days=7)
@@ -171,7 +171,7 @@ def _make(config: ClusterConfig, certificate: ClientCertificate | None) -> tuple
         raise BadCertificateFile(f"{key} has no certificate; set client-certificate ({config.source})")
     if key is None:
         raise ClientKeyMissing(f"{chain} has no key; set client-key ({config.source})")
-    return context, _identify(context, chain, key)
+    return context, identify(context, chain, key)
 
 
 def _verifying(ca: Pem | None) -> ssl.SSLContext:
@@ -184,7 +184,12 @@ def _verifying(ca: Pem | None) -> ssl.SSLContext:
         raise _broken(ca, error) from error
 
 
-def _identify(context: ssl.SSLContext, chain: Pem, key: Pem) -> Certificate | None:
+def identify(context: ssl.SSLContext, chain: Pem, key: Pem) -> Certificate | None:
+    """Let `context` show a certificate, and return what it says of itself. Reads files: call it in a thread.
+
+    Raises:
+        BadCertificateFile: One of the two can't be used, or they do not belong together.
+    """
     certificate, secret = chain.read(), key.read()
     try:
         ours = read_pem(certificate)[0]

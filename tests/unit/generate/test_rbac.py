@@ -14,7 +14,7 @@ from asyncctl.database.settings import DatabaseSettings
 from asyncctl.generate.rbac import Rule, rules
 from asyncctl.objects import ConfigMap, Namespace, Secret, Unstructured
 from asyncctl.operator import Operator
-from asyncctl.settings import Settings
+from asyncctl.settings import Address, Settings
 from tests.unit.harness import Widget, cluster_at, working
 
 GROUP = "runtime.example.com"
@@ -45,6 +45,19 @@ def test_a_kind_that_is_reconciled_is_read_and_its_status_patched():
         (None, f"widgets.{GROUP}/status", ()): ("patch",),
         (None, "events.events.k8s.io", ()): ("create", "patch"),
     }
+
+
+def test_reviews_are_needed_cluster_wide_where_metrics_ask_for_tokens_and_nowhere_else():
+    operator, _ = declared()
+    reviews = {
+        (None, "tokenreviews.authentication.k8s.io", ()): ("create",),
+        (None, "subjectaccessreviews.authorization.k8s.io", ()): ("create",),
+    }
+    address = Address("0.0.0.0", 8443)
+    found = needed(operator, metrics_address=address, namespaces=("team",))
+    assert reviews.items() <= found.items()
+    for settings in ({}, {"metrics_address": address, "metrics_auth": "none"}):
+        assert not reviews.keys() & needed(operator, **settings).keys()
 
 
 def test_a_finalizer_is_a_patch():

@@ -13,11 +13,18 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from asyncctl.http import ListenError, Probes, SideServer
+from asyncctl.http import Limits, ListenError, Probes, Server, metrics_page, probe_pages
 from asyncctl.observe import Metrics
 from asyncctl.settings import Address
+from tests.unit.http.support import told
 
 ANY_PORT = Address("127.0.0.1", 0)
+QUICK = Limits(patience=0.3, connections=8)
+
+
+def side_server(address, probes, metrics, **options):
+    pages = probe_pages(probes) | metrics_page(metrics.registry)
+    return Server(address, pages, metrics, **({"variable": "ASYNCCTL_HTTP_ADDRESS"} | options))
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def metrics():
 
 @pytest.fixture
 async def server(probes, metrics):
-    async with asyncio.timeout(10), SideServer(ANY_PORT, probes, metrics, patience=0.3) as server:
+    async with asyncio.timeout(10), side_server(ANY_PORT, probes, metrics, limits=QUICK) as server:
         yield server
 
 
@@ -111,6 +118,30 @@ async def test_openmetrics_is_given_to_who_asks_for_it(get):
     assert body.endswith(b"# EOF\n")
 
 
+PROMETHEUS = (  # of Prometheus 3, with native histograms on: protobuf comes first
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,"
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;"
+    "q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+
+
+async def test_prometheus_gets_openmetrics_packed(get):
+    _, body, headers = await get("/metrics", **{"Accept": PROMETHEUS, "Accept-Encoding": "gzip"})
+    assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert headers["Vary"] == "Accept, Accept-Encoding"
+    assert gzip.decompress(body).endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=one", "text/plain; version=", "\xff;;=,", "a/b"]
+)
+async def test_an_accept_header_that_makes_no_sense_gets_plain_text(get, accept, caplog):
+    status, _, headers = await get("/metrics", Accept=accept)
+    assert status == 200
+    assert headers["Content-Type"].startswith(("text/plain; version=0.0.4", "application/openmetrics-text; version=1"))
+    assert not told(caplog)
+
+
 async def test_metrics_are_packed_for_who_can_unpack(get):
     _, plain, headers = await get("/metrics")
     assert "Content-Encoding" not in headers
@@ -160,7 +191,7 @@ async def test_a_slow_scrape_does_not_hold_up_probes(get, slow):
 
 
 async def test_stop_takes_milliseconds_with_idle_connections_and_a_scrape_under_way(probes, metrics, slow):
-    server = SideServer(ANY_PORT, probes, metrics)
+    server = side_server(ANY_PORT, probes, metrics)
     tasks = asyncio.all_tasks()
     await server.start()
     async with asyncio.timeout(10):
@@ -180,7 +211,7 @@ async def test_stop_takes_milliseconds_with_idle_connections_and_a_scrape_under_
 
 
 async def test_stop_twice_and_start_again(probes, metrics):
-    server = SideServer(ANY_PORT, probes, metrics)
+    server = side_server(ANY_PORT, probes, metrics)
     await server.start()
     await server.stop()
     await server.stop()
@@ -199,7 +230,7 @@ async def test_after_stop_nobody_listens(server):
 async def test_a_port_in_use_is_one_line_that_says_what_to_do(server, probes, metrics):
     address = Address("127.0.0.1", server.port)
     with pytest.raises(ListenError) as error:
-        await SideServer(address, probes, Metrics(process=False)).start()
+        await side_server(address, probes, Metrics(process=False)).start()
     assert str(error.value) == (
         f"can't listen on {address}: something listens there already; "
         "stop it or set ASYNCCTL_HTTP_ADDRESS to another one"
@@ -208,17 +239,17 @@ async def test_a_port_in_use_is_one_line_that_says_what_to_do(server, probes, me
 
 async def test_an_address_of_another_machine_is_told(probes, metrics):
     with pytest.raises(ListenError, match=r"can't listen on 192\.0\.2\.1:0: this machine does not have that address"):
-        await SideServer(Address("192.0.2.1", 0), probes, metrics).start()
+        await side_server(Address("192.0.2.1", 0), probes, metrics).start()
 
 
 async def test_a_name_without_address_is_told(probes, metrics):
     with pytest.raises(ListenError, match="that name has no address"):
-        await SideServer(Address("no-such-host.invalid", 0), probes, metrics).start()
+        await side_server(Address("no-such-host.invalid", 0), probes, metrics).start()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 async def test_the_ipv6_wildcard_listens_for_ipv4_as_well(probes, metrics):
-    async with asyncio.timeout(10), SideServer(Address("::", 0), probes, metrics) as server:
+    async with asyncio.timeout(10), side_server(Address("::", 0), probes, metrics) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.close()
         await writer.wait_closed()
@@ -239,7 +270,7 @@ async def test_who_sends_no_whole_request_is_disconnected(server, sent):
 async def test_a_huge_header_is_refused_and_not_logged(server, caplog):
     sent = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Huge: " + b"x" * 20_000 + b"\r\n\r\n"
     assert (await _until_closed(server, sent)).startswith(b"HTTP/1.0 400")
-    assert not caplog.records
+    assert not told(caplog)
 
 
 async def test_a_broken_reading_is_logged_and_answered_with_500(get, metrics, caplog):
@@ -251,5 +282,5 @@ async def test_a_broken_reading_is_logged_and_answered_with_500(get, metrics, ca
 async def test_two_servers_can_show_one_registry(probes):
     registry = CollectorRegistry()
     metrics = Metrics(registry, process=False)
-    async with SideServer(ANY_PORT, probes, metrics), SideServer(ANY_PORT, probes, metrics) as second:
+    async with side_server(ANY_PORT, probes, metrics), side_server(ANY_PORT, probes, metrics) as second:
         assert second.port != 0

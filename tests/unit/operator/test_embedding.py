@@ -26,6 +26,7 @@ def environment(monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("ASYNCCTL_LEADER_ELECTION", "false")
     monkeypatch.setenv("ASYNCCTL_HTTP_ADDRESS", "127.0.0.1:0")
+    monkeypatch.setenv("ASYNCCTL_DEBUG_ADDRESS", "127.0.0.1:0")
     return monkeypatch
 
 

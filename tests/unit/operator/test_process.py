@@ -39,7 +39,8 @@ ROOT = Path(__file__).parents[3]
 def environment(tmp_path, **environ):
     return {
         "PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT),
-        "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0", "ASYNCCTL_LEADER_ELECTION": "false", "ASYNCCTL_LOG_FORMAT": "json",
+        "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0", "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
+        "ASYNCCTL_LEADER_ELECTION": "false", "ASYNCCTL_LOG_FORMAT": "json",
         "ASYNCCTL_TERMINATION_LOG": str(tmp_path / "termination-log"),
     } | environ  # fmt: skip
 

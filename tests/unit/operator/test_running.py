@@ -261,11 +261,12 @@ async def test_a_standby_is_ready_and_works_only_when_elected(cluster):
             await until(lambda: seen["b"])
 
 
-async def test_who_does_not_lead_says_why(cluster):
+async def test_who_can_never_lead_is_not_ready_and_says_why(cluster):
     async with working(declare(nothing), cluster, **electing(lease_namespace="nowhere")) as running:
-        await until(lambda: running._elector.problem)
+        await until(lambda: running._elector.blocked)
         code, text = await probe(running, "/readyz?verbose")
-        assert code == 200
+        assert code == 500
+        assert "[-]leader-election failed: " in text
         assert "[ ]leader: not leading: " in text
         assert 'namespaces "nowhere" not found; create the namespace first, or set ASYNCCTL_LEASE_NAMESPACE' in text
 

@@ -10,12 +10,16 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from uuid import uuid4
+
+import pytest
 
 from tests.controlplane.process import dies_with_us
 from tests.e2e.daemon import ROOT, Daemon
 
 ASYNCCTL, CLIENT_GO, KUBERNETES_ASYNCIO = KINDS = ("asyncctl", "client-go", "kubernetes-asyncio")
+USERS = {ASYNCCTL: "a", CLIENT_GO: "b", KUBERNETES_ASYNCIO: "d"}  # as which each comes, so that an audit log tells
 NAMESPACE = "controllers"
 
 
@@ -31,31 +35,30 @@ class Times:
 QUICK = Times(duration=2, deadline=1.5, retry=0.3)
 
 
-class Contender(Daemon):
-    """One candidate; its identity begins with its kind, or with `pod`, and an underscore."""
+class Rival(Daemon):
+    """One candidate; its identity begins with its kind and an underscore."""
 
     def __init__(
         self, kind: str, *, kubeconfig: Path, lease: str, times: Times, log: Path, program: Path | None = None,
-        pod: str | None = None, namespace: str = NAMESPACE,
     ) -> None:  # fmt: skip
         """Start it. `program` is client-go's elector, needed for that kind."""
         self.kind = kind
         self.log = log
-        self.pod = pod or kind
         self.killed_at: datetime | None = None  # when it was surely gone
         environment = {"PATH": os.defpath, "HOME": str(log.parent)}
         flags = [
-            f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", f"--name={lease}",
-            f"--identity={self.pod}_{uuid4()}",
+            f"--kubeconfig={kubeconfig}", f"--namespace={NAMESPACE}", f"--name={lease}",
+            f"--identity={kind}_{uuid4()}",
         ]  # fmt: skip
         if kind == ASYNCCTL:
             command = [sys.executable, "-W", "default", "-m", "tests.faults.elect_asyncctl"]
             environment |= {
                 "KUBECONFIG": str(kubeconfig),
-                "ASYNCCTL_POD_NAME": self.pod,
+                "ASYNCCTL_POD_NAME": kind,
                 "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+                "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
                 "ASYNCCTL_LEASE_NAME": lease,
-                "ASYNCCTL_LEASE_NAMESPACE": namespace,
+                "ASYNCCTL_LEASE_NAMESPACE": NAMESPACE,
                 "ASYNCCTL_LEASE_DURATION": f"{times.duration}s",
                 "ASYNCCTL_RENEW_DEADLINE": f"{times.deadline}s",
                 "ASYNCCTL_RETRY_PERIOD": f"{times.retry}s",
@@ -112,3 +115,34 @@ def instant(record) -> datetime:
 def pause(seconds: float) -> None:
     """Let a random moment come; nothing is waited for."""
     time.sleep(seconds)
+
+
+@pytest.fixture
+def lease():
+    """The name of this test's Lease."""
+    return f"lease-{token_hex(4)}"
+
+
+@pytest.fixture
+def contend(request, tmp_path, cluster, lease):
+    """Start a rival: `contend("client-go")`. None outlives the test, and no log of ours has a blemish."""
+    begun = []
+
+    def begin(kind, *, times=QUICK):
+        kubeconfig = tmp_path / f"kubeconfig-{kind}"
+        if not kubeconfig.exists():
+            cluster.plane.kubeconfig(kubeconfig, USERS[kind])
+        program = request.getfixturevalue("client_go") if kind == CLIENT_GO else None
+        rival = Rival(
+            kind, kubeconfig=kubeconfig, lease=lease, times=times, log=tmp_path / f"{len(begun)}-{kind}.log",
+            program=program,
+        )  # fmt: skip
+        begun.append(rival)
+        return rival
+
+    yield begin
+    for rival in begun:
+        rival.kill()
+        print(f"--- {rival.log.name}\n{rival.text[-1500:]}")
+    blemishes = [line for rival in begun if rival.kind == ASYNCCTL for line in rival.blemishes()]
+    assert not blemishes, "\n".join(blemishes)
