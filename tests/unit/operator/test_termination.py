@@ -45,12 +45,6 @@ def test_what_can_not_be_written_is_told_and_waits_for_nobody(tmp_path):
     assert leave_message(os.devnull, 1, ["x"]) == f"{os.devnull}: it is no file"
 
 
-def test_an_end_that_is_as_it_should_be_leaves_no_message(file):
-    before = file.read_text()
-    Ending(Log().logger, file).leave_message()
-    assert file.read_text() == before
-
-
 def test_what_hangs_is_told_before_what_led_to_it(file):
     ending = Ending(Log().logger, file)
     ending.mendable(1, "ends, because the Lease is lost", [ValueError("it was deleted")])
