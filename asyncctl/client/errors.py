@@ -80,7 +80,15 @@ class CredentialsError(KubernetesError):
 
 
 class Fenced(KubernetesError):
-    """A write was refused because this process no longer holds its Lease: here before it was sent, or by the server."""
+    """A write was refused because this process does not hold its Lease.
+
+    `by_server` tells who has refused it: False where it was not sent, or not waited for, by this process's own clock;
+    True where the API server's admission policy did (`asyncctl.generate.fence`), which has not acted on it.
+    """
+
+    def __init__(self, message: str, *, by_server: bool = False) -> None:
+        super().__init__(message)
+        self.by_server = by_server
 
 
 class TransportError(KubernetesError):
@@ -448,7 +456,7 @@ def _error(target: Target, code: int, body: bytes, headers: Mapping[str, str], *
     )
     reasons = {cause.reason for cause in error.causes}
     if isinstance(error, Forbidden) and FENCE_MARK in error.server_message:
-        return Fenced(f"{target}: {visible(error.server_message, TEXT)}")
+        return Fenced(f"{target}: {visible(error.server_message, TEXT)}", by_server=True)
     if isinstance(error, Conflict) and "FieldManagerConflict" in reasons:
         kind = ApplyConflict
     elif isinstance(error, TooManyRequests) and DisruptionBudgetExceeded.reason in reasons:

@@ -29,7 +29,7 @@ from asyncctl.objects.codec import DecodeError
 from asyncctl.objects.conditions import Condition
 from asyncctl.objects.json import JsonObject
 from asyncctl.objects.resource import Resource
-from asyncctl.observe.logs import Logger
+from asyncctl.observe.logs import Logger, without_secrets
 from asyncctl.observe.metrics import ControllerMetrics, Result
 from asyncctl.queue.backoff import Random, spread
 from asyncctl.queue.work_queue import WorkQueue
@@ -138,7 +138,8 @@ def stalled_reason(error: Exception) -> str:
 def told(error: Exception) -> str:
     """What a pass has failed by, for who has the object: the words of the error, or its class where it has none.
 
-    A single word needs the class as well: `'size'` is all that a `KeyError` says.
+    A single word needs the class as well: `'size'` is all that a `KeyError` says. It goes into the object's status and
+    its events, so what looks like a credential is left out, as in the log.
     """
     return _of_each(error, lambda text: " " not in text)
 
@@ -154,4 +155,4 @@ def _of_each(error: Exception, wants_class: Callable[[str], bool]) -> str:
         text, name = text_of(each), type(each).__name__
         bare = isinstance(each, _KNOWN) or text == name or not wants_class(text)
         said[text if bare else f"{name}: {text}"] = None
-    return "; ".join(said)
+    return without_secrets("; ".join(said))

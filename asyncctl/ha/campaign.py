@@ -46,6 +46,7 @@ cancelled when it has not done so in as many seconds."""
 FAREWELL = 4.0  # seconds in which the Lease is given back, or else is left to lapse
 _GRACE = 1.0  # seconds of them for the answer to what is on its way
 _JITTER = 0.2  # of the retry period by which a wait may be shorter, so that candidates do not run in step
+_MOMENT = 0.01  # seconds; the least that is waited for between two tries
 _FOREVER = float("inf")
 
 
@@ -193,7 +194,7 @@ class Campaign:
                         break
                     trouble = self._advice(error)
             try:
-                until = min(until, self._clock.monotonic() + self._fence())
+                until = min(until, self._clock.monotonic() + max(self._fence(), _MOMENT))
             except Fenced:
                 self.lose(f"it could not be renewed within {self._settings.renew_deadline:g} s: {trouble}")
                 break
@@ -341,12 +342,17 @@ class Campaign:
                 f"{error}; the operator needs a Role in namespace {namespace!r} with get, create and update on "
                 "leases.coordination.k8s.io"
             )
+        if isinstance(error, Fenced):
+            return (
+                f"{error}; this fence is for another Lease: let `asyncctl manifests` make the one for Lease "
+                f"{namespace}/{self._settings.name}, or set ASYNCCTL_LEASE_NAME and ASYNCCTL_LEASE_NAMESPACE to its own"
+            )
         return str(error)
 
     def _explain(self, error: KubernetesError) -> None:
         """Why it does not lead."""
         problem = self._advice(error)
-        self.blocked = problem if isinstance(error, Forbidden | Invalid | NotFound) else None
+        self.blocked = problem if isinstance(error, Fenced | Forbidden | Invalid | NotFound) else None
         self._warn("not leading", problem)
 
     def _remark(self, lease: JsonObject) -> None:

@@ -111,6 +111,7 @@ class Families:
         )  # fmt: skip
         self.background_failures = Numbers(
             counter, "asyncctl_background_failures_total", "Times that a background task has failed.", ("task",),
+            appears="for each background task that the program declares",
             advice="It is started again; the log has `a background task has failed`.",
         )  # fmt: skip
         self.events_dropped = Numbers(

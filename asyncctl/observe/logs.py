@@ -192,8 +192,8 @@ def _cut(text: str, end: int = 0) -> str:
     """Return `text`, or its beginning and the last `end` characters of it; half a secret is no longer known as one."""
     if len(text) <= TEXT + end:
         return text
-    first = _SECRET_VALUE.sub(_keep_beginning, text[: TEXT + _WHOLE])[:TEXT]
-    last = _SECRET_VALUE.sub(_keep_beginning, text[-end - _WHOLE :])[-end:] if end else ""
+    first = without_secrets(text[: TEXT + _WHOLE])[:TEXT]
+    last = without_secrets(text[-end - _WHOLE :])[-end:] if end else ""
     return f"{first}… ({len(text) - TEXT - end} characters more){last}"
 
 

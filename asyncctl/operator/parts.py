@@ -16,9 +16,11 @@ from asyncctl.controller.environment import Environment, Fence as Acting
 from asyncctl.controller.events import EventRecorder
 from asyncctl.ha.elector import Elector, LeaseSettings
 from asyncctl.ha.fence import Fence, NoFence
+from asyncctl.ha.refusal import BEHIND, Refusals
 from asyncctl.objects.resource import ResourceType
 from asyncctl.observe.logs import Logger
 from asyncctl.observe.metrics import Metrics
+from asyncctl.operator.server_fence import ServerFence
 from asyncctl.queue.backoff import Backoff, Random
 from asyncctl.queue.work_queue import WorkQueue
 from asyncctl.settings import Settings
@@ -57,6 +59,7 @@ class Parts:
         self._random = random
         self._logger = logger
         self._metrics = metrics
+        self._refusals = self._refused(None, lambda _: None)
 
     def lease(self, config: ClusterConfig) -> tuple[str, str] | None:
         """Namespace and name of the Lease, if there is one."""
@@ -82,6 +85,8 @@ class Parts:
         status.set(0)
 
         def changed(leads: bool) -> None:  # noqa: FBT001 - as the elector calls it
+            if leads:
+                self._refusals.won()
             on_change(leads)
             status.set(leads)
 
@@ -94,7 +99,19 @@ class Parts:
             fence, pod_name=settings.pod_name, clock=self._clock, random=self._random, logger=self._logger,
             metrics=self._metrics.requests(urlsplit(config.server).netloc), on_change=changed,
         )  # fmt: skip
+        self._refusals = self._refused(elector.identity, elector.lose)
         return elector, fence
+
+    def _refused(self, identity: str | None, lose: Callable[[str], object]) -> Refusals:
+        """What is done when the API server's fence refuses a write."""
+        patience = min(BEHIND, self._settings.renew_deadline)
+        return Refusals(identity, lose, patience=patience, clock=self._clock, logger=self._logger)
+
+    def server_fence(self, config: ClusterConfig, transport: Transport) -> ServerFence:
+        """What tells whether the API server refuses writes as well."""
+        return ServerFence(
+            transport, self.lease(config), self._settings.pod_name, clock=self._clock, logger=self._logger
+        )
 
     def transport(self, config: ClusterConfig, fence: Fence | NoFence) -> Transport:
         """What sends the operator's requests."""
@@ -102,7 +119,7 @@ class Parts:
         return Transport(
             config, clock=self._clock, random=self._random, logger=self._logger,
             metrics=self._metrics.requests(urlsplit(config.server).netloc),
-            fence=fence, on_fenced=self._metrics.fenced_writes.inc,
+            fence=fence, on_fenced=self._metrics.fenced_writes.inc, on_refused=self._refusals,
             timeout=settings.request_timeout, qps=settings.qps, burst=settings.burst,
         )  # fmt: skip
 

@@ -39,6 +39,7 @@ from asyncctl.operator.debug import Debug
 from asyncctl.operator.hooks import Hooks
 from asyncctl.operator.parts import Parts
 from asyncctl.operator.readiness import Ready, ReadyCheck
+from asyncctl.operator.server_fence import ServerFence
 from asyncctl.operator.side import Side, serving
 from asyncctl.operator.steps import Steps
 from asyncctl.operator.stopping import Stopping, longest
@@ -75,6 +76,7 @@ class Running:
     probes: Probes
     fence: Fence
     port: int
+    _server_fence: ServerFence
 
     def __init__(
         self,
@@ -181,6 +183,8 @@ class Running:
         async with self._steps.leaving("transport", self._parts.transport(config, fence)) as transport:
             self._transport = transport
             side.connect(transport)
+            self._server_fence = self._parts.server_fence(config, transport)
+            self.probes.inform("fence-at-the-server", lambda: self._server_fence.problem)
             self.client = Client(
                 transport,
                 field_manager=f"asyncctl-{self.name}",
@@ -317,6 +321,7 @@ class Running:
         tasks.start_soon(self._announce_ready, name="readiness")
         if self._elector is not None:
             self._elector.start()
+            tasks.start_soon(self._server_fence.run, name="fence at the API server")
             tasks.start_soon(self._watch_lease, self._elector, name="lease")
         tasks.start_soon(self._work, name="workers")
 

@@ -117,7 +117,7 @@ class Declared:
                 if spec.wrong(text, value, given=True) is None:
                     in_force = spec.show(value)
                 else:
-                    in_force = f"{'***' if spec.extra.get('secret') else text} (not usable)"
+                    in_force = f"{spec.shown(text)} (not usable)"
             elif spec.off_when_empty and spec.variable in environ:
                 in_force = "-"
             meaning = (

@@ -12,6 +12,7 @@ from asyncctl.settings.values import KINDS
 __all__ = ["Extra", "Problem", "SettingsError", "Spec", "setting"]
 
 T = TypeVar("T")
+_LONGEST = 500  # characters of what somebody wrote that are shown
 
 
 class Problem(NamedTuple):
@@ -125,9 +126,16 @@ class Spec:
             return "***"
         return ",".join(value) if self.items else self._show_one(value)
 
+    def shown(self, text: str) -> str:
+        """Return a text as it was written, on one line and not too long."""
+        if self.extra.get("secret"):
+            return "***"
+        cut = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+        return cut if cut.isprintable() else cut.encode("unicode_escape").decode()
+
     def wrong(self, text: str, value: Any, *, given: bool) -> Problem | None:
         """Return what is wrong with `value`, which was written as `text`, by somebody (`given`) or by us."""
-        said = f"{self.variable}={'***' if self.extra.get('secret') else text}"
+        said = f"{self.variable}={self.shown(text)}"
         if self.extra.get("not_yet") and given:
             return Problem((self.name,), f"{said}: not yet: this version has nothing that acts on it; leave it out")
         if value is None:

@@ -35,13 +35,13 @@ class Settings(Declared, prefix="ASYNCCTL_"):
         matches=_NAMESPACE,
         allowed="names of namespaces, separated by commas",
     )
-    kubeconfig: str | None = setting(default=None, meaning="kubeconfig files, instead of those that are looked for")
+    kubeconfig: str | None = setting(default=None, meaning="kubeconfig, instead of those that are looked for")
     context: str | None = setting(default=None, meaning="context of the kubeconfig, instead of its current one")
-    qps: float = setting(default=50.0, at_least=0, meaning="requests a second, per lane; 0 = no limit")
-    burst: int = setting(default=100, at_least=0, meaning="requests at once, per lane")
+    qps: float = setting(default=50.0, at_least=0, meaning="requests a second, reads and writes each; 0 = no limit")
+    burst: int = setting(default=100, at_least=0, meaning="requests at once before that limit holds")
     request_timeout: Duration = setting(default=30.0, at_least=0.001, meaning="one request, its retries not counted")
     workers: int = setting(default=10, at_least=1, meaning="reconciles at once, per controller")
-    reconcile_timeout: Duration = setting(default=300.0, at_least=0.001, meaning="one reconcile")
+    reconcile_timeout: Duration = setting(default=300.0, at_least=0.001, meaning="one reconcile; it is cancelled then")
     resync: Duration = setting(default=36000.0, at_least=1, meaning="each object is reconciled at least this often")
     retry_base: Duration = setting(default=5.0, at_least=0.001, meaning="wait before the first retry")
     retry_max: Duration = setting(default=60.0, at_least=0.001, meaning="longest wait before a retry")
@@ -73,7 +73,7 @@ class Settings(Declared, prefix="ASYNCCTL_"):
     metrics_address: Address | None = setting(default=None, meaning="a listener of its own for /metrics")
     metrics_tls: bool = setting(default=True, meaning="TLS on that listener")
     metrics_auth: Literal["token", "none"] = setting(
-        default="token", meaning="who may read there: whom RBAC allows to get /metrics, or everybody"
+        default="token", meaning="who may read there; token: whom RBAC allows to get /metrics; none: everybody"
     )
     metrics_cert: Path | None = setting(
         default=None, shown="self-signed", meaning="its certificate, as PEM; reloaded when it changes"
@@ -90,9 +90,11 @@ class Settings(Declared, prefix="ASYNCCTL_"):
         shown="uid of namespace kube-system",
         meaning="names this cluster in claims on outside systems",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = setting(default="info", meaning="what is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        default="info", meaning="the least that is logged: debug, info, warning, error"
+    )
     log_format: Literal["auto", "json", "console"] = setting(
-        default="auto", meaning="auto = console on a terminal, else json"
+        default="auto", meaning="json, console (for people), or auto: console on a terminal, else json"
     )
     drain_timeout: Duration = setting(
         default=25.0, at_least=0, meaning="how long workers may go on after SIGTERM; less than the pod's grace period"

@@ -44,14 +44,7 @@ class Account:
 
     def kubeconfig(self, path: Path, *, pod: str = "") -> Path:
         """Write a kubeconfig of it; the token is bound to a pod, if one is named."""
-        spec: dict[str, object] = {"expirationSeconds": 3600}
-        if pod:
-            containers = [{"name": "c", "image": "none"}]
-            wanted = {"metadata": {"name": pod}, "spec": {"serviceAccountName": self.name, "containers": containers}}
-            made = self._make("/api/v1/namespaces/controllers/pods", wanted)
-            spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": made["metadata"]["uid"]}
-        token = self.cluster.call("POST", f"{self._accounts}/{self.name}/token", {"spec": spec})["status"]["token"]
-        plane = self.cluster.plane
+        token, plane = self.token(pod), self.cluster.plane
         content = {
             "clusters": [{"name": "k", "cluster": {"server": plane.url, "certificate-authority": str(plane.ca_file)}}],
             "users": [{"name": self.name, "user": {"token": token}}],
@@ -61,6 +54,19 @@ class Account:
         path.touch(0o600)
         path.write_text(yaml.safe_dump(content))
         return path
+
+    def token(self, pod: str = "") -> str:
+        """A token of it; bound to a pod of that name, which is made, if one is named."""
+        spec: dict[str, object] = {"expirationSeconds": 3600}
+        if pod:
+            containers = [{"name": "c", "image": "none"}]
+            wanted = {"metadata": {"name": pod}, "spec": {"serviceAccountName": self.name, "containers": containers}}
+            made = self._make("/api/v1/namespaces/controllers/pods", wanted)
+            spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": made["metadata"]["uid"]}
+        answer = self.cluster.call("POST", f"{self._accounts}/{self.name}/token", {"spec": spec})
+        token = str(answer["status"]["token"])
+        self.cluster.secrets.add(token)
+        return token
 
     def clear(self) -> None:
         for path in reversed(self._made):

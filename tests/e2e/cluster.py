@@ -6,7 +6,7 @@ import http.client
 import json
 import secrets
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ omitStages: [RequestReceived]
 rules:
   - {level: None, verbs: [get, list, watch]}
   - {level: Request, resources: [{group: "", resources: [secrets]}]}
+  - {level: Request, resources: [{group: events.k8s.io}, {group: apps.example.com}]}
   - level: RequestResponse
     omitManagedFields: true
     resources: [{group: coordination.k8s.io}, {group: "", resources: [configmaps]}, {group: faults.example.com}]
@@ -54,6 +55,7 @@ class Cluster:
     def __init__(self, plane: ControlPlane) -> None:
         self.plane = plane
         self._tls = ssl.create_default_context(cafile=plane.ca_file)
+        self.secrets = {*plane.tokens.values(), plane.ca_file.with_suffix(".key").read_text()}  # that anybody has made
         self._audited: list[Object] = []
         self._read = 0  # bytes of the audit log
 
@@ -137,10 +139,19 @@ class Cluster:
         """Every password that anybody ever wrote into a Secret."""
         found = set()
         for entry in self.audited():
-            wanted = entry.get("requestObject") or {}
-            for value in ((wanted.get("data") or {}).get("password"),):
+            if entry.get("objectRef", {}).get("resource") == "secrets" and (wanted := entry.get("requestObject")):
+                value = (wanted.get("data") or {}).get("password")
                 found |= {base64.b64decode(value).decode()} if value else set()
         return found
+
+    def said_by(self, users: Iterable[str]) -> str:
+        """All that these users have sent, but Secrets: events, status, Leases, and what they asked for in all."""
+        wanted = set(users)
+        return "\n".join(
+            json.dumps([entry["requestURI"], entry.get("userAgent"), entry.get("requestObject")])
+            for entry in self.audited()
+            if entry["user"]["username"] in wanted and entry.get("objectRef", {}).get("resource") != "secrets"
+        )
 
     def audited(self) -> list[Object]:
         """All requests to change something that got an answer, as the audit log has them, in the order of the answers.

@@ -5,7 +5,6 @@ Its users `a` and `b` are the daemons', and so the audit log tells them apart; `
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,11 +14,15 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
 
-LOGS = pytest.StashKey[list[Path]]()
-
-
-def pytest_configure(config):
-    config.stash[LOGS] = []
+PAGES = (
+    "/metrics",
+    "/readyz?verbose",
+    "/debug/tasks",
+    "/debug/queue",
+    "/debug/cache",
+    "/debug/leases",
+    "/debug/settings",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -94,12 +97,15 @@ def environment(tmp_path, plane, catalogue):
         kubeconfig = tmp_path / f"kubeconfig-{user}"
         if not kubeconfig.exists():
             plane.kubeconfig(kubeconfig, user)
+        message = tmp_path / f"termination-log-{user}"
+        message.touch()
         return {
             "PATH": os.defpath,
             "HOME": str(home),
             "KUBECONFIG": str(kubeconfig),
             "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
             "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
+            "ASYNCCTL_TERMINATION_LOG": str(message),
             "ASYNCCTL_DATABASE_SERVERS": str(catalogue),
             "ASYNCCTL_POD_NAME": f"daemon-{user}",
             "ASYNCCTL_LEASE_NAME": f"lease-{tmp_path.name.replace('_', '-').lower()}",
@@ -109,7 +115,7 @@ def environment(tmp_path, plane, catalogue):
 
 
 @pytest.fixture
-def start(request, tmp_path, environment, team):
+def start(tmp_path, environment, team):
     """Start a daemon, of `user`, with settings: `start("b", lease_duration="2s")`. None outlives the test.
 
     At the end no log may have a blemish. The daemons are gone before what they work on is cleared away.
@@ -118,13 +124,16 @@ def start(request, tmp_path, environment, team):
 
     def begin(user="a", *, environ=None, **settings):
         log = tmp_path / f"daemon-{len(daemons)}.log"
-        request.config.stash[LOGS].append(log)
         daemon = Daemon(environ if environ is not None else environment(user, **settings), log)
         daemons.append(daemon)
         return daemon
 
     yield begin
     for daemon in daemons:
+        if shown := daemon.pages(PAGES):
+            pages = daemon.log.with_suffix(".pages")
+            pages.write_text(shown)
+            Daemon.told.append(pages)
         daemon.kill()
         print(f"--- {daemon.log.name}\n{daemon.text[-6000:]}")
     blemishes = [line for daemon in daemons for line in daemon.blemishes()]

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,7 +21,13 @@ START = 20.0  # seconds; it takes one on an idle machine
 
 
 class Daemon:
-    """One `asyncctl run`, or another program. All it writes, on stdout and stderr, is in `log`."""
+    """One `asyncctl run`, or another program. All it writes, on stdout and stderr, is in `log`.
+
+    Attributes:
+        told: The files with all that any daemon of this run has said: `test_secrecy` reads them.
+    """
+
+    told: ClassVar[list[Path]] = []
 
     def __init__(
         self,
@@ -33,6 +39,9 @@ class Daemon:
     ) -> None:
         """Start it. Warnings of Python are shown, so that a socket which was not closed is told in the log."""
         self.log = log
+        self.told.append(log)
+        if message := environment.get("ASYNCCTL_TERMINATION_LOG"):
+            self.told.append(Path(message))
         command = dies_with_us([sys.executable, "-W", "default", "-m", program, *arguments])
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -88,6 +97,22 @@ class Daemon:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+    def pages(self, paths: Iterable[str]) -> str:
+        """What a daemon that is up shows on these paths, of whichever listener has them; "" if it shows nothing."""
+        addresses = {
+            record["address"] for record in self.records if "address" in record and ":" in str(record["address"])
+        }
+        shown = []
+        for address in sorted(addresses) if self.alive else ():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection(address, timeout=0.5)
+                with contextlib.closing(connection):
+                    for path in paths:
+                        connection.request("GET", path)
+                        response = connection.getresponse()
+                        shown.append(f"{path} {response.status}\n{response.read().decode()}")
+        return "\n".join(shown)
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""

@@ -12,8 +12,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from tests.e2e.waiting import until
 from tests.prometheus.server import INTERVAL, Prometheus
+from tests.unit.client.tls_kit import Issued
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+ABSENT = {"asyncctl_background_failures_total"}  # as the page says: the shipped operator has no background task
 SECONDS = 60.0 if "ASYNCCTL_TEST_SOAK" in os.environ else 4.0
 
 
@@ -62,7 +64,7 @@ def test_every_documented_metric_of_leader_and_standby_is_scraped(prometheus, pl
             until(lambda: daemon.metric("rest_client_request_retries_total") > 0, deadline=30)  # noqa: B023
             until(lambda: daemon.metric("asyncctl_watch_restarts_total") > 0, deadline=30)  # noqa: B023
         plane.start_apiserver()
-        until(lambda: all(daemon.metric("asyncctl_cache_synced") == 1 for daemon in pair), deadline=60)
+        until(lambda: server.query("count(asyncctl_cache_synced == 1)") == [({}, 4.0)], deadline=60)
         begun = time.monotonic()
         until(lambda: time.monotonic() - begun > SECONDS, deadline=SECONDS + 10)
         assert [target["lastError"] for target in server.targets() if target["health"] != "up"] == []
@@ -70,24 +72,67 @@ def test_every_documented_metric_of_leader_and_standby_is_scraped(prometheus, pl
         scrapes = [value for _, value in server.query("count_over_time(up[1h])")]
         assert min(scrapes) >= SECONDS / INTERVAL
         for daemon in pair:
-            shown = server.names(instance=address_of(daemon))
+            shown = server.names(instance=address_of(daemon)) | ABSENT
             assert {n for name, kind in documented().items() for n in series_of(name, kind) if n not in shown} == set()
         types = server.types()
         for name, kind in documented().items():
-            assert types.get(name, types.get(name.removesuffix("_total"))) == kind, name
+            assert name in ABSENT or types.get(name, types.get(name.removesuffix("_total"))) == kind, name
         assert server.query("sum(leader_election_master_status)") == [({}, 1.0)]
-        assert server.query("sum(increase(controller_runtime_reconcile_total[1h])) > 0")
+        assert server.query("sum(controller_runtime_reconcile_total) > 0")
 
 
-def test_promtool_and_the_openmetrics_parser_have_nothing_to_say(prometheus, pair):
+def test_promtool_and_the_openmetrics_parser_have_nothing_to_say(prometheus, start):
     assert check_metrics(prometheus, "# TYPE wrong_total gauge\nwrong_total 1\n")[0] != 0  # it does look
-    for daemon in pair:
-        code, text = daemon.get("/metrics")
-        assert code == 200
-        assert check_metrics(prometheus, text) == (0, "")
-        connection = http.client.HTTPConnection(address_of(daemon), timeout=10)
-        connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-        response = connection.getresponse()
-        assert response.headers["Content-Type"].startswith("application/openmetrics-text")
-        assert list(parse_openmetrics(response.read().decode()))
-        connection.close()
+    daemon = start()
+    daemon.until_working()
+    assert check_metrics(prometheus, daemon.get("/metrics")[1]) == (0, "")
+    connection = http.client.HTTPConnection(address_of(daemon), timeout=10)
+    connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    response = connection.getresponse()
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert list(parse_openmetrics(response.read().decode()))
+    connection.close()
+
+
+@pytest.fixture
+def reader(cluster):
+    """The token of user `c`, who may do nothing but read metrics."""
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterrole"
+    meta = {"metadata": {"name": "e2e-metrics-reader"}}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "e2e-metrics-reader"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "c"}
+    cluster.call("POST", f"{path}s", meta | {"rules": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]})
+    cluster.call("POST", f"{path}bindings", meta | {"roleRef": role, "subjects": [subject]})
+    yield cluster.plane.tokens["c"]
+    for kind in ("bindings", "s"):
+        cluster.call("DELETE", f"{path}{kind}/e2e-metrics-reader")
+
+
+def test_a_prometheus_with_a_token_scrapes_the_tls_listener_and_one_with_another_does_not(
+    prometheus, cluster, start, reader, tmp_path
+):
+    Issued("127.0.0.1", names=["127.0.0.1"]).write(tmp_path, "metrics")
+    certificate, key = tmp_path / "metrics.crt", tmp_path / "metrics.key"
+    cluster.secrets.add(key.read_text())
+    daemon = start(metrics_address="127.0.0.1:0", metrics_cert=certificate, metrics_key=key)
+    address = daemon.until_said("the metrics listener is up")["address"]
+    daemon.until_working()
+    jobs = {}
+    for name, token in {"reader": reader, "stranger": "no-such-token-0123456789abcdef"}.items():
+        file = tmp_path / f"token-{name}"
+        file.touch(0o600)
+        file.write_text(token)
+        jobs[name] = {
+            "scheme": "https",
+            "tls_config": {"ca_file": str(certificate)},
+            "authorization": {"credentials_file": str(file)},
+            "static_configs": [{"targets": [address]}],
+        }
+    with Prometheus(prometheus, tmp_path, jobs) as server:
+        until(lambda: server.query("sum(count_over_time(up[1h])) > 5"))
+        health = {target["labels"]["job"]: (target["health"], target["lastError"]) for target in server.targets()}
+        assert health["reader"] == ("up", "")
+        assert health["stranger"][0] == "down"
+        assert "401" in health["stranger"][1]
+        assert "leader_election_master_status" in server.names(job="reader")
+        assert "leader_election_master_status" not in server.names(job="stranger")

@@ -76,8 +76,8 @@ def test_after_sigkill_of_the_leader_the_other_takes_over_when_the_lease_has_run
     leader.kill()
     team.create()
     took = seconds_until_leading(standby, since)
-    # Two tries of the standby, each up to 20 % late: one saw the last renewal, one found it old.
-    assert took < 2 + 2 * 0.3 * 1.2 + 0.2
+    # A try of the standby saw the last renewal; the next comes when that has run out. A retry period is for slowness.
+    assert took < 2 + 2 * 0.3
     team.until_running()
 
 

@@ -155,7 +155,8 @@ class Contest:
         finally:
             ended.set()
             thread.join()
-        assert not failures, failures
+            if failures:
+                raise failures[0]
 
     def until_written(self, by: Contender, deadline: float = 15.0) -> None:
         """Wait until every Counter's last turn is in its ConfigMap, whatever its status says."""

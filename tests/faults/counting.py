@@ -83,11 +83,13 @@ def stop_before_sending(file):
     send = Connection.send
 
     def stop_and_send(self, data, *, streaming=False):
-        if threading.current_thread() is threading.main_thread() and file.exists():
-            if data.startswith(file.read_bytes()):
-                file.unlink()
-                os.kill(os.getpid(), signal.SIGSTOP)
+        stops = threading.current_thread() is threading.main_thread() and file.exists()
+        if stops := stops and data.startswith(file.read_bytes()):
+            file.unlink()
+            os.kill(os.getpid(), signal.SIGSTOP)
         send(self, data, streaming=streaming)
+        if stops:  # else the connection is aborted at once, and a server may not look at what came by it
+            time.sleep(0.5)
 
     Connection.send = stop_and_send
 
@@ -95,11 +97,12 @@ def stop_before_sending(file):
 def take_the_fence_down():
     """Let a process write that has lost the Lease: what the judge has to find."""
 
-    async def for_ever(self, elector, transport):
+    async def for_ever(self, *_):
         await asyncio.Event().wait()
 
     fence.Fence.__call__ = lambda self: float("inf")
     running.Running._watch_lease = for_ever
+    running.Running._led = lambda *_: None
 
 
 def operator(reconciler=None):

@@ -46,7 +46,7 @@ class Judge:
     """What the audit log says of one namespace and one Lease."""
 
     def __init__(self, entries: Iterable[dict[str, Any]], *, namespace: str, lease: str) -> None:
-        """Read the log. Raises `ValueError` if it does not tell what a holder's write came to: nothing can be judged."""
+        """Read the log. Raises `ValueError` if it does not tell what a holder's write came to."""
         found = [entry for entry in entries if entry.get("stage") == "ResponseComplete" and "objectRef" in entry]
         here = [each for each in found if each["objectRef"].get("namespace") == namespace and _counts(each)]
         about = [each for each in found if _is_about(each, lease)]

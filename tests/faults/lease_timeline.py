@@ -124,30 +124,27 @@ def breaches(
         trusted: a user whose writes are a test's own doing, and are not judged.
     """
     wrong = []
-    since = found[0].received if found else None  # since when the record has said what it says
+    said = found[0] if found else None  # the write since which the record says what it says
     for before, after in pairwise(found):
-        assert since is not None
+        assert said is not None
         if after.verb != "create" and after.user != trusted:
             allowed = early.get(after.kind, ROUNDING)
-            wrong += [
-                f"{problem}\n  before: {before}\n  after:  {after}" for problem in _judge(before, after, since, allowed)
-            ]
+            wrong += [f"{problem}\n  before: {before}\n  after:  {after}" for problem in _judge(said, after, allowed)]
             wrong += [f"{problem}\n  after:  {after}" for problem in _count(before, after, uncounted)]
             wrong += [f"{lost} was lost\n  after:  {after}" for lost in _lost(before.lease, after.lease)]
         if after.spec != before.spec:
-            since = after.received
+            said = after
     return wrong
 
 
-def _judge(before: Write, after: Write, since: datetime, allowed: timedelta) -> Iterable[str]:
-    if not before.holder or after.holder == before.holder:
+def _judge(said: Write, after: Write, allowed: timedelta) -> Iterable[str]:
+    if not said.holder or after.holder == said.holder:
         return
     if not after.holder:
-        if after.user != before.user:
-            yield f"released by another than its holder {before.holder}"
+        if after.user != said.user:
+            yield f"released by another than its holder {said.holder}"
         return
-    seconds = before.spec.get("leaseDurationSeconds")
-    left = since + timedelta(seconds=seconds or 0) - after.received
+    left = said.received + timedelta(seconds=said.spec.get("leaseDurationSeconds") or 0) - after.received
     if left > allowed:
         yield f"taken {left.total_seconds():.3f} s before the record had run out"
 

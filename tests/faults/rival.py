@@ -15,24 +15,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.process import dies_with_us
-from tests.e2e.cluster import Cluster
 from tests.e2e.daemon import ROOT, Daemon
 
 ASYNCCTL, CLIENT_GO, KUBERNETES_ASYNCIO = KINDS = ("asyncctl", "client-go", "kubernetes-asyncio")
 USERS = {ASYNCCTL: "a", CLIENT_GO: "b", KUBERNETES_ASYNCIO: "d"}  # as which each comes, so that an audit log tells
 NAMESPACE = "controllers"
-AUDIT_POLICY = """\
-apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-omitManagedFields: true
-rules:
-  - {level: None, verbs: [get, list, watch]}
-  - {level: RequestResponse, resources: [{group: coordination.k8s.io, resources: [leases]}]}
-  - {level: Metadata}
-"""
 
 
 @dataclass(frozen=True)
@@ -129,18 +117,6 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-@pytest.fixture(scope="session")
-def leases(kube, tmp_path_factory):
-    """A cluster of its own, with the namespace of the Leases."""
-    policy = tmp_path_factory.mktemp("audit-leases") / "policy.yaml"
-    policy.write_text(AUDIT_POLICY)
-    users = {user: ["system:masters"] for user in USERS.values()}
-    with ControlPlane(kube.programs, users=users, audit_policy=policy) as plane:
-        cluster = Cluster(plane)
-        cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        yield cluster
-
-
 @pytest.fixture
 def lease():
     """The name of this test's Lease."""
@@ -148,14 +124,14 @@ def lease():
 
 
 @pytest.fixture
-def contend(request, tmp_path, leases, lease):
+def contend(request, tmp_path, cluster, lease):
     """Start a rival: `contend("client-go")`. None outlives the test, and no log of ours has a blemish."""
     begun = []
 
     def begin(kind, *, times=QUICK):
         kubeconfig = tmp_path / f"kubeconfig-{kind}"
         if not kubeconfig.exists():
-            leases.plane.kubeconfig(kubeconfig, USERS[kind])
+            cluster.plane.kubeconfig(kubeconfig, USERS[kind])
         program = request.getfixturevalue("client_go") if kind == CLIENT_GO else None
         rival = Rival(
             kind, kubeconfig=kubeconfig, lease=lease, times=times, log=tmp_path / f"{len(begun)}-{kind}.log",

@@ -1,7 +1,7 @@
 """What a fault is tried on: contests of small operators over a Lease, on a real API server whose audit log judges.
 
-Each scenario is one round in the ordinary suite. With `ASYNCCTL_TEST_SOAK` (`make soak`) it is ten, and what is shortened
-here is of the length that it has in a cluster. A round's seed is in the name of its test.
+Each scenario is one round in the ordinary suite. With `ASYNCCTL_TEST_SOAK` (`make soak`) it is ten, and what is
+shortened here is of the length that it has in a cluster. A round's seed is in the name of its test.
 """
 
 import os

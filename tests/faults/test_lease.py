@@ -22,13 +22,14 @@ def test_a_deleted_lease_is_lost_and_the_next_one_works(contest, seed, figure):
 
 def test_a_lease_deleted_under_the_policy_stops_nobody_else(contest, seed, figure, anchor):
     """Who turns the Counters is somebody else, and has to succeed each time."""
-    leader, standby = contest.pair()
-    with in_force(contest), contest.load():
-        contest.delete_lease()
-        ends_for(leader, "deleted")
-        contest.until_held(standby)
-    contest.until_done(standby)
-    judge = contest.judged()
+    with in_force(contest):
+        leader, standby = contest.pair()
+        with contest.load():
+            contest.delete_lease()
+            ends_for(leader, "deleted")
+            contest.until_held(standby)
+        contest.until_done(standby)
+        judge = contest.judged()
     figure(judge, leader, standby)
     assert set(judge.refused) <= {leader.pod, standby.pod}
     assert judge.overwrites == []

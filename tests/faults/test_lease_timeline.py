@@ -59,6 +59,13 @@ def test_a_renewal_of_the_record_counts_and_a_label_does_not():
     first = event(1, 0, "a_1", verb="create", renewTime=BEGIN.isoformat())
     taken = event(3, 2.1, "b_1", labels={"mine": "1"}, leaseTransitions=1)
     assert not judged(first, touched, taken, trusted="admin")
+    assert judged(first, event(2, 1.5, "a_1"), event(3, 2.1, "b_1", leaseTransitions=1))
+
+
+def test_who_gives_back_what_another_has_labelled_is_its_holder_still():
+    first = event(1, 0, "a_1", verb="create", renewTime=BEGIN.isoformat())
+    touched = event(2, 1.5, "a_1", verb="patch", user="admin", renewTime=BEGIN.isoformat())
+    assert not judged(first, touched, event(3, 1.6, "", leaseDurationSeconds=1), trusted="admin")
 
 
 def test_what_was_refused_or_only_tried_is_no_write():

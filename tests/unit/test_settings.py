@@ -291,6 +291,13 @@ def test_values_given_in_code_are_checked_the_same_way():
     assert len(error.value.problems) == 1
 
 
+def test_a_value_ends_no_line_of_the_message_and_is_not_told_at_any_length():
+    (told,) = problems({"ASYNCCTL_WORKERS": "3\n\x1b[2J"})
+    assert told == r"ASYNCCTL_WORKERS=3\n\x1b[2J: must be a whole number, at least 1"
+    (told,) = problems({"ASYNCCTL_WORKERS": "x" * 100_000})
+    assert len(told) < 600
+
+
 # A program's own
 
 

@@ -131,7 +131,9 @@ class Transport:
         logger: For warnings.
         metrics: What is counted.
         fence: Asked in the step that sends a write.
-        on_fenced: Called for each write that was refused.
+        on_fenced: Called for each write that was refused, here or by the API server's fence.
+        on_refused: Called with its message when the API server's fence refuses a write; returns True where that is
+            going to pass, so that the write is sent again: the server has not acted on it.
         timeout: Seconds for one try of a request, from its start to the end of its answer.
         qps: Requests a second for reads, and as many for writes; 0 is no limit.
         burst: Requests at once.
@@ -148,6 +150,7 @@ class Transport:
         metrics: RequestMetrics,
         fence: Fence = lambda: float("inf"),
         on_fenced: Callable[[], object] = lambda: None,
+        on_refused: Callable[[str], object] = lambda _: False,
         timeout: float = 30.0,
         qps: float = 50.0,
         burst: int = 100,
@@ -159,6 +162,7 @@ class Transport:
         self._metrics = metrics
         self._fence = fence
         self._on_fenced = on_fenced
+        self._on_refused = on_refused
         self._timeout = timeout
         self._tries = tries
         self._limits = {lane: TokenBucket(qps, burst, clock=clock) for lane in (Lane.READ, Lane.WRITE)}
@@ -220,7 +224,12 @@ class Transport:
     ) -> None:
         """Wait until it makes sense to send `request` once more; raises `error` where it does not."""
         if isinstance(error, Fenced):
-            raise tries.told(error, request.target)
+            if not self._passes(request, error, tries):
+                raise tries.told(error, request.target)
+            self._metrics.retried(403, request.method)
+            await self._clock.sleep(_RETRY.delay(tries.count, self._random))
+            tries.count += 1
+            return
         if isinstance(error, Unauthorized) and not tries.refreshed:
             tries.refreshed = True
             if await self._credentials.refresh(identity):
@@ -233,6 +242,15 @@ class Transport:
         self._metrics.retried(error.code if isinstance(error, StatusError) else "<error>", request.method)
         await self._clock.sleep(delay)
         tries.count += 1
+
+    def _passes(self, request: Request, error: Fenced, tries: "_Tries") -> bool:
+        """Whether a write that the API server's fence has refused makes sense to be sent once more."""
+        if not error.by_server or request.lane is not Lane.WRITE:
+            return False
+        if self._on_refused(str(error)) is True and tries.count < self._tries and not self._closed:
+            return True
+        self._on_fenced()
+        return False
 
     def _retry_delay(self, request: Request, error: StatusError | TransportError, attempt: int) -> float | None:
         """Seconds until the next try, or None when there is none."""
@@ -397,10 +415,7 @@ class Transport:
         if code == 400 and (wrong_port := explain_reply(self.config, body)) is not None:
             return wrong_port
         json_patch = request.content_type == "application/json-patch+json"
-        failure = error_from_reply(request.target, code, body, headers, json_patch=json_patch)
-        if isinstance(failure, Fenced):
-            self._on_fenced()
-        return failure
+        return error_from_reply(request.target, code, body, headers, json_patch=json_patch)
 
     def _may_write(self) -> float:
         if self._sealed is not None:
@@ -506,7 +521,8 @@ class _Tries:
         if self._sent and isinstance(error, TransportError):
             error.sent = True
         if self._sent and isinstance(error, Fenced):
-            return Fenced(f"{error}; an earlier try of {target} may have been made")
+            text = f"{error}; an earlier try of {target} may have been made"
+            return Fenced(text, by_server=error.by_server)
         return error
 
 

@@ -190,17 +190,62 @@ async def test_a_sealed_transport_writes_nothing_and_says_why():
         assert (await transport.request(READ)).code == 200
 
 
-async def test_the_fence_of_the_api_server_is_known_by_its_message():
-    fenced = Counter()
-    message = "leases.x is forbidden: ValidatingAdmissionPolicy 'p' denied request: asyncctl-fenced: pod a leads"
+REFUSED = "leases.x is forbidden: ValidatingAdmissionPolicy 'p' denied request: asyncctl-fenced: pod a leads"
+
+
+async def test_the_fence_of_the_api_server_is_known_by_its_message_and_told_of():
+    fenced, told = Counter(), []
 
     async def handler(request):
-        return status(403, "Forbidden", message)
+        return status(403, "Forbidden", REFUSED)
 
-    async with http_server(handler) as url, make_transport(url, on_fenced=fenced) as transport:
-        with pytest.raises(Fenced, match="pod a leads"):
+    async with http_server(handler) as url, make_transport(url, on_fenced=fenced, on_refused=told.append) as transport:
+        with pytest.raises(Fenced, match="pod a leads") as caught:
             await transport.request(WRITE)
-    assert fenced == [1]
+        assert caught.value.by_server
+        assert fenced == [1]
+        assert told == [str(caught.value)]
+        with pytest.raises(Fenced):  # what is no write of its work is nobody's loss
+            await transport.request(Request(target=WRITE.target, method="POST", path="/", lane=Lane.READ, body=b"{}"))
+        assert (fenced, len(told)) == ([1], 1)
+
+
+async def test_a_write_that_only_a_server_which_is_behind_refuses_is_sent_again():
+    fenced, seen = Counter(), []
+
+    async def handler(request):
+        seen.append(await request.read())
+        return status(403, "Forbidden", REFUSED) if len(seen) < 3 else web.json_response({})
+
+    async with (
+        http_server(handler) as url,
+        make_transport(url, on_fenced=fenced, on_refused=lambda _: True) as transport,
+    ):
+        assert (await transport.request(WRITE)).code == 200
+        assert seen == [b"{}"] * 3
+        assert transport._clock.slept == [0.2, 0.4]
+    assert fenced == []
+
+
+async def test_a_write_that_a_server_which_is_behind_refuses_is_not_sent_for_ever_nor_without_the_lease():
+    seen, validity = [], Validity()
+
+    async def handler(request):
+        seen.append(1)
+        if len(seen) == 7:
+            validity.end()
+        return status(403, "Forbidden", REFUSED)
+
+    async with (
+        http_server(handler) as url,
+        make_transport(url, fence=validity, on_refused=lambda _: True) as transport,
+    ):
+        with pytest.raises(Fenced) as caught:
+            await transport.request(WRITE)
+        assert (len(seen), caught.value.by_server) == (5, True)
+        with pytest.raises(Fenced, match="the Lease is gone") as caught:
+            await transport.request(WRITE)
+        assert (len(seen), caught.value.by_server) == (7, False)
 
 
 async def test_a_lease_that_ends_as_the_deadline_passes_leaves_no_error_behind():

@@ -320,6 +320,15 @@ async def test_what_a_pass_has_failed_by_is_said_in_words_wherever_it_is_told(er
         assert text == "down"
 
 
+async def test_what_looks_like_a_credential_in_an_authors_error_is_neither_logged_nor_said_of_the_object():
+    url = "postgresql://app:hunter2@db/app"  # pragma: allowlist secret
+    stage, _ = await failing(TerminalError(f"{url} does not answer"), 60.0)
+    ((_, _, _, note),) = stage.events
+    assert note == stage.condition("a")["message"] == "postgresql://app:***@db/app does not answer"
+    assert stage.log.said(note)
+    assert not stage.log.said("hunter2")
+
+
 async def test_an_authors_own_timeout_has_its_traceback_and_the_runtimes_has_none():
     async def reconcile(ctx, widget):
         async with asyncio.timeout(0):

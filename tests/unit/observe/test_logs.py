@@ -5,12 +5,15 @@ import json
 import logging
 import os
 import pty
+import re
 import threading
+from pathlib import Path
 
 import pytest
 import structlog
 
 from asyncctl.observe import make_logger, route_stdlib
+from asyncctl.observe.logs import FIRST
 from asyncctl.testing.clock import FakeClock
 
 
@@ -353,3 +356,9 @@ def test_a_librarys_record_whose_arguments_do_not_fit_is_told_all_the_same(log, 
     with route_stdlib(log):
         logging.getLogger().handlers[-1].handle(record)  # alone: pytest's own handlers would raise
     assert stream.record()["msg"] == "%d ms (with arguments that do not fit)"
+
+
+def test_the_page_names_the_fields_in_their_order():
+    page = (Path(__file__).parents[3] / "docs" / "logs.md").read_text()
+    fields = page.partition("| field | holds |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", fields, re.MULTILINE) == list(FIRST)

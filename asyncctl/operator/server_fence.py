@@ -1,0 +1,64 @@
+"""Tells once, at the start, whether the fence at the API server is in force, and what to do where it is not.
+
+Asked beside everything else: nothing waits for it, and no answer ends anything. It is the same for a leader and for a
+standby. Later it is known from `/readyz?verbose` alone.
+"""
+
+from asyncctl.client.transport.transport import Transport
+from asyncctl.clock import Clock
+from asyncctl.ha.probe import Finding, State, probe
+from asyncctl.observe.logs import Logger
+
+AGAIN = 30.0  # seconds until it is asked again where nobody can tell
+
+
+class ServerFence:
+    """What is known of it.
+
+    Args:
+        transport: Asks; as this process.
+        lease: Namespace and name of the Lease; None where there is none.
+        pod_name: How this process's identity in the Lease begins.
+        clock: Time.
+        logger: Where it is told.
+    """
+
+    def __init__(
+        self, transport: Transport, lease: tuple[str, str] | None, pod_name: str, *, clock: Clock, logger: Logger
+    ) -> None:
+        self._transport = transport
+        self._lease = lease
+        self._pod_name = pod_name
+        self._clock = clock
+        self._logger = logger
+        self._found: Finding | None = None
+
+    async def run(self) -> None:
+        """Ask, until there is an answer; tell what it is, and that there is none yet."""
+        if self._lease is None:
+            return
+        while True:
+            before, self._found = self._found, await probe(self._transport, *self._lease, self._pod_name)
+            if before is None or self._found.state is not State.UNKNOWN:
+                self._tell(self._found)
+            if self._found.state is not State.UNKNOWN:
+                return
+            await self._clock.sleep(AGAIN)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it, or missing; None when it is in force."""
+        if self._lease is None:
+            return "not needed: there is no leader election"
+        if self._found is None:
+            return "not asked for yet"
+        return None if self._found.state is State.IN_FORCE else self._found.text
+
+    def _tell(self, found: Finding) -> None:
+        about, what = {"state": str(found.state), "cause": found.text}, "the fence at the API server"
+        if found.state is State.WRONG:
+            self._logger.error(what, **about)
+        elif found.state is State.OFF:
+            self._logger.warning(what, **about)
+        else:
+            self._logger.info(what, **about)
