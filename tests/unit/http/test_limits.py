@@ -142,7 +142,9 @@ async def test_a_scrape_whose_client_has_gone_waits_for_nothing(hanging):
                 writer.write(SCRAPE)
                 await until(lambda: server.open == 1)
             await until(lambda: server.open == 0)
-        await until(lambda: len(asyncio.all_tasks() - before) <= 1)  # this test's own
+        await until(
+            lambda: len(asyncio.all_tasks() - before) <= 1, 10.0
+        )  # this test's own; in less time than an answer may take
 
 
 def probe(port, seconds):
