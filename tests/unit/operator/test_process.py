@@ -253,6 +253,33 @@ def test_a_port_that_is_taken_ends_with_2(tmp_path):
     assert f"can't listen on {address}" in text
 
 
+def test_what_a_listener_is_told_and_can_not_do_ends_with_2_and_one_line(tmp_path):
+    cert, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    cert.write_text("half a certifi")
+    key.touch(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        pair = {"ASYNCCTL_METRICS_CERT": str(cert), "ASYNCCTL_METRICS_KEY": str(key)}
+        told = {
+            f"can't listen on {address}: something listens there already; stop it or set ASYNCCTL_METRICS_ADDRESS": {
+                "ASYNCCTL_METRICS_ADDRESS": address
+            },
+            f"can't listen on {address}: something listens there already; stop it or set ASYNCCTL_DEBUG_ADDRESS": {
+                "ASYNCCTL_DEBUG_ADDRESS": address
+            },
+            f"the serving certificate file {cert} has no CERTIFICATE in PEM form": {
+                "ASYNCCTL_METRICS_ADDRESS": "127.0.0.1:0"
+            }
+            | pair,
+        }
+        processes = [start(tmp_path, KUBECONFIG=kubeconfig(tmp_path), **each) for each in told.values()]
+        for line, process in zip(told, processes, strict=True):
+            code, text = ended(process, 60)
+            assert code == 2
+            assert len([each for each in text.splitlines() if '"level":"error"' in each and line in each]) == 1
+            assert text.count('"level":"error"') == 1
+
+
 def wait_for(process, stream, part, seconds=20):
     deadline = time.monotonic() + seconds
     for line in iter(stream.readline, ""):
