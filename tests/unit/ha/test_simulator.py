@@ -42,7 +42,7 @@ def test_under_the_bounds_no_write_of_a_deposed_leader_takes_effect_and_somebody
 def test_with_the_times_that_are_the_default():
     setup = Setup(lease=15.0, renew=10.0, retry=2.0)
     assert setup.margin == pytest.approx(3.76, abs=0.01)
-    for seed in seeds(100):
+    for seed in seeds(50):
         found = run(seed, setup)
         assert not found.late, told(seed, setup, "a deposed leader's write took effect")
         assert found.leads_after is not None, told(seed, setup, "nobody leads")
@@ -50,7 +50,7 @@ def test_with_the_times_that_are_the_default():
 
 def test_who_is_stopped_between_check_and_send_writes_late_but_overwrites_nothing():
     late = 0
-    for seed in seeds(300):
+    for seed in seeds(200):
         found = run(seed, GAP)
         assert not found.overwritten, told(seed, GAP, "a later leader's work was overwritten")
         assert found.leads_after is not None, told(seed, GAP, "nobody leads")
@@ -61,7 +61,7 @@ def test_who_is_stopped_between_check_and_send_writes_late_but_overwrites_nothin
 def test_with_the_policy_a_late_write_slips_only_while_the_server_does_not_know_of_the_takeover():
     setup = broken(GAP, policy=0.5)
     late = refused = without = 0
-    for seed in seeds(300):
+    for seed in seeds(200):
         found = run(seed, setup)
         assert not found.overwritten, told(seed, setup, "a later leader's work was overwritten")
         for _, after, who in found.late:
