@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test check format hooks bench manifests docs pins clean
+.PHONY: run test soak check format hooks bench manifests docs pins clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml requirements-dev.txt
@@ -19,7 +19,11 @@ run: $(VENV)/.installed
 	@$(BIN)/asyncctl dev --demo $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# What `make test` does once, or for seconds, it does ten times, or for minutes.
+soak: $(VENV)/.installed
+	ASYNCCTL_TEST_SOAK=1 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from asyncctl.operator.running import Running
 NAMESPACE = "default"
 AT_ONCE = 32  # objects that are made at a time
 FIELDS = 10  # of each object
+COPIES = 5  # of it that a pass computes with: 10 KB
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
@@ -34,7 +35,7 @@ class Work:
         @operator.controller(ConfigMap, workers=10)
         async def work(ctx: Context, found: ConfigMap) -> None:
             live = await ctx.client.get(ConfigMap, found.name, namespace=found.namespace)
-            json.loads(json.dumps([live.data] * 20))
+            json.loads(json.dumps([live.data] * COPIES))
             self.passes += 1
             assert self.running is not None
             self.running.wake(ConfigMap, found.name, namespace=found.namespace)  # to the end of the queue

@@ -1,6 +1,7 @@
 """What every test has: asyncio in debug mode, no task left behind, no blocking call of ours in the event loop.
 
 And one line at the end of the run, which names the backends it had, and the test folders it skipped for want of one.
+`make test` runs two processes beside each other, since many tests wait for others' processes most of their time.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import NoReturn
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = [
     f"tests.{folder}.plugin"
@@ -38,6 +40,13 @@ class Backends:
         self.reasons[name] = f"no {name}: {why}"
         pytest.skip(self.reasons[name])
 
+    def add(self, other: "Backends") -> None:
+        """Add what another process of the same run had."""
+        for name, had in other.had.items():
+            if had != "not used":
+                self.had[name] = had
+        self.reasons |= other.reasons
+
     def summary(self, skips: list[pytest.TestReport]) -> str:
         """Return the line for the end of the run, in which `skips` are all skipped tests."""
         had = ", ".join(f"{name} {version}" for name, version in self.had.items())
@@ -55,6 +64,15 @@ class Backends:
 BACKENDS = pytest.StashKey[Backends]()
 
 
+class Scheduling(LoadScopeScheduling):
+    """What shares a control plane, a PostgreSQL or the log of the run stays in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = Path(file).parts[1]
+        return {"unit": file, "typing": file, "conformance": folder}.get(folder, "processes")
+
+
 # A busy machine is not a defect. Examples are the same each time, so that what fails was changed; others when asked.
 settings.register_profile("asyncctl", deadline=None, derandomize="ASYNCCTL_TEST_EXPLORE" not in os.environ)
 settings.load_profile("asyncctl")
@@ -62,6 +80,24 @@ settings.load_profile("asyncctl")
 
 def pytest_configure(config):
     config.stash[BACKENDS] = Backends()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)
+
+
+def pytest_sessionfinish(session):
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["backends"] = vars(session.config.stash[BACKENDS])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    had = Backends()
+    vars(had).update(getattr(node, "workeroutput", {}).get("backends", {}))
+    node.config.stash[BACKENDS].add(had)
 
 
 @pytest.fixture(scope="session")

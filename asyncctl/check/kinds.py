@@ -45,7 +45,7 @@ async def check_kinds(transport: Transport, operator: Operator, settings: Settin
         else row
         for kind, row in zip(kinds, rows, strict=True)
     ]
-    return [*untold, *rows, *[await _check_definition(transport, kind) for kind in _own(operator)]]
+    return [*untold, *rows, *[await _check_definition(transport, kind) for kind in own_kinds(operator)]]
 
 
 def _kinds(operator: Operator, settings: Settings) -> Iterator[ResourceType]:
@@ -59,7 +59,7 @@ def _kinds(operator: Operator, settings: Settings) -> Iterator[ResourceType]:
         yield LEASE
 
 
-def _own(operator: Operator) -> Iterator[type[Resource]]:
+def own_kinds(operator: Operator) -> Iterator[type[Resource]]:
     """The kinds whose CRDs come with the operator: those that it reconciles and has a class for."""
     for declaration in operator.declarations:
         kind = declaration.kind

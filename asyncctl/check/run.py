@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from asyncctl.check.access import check_lease, check_rules
+from asyncctl.check.fence import check_fence
 from asyncctl.check.kinds import check_kinds
 from asyncctl.check.link import Link, link
 from asyncctl.check.waiting import Tell, waiting_for
@@ -75,12 +76,14 @@ async def _in_the_cluster(operator: Operator, settings: Settings, found: Link) -
     namespace = settings.lease_namespace or home
     needed = rules(operator, settings, lease_namespace=home)
     if found.transport is None:
-        names = ["api", "crd", "rbac", *(["lease"] if settings.leader_election else [])]
+        names = ["api", "crd", "rbac", *(["lease", "fence"] if settings.leader_election else [])]
         return [Row(name, State.SKIPPED, found.without) for name in names]
     rows = await check_kinds(found.transport, operator, settings, needed)
     rows += await check_rules(found.transport, needed, found.user)
     if settings.leader_election:
-        rows.append(await check_lease(found.transport, namespace, lease_name(operator.name, settings)))
+        lease = lease_name(operator.name, settings)
+        rows.append(await check_lease(found.transport, namespace, lease))
+        rows.append(await check_fence(found.transport, namespace, lease, settings.pod_name, found.user))
     else:
         rows.append(Row("lease", State.SKIPPED, "not needed: ASYNCCTL_LEADER_ELECTION is false"))
     return rows

@@ -15,7 +15,7 @@ commands:
   check       whether an operator could do its work here: cluster, access, CRDs, servers
   dev         all of it on this machine: API server, PostgreSQL and daemon
   apiserver   the embedded API server alone, for kubectl and for tests
-  manifests   write what is generated from the code: the CRD, the RBAC
+  manifests   write what is generated from the code: the CRD, the RBAC, the fence
   version     what this is
 
 `asyncctl COMMAND --help` tells more; `asyncctl run --help` lists every setting."""
@@ -83,6 +83,7 @@ what is looked at, in this order:
   crd NAME       whether the operator's CRDs are there, and the same as its code generates
   rbac RULE      whether the user may do what the operator needs; if not, which rule would allow it
   lease NAME     whether there is a place for its Lease
+  fence NAME     whether the API server refuses what replicas write that do not lead, and is right about who does
   and what the operator adds: here, its catalogue and each PostgreSQL server in it
 
 Nothing is changed: not in the cluster, not on a server. Run it with the operator's own credentials to know what
@@ -162,13 +163,32 @@ def _port(text: str) -> int:
 
 def _manifests(arguments: Sequence[str]) -> int:
     parser = _parser(
-        "asyncctl manifests", "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml."
+        "asyncctl manifests",
+        "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml, fence/operator.yaml.\n"
+        "For an operator of yours the settings in force count: ASYNCCTL_NAMESPACES, ASYNCCTL_LEASE_NAME and the like.",
     )
+    parser.add_argument(
+        "operator", metavar="MODULE:OPERATOR", nargs="?",
+        help="an Operator of yours, or a function that returns one; default: the shipped one",
+    )  # fmt: skip
+    parser.add_argument("--account", metavar="NAME", help="its own ServiceAccount; default: the operator's name")
+    parser.add_argument("--namespace", metavar="NAME", help="of the ServiceAccount; default: controllers")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: to standard output")
     parsed = parser.parse_args(arguments)
-    from asyncctl.cli import manifests
+    from asyncctl.cli import check, manifests
+    from asyncctl.settings import SettingsError
 
-    return manifests.main(parsed.output)
+    given = {name: value for name in ("account", "namespace") if (value := getattr(parsed, name)) is not None}
+    try:
+        if parsed.operator is None:
+            made = manifests.manifests(**given)
+        else:
+            operator = check.load(parsed.operator)
+            settings = operator.settings.from_environment(os.environ)
+            made = manifests.manifests(operator, settings, **{"account": operator.name, **given})
+    except (check.NoOperator, SettingsError, ValueError) as error:
+        parser.error(str(error))
+    return manifests.main(parsed.output, made)
 
 
 def _version(arguments: Sequence[str]) -> int:

@@ -1,24 +1,27 @@
 """`asyncctl manifests`: what comes from the code, as files."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from asyncctl.check.kinds import own_kinds
 from asyncctl.cli.stdout import write
 from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
-from asyncctl.database.types import Database
 from asyncctl.generate import crd_yaml
 from asyncctl.generate.fence import fence_yaml
 from asyncctl.generate.rbac import rbac_yaml, rules
+from asyncctl.objects import Resource
+from asyncctl.operator import Operator
 from asyncctl.operator.parts import OUTSIDE_A_POD, lease_name
+from asyncctl.settings import Settings
 
 NAME = "asyncctl"
 _COMMAND = "asyncctl manifests"
 
 
-def main(output: Path | None) -> int:
-    """Write the files below `output`, or all to standard output; returns the exit code."""
-    made = manifests()
+def main(output: Path | None, made: Mapping[str, str]) -> int:
+    """Write the files of `made` below `output`, or all to standard output; returns the exit code."""
     if output is None:
         return 0 if write("---\n".join(made.values()), _COMMAND) else 2
     paths = {output / name: text for name, text in made.items()}
@@ -33,17 +36,34 @@ def main(output: Path | None) -> int:
     return 0 if write("".join(f"{path}\n" for path in paths), _COMMAND) else 2
 
 
-def manifests() -> dict[str, str]:
-    """Return the text of each file, by its path."""
-    kind = Database.resource_type
-    operator, settings = database_operator(), DatabaseSettings()
-    needed = rules(operator, settings, lease_namespace=OUTSIDE_A_POD)
-    fence = fence_yaml(
-        NAME, namespace=OUTSIDE_A_POD, lease=lease_name(operator.name, settings), lease_namespace=OUTSIDE_A_POD
-    )
-    head = "# Made from what asyncctl.database.operator declares: change that, not this file.\n"
-    return {
-        f"crd/bases/{kind.group}_{kind.plural}.yaml": crd_yaml(Database),
-        "fence/operator.yaml": head + fence,
-        "rbac/operator.yaml": head + rbac_yaml(needed, NAME, namespace=OUTSIDE_A_POD),
-    }
+def manifests(
+    operator: Operator | None = None, settings: Settings | None = None, *, account: str = NAME,
+    namespace: str = OUTSIDE_A_POD,
+) -> dict[str, str]:  # fmt: skip
+    """Return the text of each file, by its path.
+
+    Args:
+        operator: What is declared; the shipped one, unless it is said.
+        settings: Of its class; which namespaces, whether there is a Lease and where.
+        account: The operator's ServiceAccount, and no other's.
+        namespace: Of the ServiceAccount.
+
+    Raises:
+        ValueError: One of the names can't be an object's.
+    """
+    shipped = operator is None
+    operator, settings = operator or database_operator(), settings or DatabaseSettings()
+    needed = rules(operator, settings, lease_namespace=namespace)
+    origin = "asyncctl.database.operator" if shipped else f"operator {operator.name}"
+    head = f"# Made from what {origin} declares: change that, not this file.\n"
+    made = {_path(kind): crd_yaml(kind) for kind in own_kinds(operator)}
+    if settings.leader_election:
+        made["fence/operator.yaml"] = head + fence_yaml(
+            account, namespace=namespace, lease=lease_name(operator.name, settings),
+            lease_namespace=settings.lease_namespace or namespace,
+        )  # fmt: skip
+    return made | {"rbac/operator.yaml": head + rbac_yaml(needed, account, namespace=namespace)}
+
+
+def _path(kind: type[Resource]) -> str:
+    return f"crd/bases/{kind.resource_type.group}_{kind.resource_type.plural}.yaml"

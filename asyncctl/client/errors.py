@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
-from asyncctl.client.reply import START, TEXT, retry_after, start_of, status_of, visible
+from asyncctl.client.reply import START, TEXT, retry_after, start_of, status_of, visible, without_values
 from asyncctl.client.target import Target
 from asyncctl.objects.json import JsonObject
 
@@ -213,7 +213,8 @@ class StatusError(KubernetesError):
         self.target = target
         self.code = code
         self.server_reason = str(status.get("reason") or "")
-        self.server_message = str(status.get("message") or "")
+        message = str(status.get("message") or "")
+        self.server_message = without_values(message) if target.is_secret else message
         details = status.get("details")
         self.details: JsonObject = details if isinstance(details, dict) else {}
         self.retry_after = retry_after
@@ -227,8 +228,9 @@ class StatusError(KubernetesError):
     def causes(self) -> list[Cause]:
         """What is wrong, one by one, where the server says so."""
         found = self.details.get("causes")
+        shown = without_values if self.target.is_secret else str
         return [
-            Cause(*(str(cause.get(key) or "") for key in ("reason", "message", "field")))
+            Cause(*(shown(str(cause.get(key) or "")) for key in ("reason", "message", "field")))
             for cause in (found if isinstance(found, list) else [])
             if isinstance(cause, dict)
         ]

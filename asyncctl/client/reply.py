@@ -3,6 +3,7 @@
 A reply may be anything: a proxy's page, half of something, what somebody hostile sent. Nothing here raises.
 """
 
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
@@ -12,6 +13,11 @@ from asyncctl.objects.json import JsonObject
 
 START = 200  # characters of a reply that is no Status, or of a reason, that are shown
 TEXT = 4096  # characters of a message that are shown; `server_message` has it whole
+_VALUE = re.compile(
+    r"""(\b(?:Invalid|Unsupported|Duplicate)\ value:\ )(?:"(?:[^"\\]|\\.)*"|[^":]+(?=:))
+    |(\bgot\ ).*""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 def visible(text: str, limit: int, *, keep: str = "") -> str:
@@ -22,6 +28,14 @@ def visible(text: str, limit: int, *, keep: str = "") -> str:
     return "".join(
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode() for each in cut
     )
+
+
+def without_values(message: str) -> str:
+    """A message about a Secret without the values that the API server quotes: a refused patch shows all of the object.
+
+    Source: field.Error of k8s.io/apimachinery/pkg/util/validation/field/errors.go; structured-merge-diff's errors.
+    """
+    return _VALUE.sub(lambda found: f"{found[1] or found[2]}***", message)
 
 
 def start_of(body: bytes) -> str:

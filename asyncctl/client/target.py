@@ -43,6 +43,13 @@ class Target(msgspec.Struct, frozen=True, gc=False):  # each request makes one: 
         return self.resource.partition("/")[0].partition(".")[2]
 
     @property
+    def is_secret(self) -> bool:
+        """Whether it is about Secrets, so that what a server quotes of it may be secret."""
+        if self.is_path:
+            return "/secrets" in self.resource
+        return self.plural == "secrets" and not self.group
+
+    @property
     def subresource(self) -> str:
         """`status`, `scale`, …; empty for the object itself."""
         return "" if self.is_path else self.resource.partition("/")[2]

@@ -153,12 +153,14 @@ class Campaign:
             try:
                 lease = await self._read()
                 now = self._clock.monotonic()
-                if seen is None or lease.get("spec") != seen["spec"]:  # a label is no sign of life
+                # One that is deleted is waited for as it was seen last: its holder may write until it looks again.
+                # And a label is no sign of life.
+                if seen is None or (record.exists(lease) and lease.get("spec") != seen["spec"]):
                     self._remark(lease)
                     seen, seen_at = {"spec": lease.get("spec")}, now
-                free_at = seen_at + record.duration(lease, self._settings.duration)
-                if record.holder(lease) and not record.held_by(lease, self._identity) and now < free_at:
-                    self._wait_for(lease)
+                free_at = seen_at + record.duration(seen, self._settings.duration)
+                if record.holder(seen) and not record.held_by(seen, self._identity) and now < free_at:
+                    self._wait_for(seen)
                     until = min(until, free_at)
                 elif not self._ending:
                     lease = await self._take(lease)

@@ -67,7 +67,7 @@ def text(status: int, said: str, **headers: str) -> web.Response:
 
 
 class _Connection:
-    """One that was accepted. It has a task while it is being opened, and a transport from then on."""
+    """One that was accepted. With TLS it has a task while hands are shaken, and a transport from then on."""
 
     __slots__ = ("busy", "opening", "protocol", "timer", "transport")
 
@@ -153,6 +153,7 @@ class Server:
             path: time(handles[timed_as or path])(page) for path, page in pages.items()
         }  # fmt: skip
         self._listening: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._web: _Web | None = None
         # Invariant: every connection that is open or being opened, in the order they came; never more than the limit.
@@ -177,16 +178,24 @@ class Server:
             lingering_time=1.0, max_line_size=header, max_field_size=header, handler_cancellation=True,
         )  # fmt: skip
         for each in self._listening:
-            self._listen(each)
+            if (
+                self._tls is None
+            ):  # the loop's own way, which is the shortest: a probe waits for few turns of a busy loop
+                self._servers.append(await asyncio.get_running_loop().create_server(self._arrived, sock=each))
+            else:
+                self._listen(each)
 
     async def stop(self) -> None:
         """Stop listening and close every connection; harmless when it was not started."""
         server, self._web = self._web, None
         if server is None:
             return
+        while self._servers:
+            self._servers.pop().close()
         while self._listening:
             each = self._listening.pop()
-            asyncio.get_running_loop().remove_reader(each)
+            if self._tls is not None:
+                asyncio.get_running_loop().remove_reader(each)
             each.close()
         for task in self._tasks:
             task.cancel()
@@ -230,12 +239,24 @@ class Server:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _arrived(self) -> asyncio.BaseProtocol:
+        """The protocol of a connection without TLS that was accepted."""
+        return self._protocol(self._welcome())
+
+    def _welcome(self) -> _Connection:
+        if len(self._connections) >= self._limits.connections:
+            self._make_room()
+        connection = _Connection()
+        self._connections[connection] = None
+        connection.arm(self._limits.patience)
+        return connection
+
     def _listen(self, listening: socket.socket) -> None:
         if listening in self._listening:  # it may have been stopped meanwhile
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Called when somebody is there. No task: of a busy loop each turn that a probe does not wait for counts."""
+        """Accept who comes for TLS. The loop's own way would count nobody before the handshake is over."""
         for _ in range(_AT_ONCE):
             try:
                 accepted, _ = listening.accept()
@@ -249,11 +270,7 @@ class Server:
                     loop.call_later(_REST, self._listen, listening)
                     return
                 continue
-            if len(self._connections) >= self._limits.connections:
-                self._make_room()
-            connection = _Connection()
-            self._connections[connection] = None
-            connection.arm(self._limits.patience)
+            connection = self._welcome()
             connection.opening = self._own(self._open(accepted, connection), f"connection {self._address}")
 
     def _make_room(self) -> None:
@@ -265,20 +282,19 @@ class Server:
             victim.end()
 
     async def _open(self, accepted: socket.socket, connection: _Connection) -> None:
-        """Make a connection of what was accepted, with a handshake where there is TLS. Its timer is the deadline."""
-        context, handed_over = None, False
+        """Shake hands with who was accepted. The connection's timer is the deadline."""
+        handed_over = False
         try:
+            assert self._tls is not None
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                if not await _begins_with_tls(accepted):
-                    return
-                context = await self._tls()
+            if not await _begins_with_tls(accepted):
+                return
+            context = await self._tls()
             handed_over = True
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._protocol(connection), accepted, ssl=context,
-                ssl_handshake_timeout=self._limits.patience if context else None,
-                ssl_shutdown_timeout=1.0 if context else None,
+                ssl_handshake_timeout=self._limits.patience, ssl_shutdown_timeout=1.0,
             )  # fmt: skip
         except (OSError, TimeoutError):  # the peer's: it has gone, or does not speak TLS as we do
             pass

@@ -84,7 +84,8 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         ending.unforeseen(_leaves(group))
     if running is not None and not running.ended:
         _leave(ending, "a pass does not end")
-    await anyio.to_thread.run_sync(ending.leave_message)
+    if ending.code:
+        await anyio.to_thread.run_sync(ending.leave_message)
     return ending.code
 
 

@@ -245,6 +245,7 @@ class Running:
             raise ValueError(f"an informer of {kind_of(wanted)} wakes nobody: leave out to= and when=; see `wake`")
         async with use(informers, wanted) as informer:
             await informer.wait_synced()
+            await self._takeover.wait([informer])
             yield Cached(wanted.kind, informer, self.client)
 
     def wake(self, kind: Kind, name: str, *, namespace: str = "") -> None:

@@ -97,6 +97,6 @@ class Ending:
         self.leave_message()
 
     def leave_message(self) -> None:
-        """Write the termination message, after an end that is not 0."""
-        if self.code and (problem := leave_message(self._path, self.code, self._reasons)):
+        """Write the termination message. For an end that is not 0."""
+        if problem := leave_message(self._path, self.code, self._reasons):
             self._logger.warning("the termination message can't be written", cause=problem)

@@ -23,6 +23,7 @@ class Between:
         ask: changes a request's query, in place.
         line: what is passed on of a line of a watch; nothing keeps it back.
         cut: cuts what is passed on of a watch into pieces, each sent by itself.
+        flow: while it is cleared, what watches bring is held back, and comes later in its order.
         forbidden: the resources, by plural, that nobody may read: as a server says it that knows of rights.
     """
 
@@ -32,6 +33,8 @@ class Between:
         self.ask: Callable[[dict[str, str]], None] = lambda query: None
         self.line: Callable[[bytes], bytes] = lambda line: line
         self.cut: Callable[[bytes], Iterable[bytes]] = lambda line: (line,)
+        self.flow = asyncio.Event()
+        self.flow.set()
         self.forbidden: set[str] = set()
         self._session = session
         self._severed = False
@@ -81,6 +84,7 @@ class Between:
             response.enable_chunked_encoding()
             await response.prepare(request)
             async for line in answer.content:
+                await self.flow.wait()
                 for piece in self.cut(self.line(line)):
                     await response.write(piece)
                     for _ in range(3):  # the client reads this piece before the next one is there

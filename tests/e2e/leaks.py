@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
 PIECE = 16  # characters
+SHORTEST = 8  # of what is looked for: less is in any text by chance
 _PUBLIC = re.compile(r"SCRAM-SHA-256\$\d+:|[$:]")  # of a verifier: what is the same in all, and what parts the rest
 _PEM = re.compile(r"-----[A-Z ]+-----")
 _SPLIT = re.compile(r"\\[nrt]|[\s\\\"'`,;+|]+")
@@ -51,7 +52,7 @@ class Leaks:
         return seen
 
     def _note(self, form: str, secret: str) -> None:
-        if len(form) < PIECE:
+        if SHORTEST <= len(form) < PIECE:
             self._whole.add(form)
         for at in range(len(form) - PIECE + 1):
             self._pieces[form[at : at + PIECE]] = secret[:8]

@@ -52,6 +52,10 @@ def test_what_is_no_secret_is_not_told():
     assert leaks.found_in("\n".join(harmless)) == []
 
 
+def test_a_password_that_is_too_short_to_be_known_again_is_not_looked_for():
+    assert Leaks(["x", "", "theirs"]).found_in("x theirs eA dGhl") == []
+
+
 def test_a_secret_across_the_parts_of_a_long_text_is_found():
     for place in (99_990, 100_000, 100_010):
         assert Leaks([TOKEN]).found_in("x" * place + TOKEN)

@@ -84,8 +84,14 @@ class Contest:
         for number in range(COUNTERS):
             self._make(f"counter-{number}")
 
-    def contend(self, *, gated: bool = False, **extra: str) -> Contender:
-        """Start one more, each a pod of its own, and maybe behind a gateway; `extra` goes into its environment."""
+    def contend(self, *, gated: bool = False, faketime: str = "", **extra: str) -> Contender:
+        """Start one more, each a pod of its own.
+
+        Args:
+            gated: It is behind a gateway.
+            faketime: A libfaketime that it is loaded with, which heeds the file of that name.
+            extra: Goes into its environment.
+        """
         pod = f"{self.name}-{len(self.contenders)}"
         folder = self._folder / pod
         folder.mkdir(parents=True)
@@ -111,14 +117,22 @@ class Contest:
             "ASYNCCTL_RETRY_PERIOD": f"{RETRY}s",
             "ASYNCCTL_RETRY_BASE": "100ms",
         }
+        if faketime:
+            (folder / "faketime").write_text("+0")
+            environment |= {
+                "LD_PRELOAD": faketime,
+                "FAKETIME_TIMESTAMP_FILE": str(folder / "faketime"),
+                "FAKETIME_NO_CACHE": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
         contender = Contender(pod, folder, environment | extra, gateway)
         self.contenders.append(contender)
         self._ends.callback(contender.kill)
         return contender
 
-    def pair(self, *, gated: bool = False, **extra: str) -> tuple[Contender, Contender]:
+    def pair(self, *, gated: bool = False, faketime: str = "", **extra: str) -> tuple[Contender, Contender]:
         """Start two; return the one that leads, and has worked on all Counters, and the other, which is ready."""
-        pair = [self.contend(gated=gated, **extra) for _ in range(2)]
+        pair = [self.contend(gated=gated, faketime=faketime, **extra) for _ in range(2)]
         holder = until(self.holder, deadline=20.0)
         leader, standby = sorted(pair, key=lambda each: each.pod != holder)
         self.turn()

@@ -4,6 +4,8 @@ The tokens are real ones, bound to pods; the operator may do everything by RBAC,
 the fence. Order matters: at the end the Lease is deleted.
 """
 
+import asyncio
+import contextlib
 import http.client
 import json
 import secrets
@@ -15,8 +17,14 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.client.errors import Fenced
 from asyncctl.generate.fence import fence_name, fence_yaml
 from asyncctl.ha.refusal import probe_name
+from asyncctl.objects import ConfigMap
+from asyncctl.operator import LeaseLost, Operator as Program, parts
+from tests.unit.harness import quick_settings
+from tests.unit.support import Log, until as until_true
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
@@ -35,6 +43,7 @@ DEPLOYMENT = {
         "template": {"metadata": {"labels": {"a": "b"}}, "spec": POD_SPEC},
     },
 }
+FENCE = list(yaml.safe_load_all((MANIFESTS / "fence" / "operator.yaml").read_text()))
 MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 STRATEGIC, APPLY = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
 CORE, APPS = "/api/v1/namespaces/{0}", "/apis/apps/v1/namespaces/{0}"
@@ -294,6 +303,86 @@ def test_after_a_takeover_the_old_leader_is_refused_and_the_new_one_is_not(ask, 
                            {"spec": {"holderIdentity": identity}}, MERGE)  # fmt: skip
         until(lambda: ask(operator.standby, *WRITES[0][1:])[0] == 403)
     assert "asyncctl-fenced: " in ask(operator.standby, *WRITES[0][1:])[1]
+
+
+@contextlib.asynccontextmanager
+async def at_work(kube, operator, token, pod, log):
+    """A program that writes in the background, as this pod; it would not look at its Lease again for 40 s."""
+    program, wrote, again = Program(operator.name), asyncio.Event(), asyncio.Event()
+    suffix = secrets.token_hex(3)
+
+    @program.background
+    async def write(running):
+        await running.client.create(ConfigMap(name=f"first-{suffix}", namespace=operator.namespace))
+        wrote.set()
+        await again.wait()
+        await running.client.create(ConfigMap(name=f"second-{suffix}", namespace=operator.namespace))
+
+    settings = quick_settings(
+        leader_election=True, lease_namespace=operator.namespace, pod_name=pod,
+        lease_duration=60.0, renew_deadline=50.0, retry_period=40.0,
+    )  # fmt: skip
+    config = ClusterConfig(server=kube.url, ca_file=kube.ca_file, authorization=f"Bearer {token}")
+    await asyncio.to_thread(operator.hold, "")
+    async with asyncio.timeout(30), program.running(settings=settings, logger=log.logger, config=config) as running:
+        running.wrote, running.again = wrote, again
+        yield running
+
+
+async def test_a_leader_whom_the_server_refuses_has_lost_the_lease(kube, operators, monkeypatch):
+    monkeypatch.setattr(parts, "BEHIND", 0.0)
+    operator, log = operators[1], Log()
+
+    async def run():
+        async with at_work(kube, operator, operator.leader, "two-0", log) as running:
+            run.running = running
+            await running.wrote.wait()
+            (told,) = await until_true(lambda: log.said("the fence at the API server", "info"))
+            assert told["state"] == "in force"
+            await asyncio.to_thread(operator.hold, "two-1_other")
+            running.again.set()
+            await asyncio.sleep(30)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(LeaseLost, match="asyncctl-fenced: writer two-0, the Lease is held by two-1_other")
+    with pytest.raises(Fenced, match="the API server refuses our writes: create configmaps") as fenced:
+        run.running.fence()
+    assert not fenced.value.by_server
+
+
+@pytest.mark.parametrize("which, said", [("unbound", "is bound to no pod"), ("leader", "bound to pod two-0, and")])
+async def test_a_token_of_no_pod_or_another_is_told_at_the_start_and_ends_a_leader(kube, operators, which, said):
+    operator, log = operators[1], Log()
+
+    async def run():
+        async with at_work(kube, operator, getattr(operator, which), "two-9", log):
+            await until_true(lambda: log.said("the fence at the API server"))
+            await asyncio.sleep(30)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(LeaseLost, match=f"refuses our writes though we hold the Lease: .*{said}")
+    (told,) = log.said("the fence at the API server", "error")
+    assert said in told["cause"]
+
+
+def test_what_it_can_not_look_up_refuses_nobody():
+    """A Lease that is not there, and a server that can't read Leases: seen, where one can't be decoded."""
+    _, policy, binding = FENCE
+    assert policy["spec"]["failurePolicy"] == "Ignore"
+    assert binding["spec"]["paramRef"]["parameterNotFoundAction"] == "Allow"
+
+
+def test_the_lease_may_be_applied_again_and_keeps_its_holder(ask, operator):
+    """As whoever installs a new version does. `kubectl apply` sends of a field that it does not have nothing either."""
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": operator.lease}}
+    assert FENCE[0] | {"metadata": lease["metadata"]} == lease
+    path = f"{LEASES}/{operator.lease}"
+    code, message = ask("", "PATCH", f"{path}?fieldManager=kubectl", lease, APPLY)
+    assert code == 200, message
+    found = operator.server.do("GET", path.format(operator.namespace))
+    assert found["spec"]["holderIdentity"]
 
 
 def test_without_the_lease_nobody_is_refused(ask, operator):

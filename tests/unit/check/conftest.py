@@ -23,7 +23,7 @@ from asyncctl.settings import Settings
 from tests.unit.harness import Widget, cluster_at
 from tests.unit.support import Log, http_server
 
-SERVER_ROWS = ["tls", "api-server", "version", "user", "clock", "api", "crd", "rbac", "lease"]
+SERVER_ROWS = ["tls", "api-server", "version", "user", "clock", "api", "crd", "rbac", "lease", "fence"]
 
 
 async def nothing(ctx, obj):

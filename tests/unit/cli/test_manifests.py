@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 
 def run(*arguments, stdout=subprocess.PIPE):
@@ -36,6 +37,35 @@ def test_a_file_where_a_folder_should_be_is_one_line(tmp_path, below):
     assert error.endswith("; --output names a folder\n")
     assert len(error.splitlines()) == 1
     assert file.read_text() == "mine"
+
+
+MODULE = """
+from asyncctl import Operator
+from asyncctl.objects import ConfigMap
+
+operator = Operator("mine")
+
+@operator.controller(ConfigMap)
+async def reconcile(ctx, obj): ...
+"""
+
+
+def test_an_author_has_rbac_and_the_fence_of_an_operator_of_his_own(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("ASYNCCTL_LEASE_NAME", "turn")
+    code, out, error = run("mine:operator", "--account", "worker", "--namespace", "team")
+    assert (code, error) == (0, "")
+    found = {each["kind"]: each for each in yaml.safe_load_all(out)}
+    assert "CustomResourceDefinition" not in found
+    assert found["ServiceAccount"]["metadata"] == found["Role"]["metadata"] == {"name": "worker", "namespace": "team"}
+    assert found["Lease"]["metadata"] == {"name": "turn", "namespace": "team"}
+    binding = found["ValidatingAdmissionPolicyBinding"]
+    assert binding["metadata"]["name"] == "asyncctl-fence.team.worker"
+    assert binding["spec"]["paramRef"] == {"name": "turn", "namespace": "team", "parameterNotFoundAction": "Allow"}
+    code, _, error = run("mine:operator", "--account", "It's")
+    assert code == 2
+    assert "can't be the name of an object" in error
 
 
 def test_standard_output_that_is_full_is_one_line():

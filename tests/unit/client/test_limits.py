@@ -28,7 +28,7 @@ async def limited(**options):
         return web.json_response({})
 
     clock = FakeClock()
-    async with http_server(handler) as url, make_transport(url, clock=clock, timeout=10, **options) as transport:
+    async with http_server(handler) as url, make_transport(url, clock=clock, timeout=120, **options) as transport:
         yield transport, asked, clock
 
 

@@ -166,6 +166,17 @@ async def test_a_lease_that_is_taken_away_is_lost_at_once(server, how):
             assert (await server.lease())["spec"]["holderIdentity"] == "other"
 
 
+async def test_a_lease_that_is_deleted_is_waited_for_as_if_it_were_there(server):
+    """Its holder may not know of it yet, and write."""
+    await server.put("POST", {"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}})
+    async with campaign(server, duration=1.0, renew_deadline=0.8) as one:
+        await until(lambda: one.elector.problem == "x leads")
+        began = time.monotonic()
+        await server.put("DELETE")
+        await one.elected()
+        assert 0.7 < time.monotonic() - began < 2.0
+
+
 async def test_a_label_on_the_lease_changes_no_leader(server):
     async with campaign(server) as one:
         await one.elected()

@@ -78,6 +78,78 @@ def test_bad_settings_end_with_2_and_one_message_that_lists_them(tmp_path):
     assert "ASYNCCTL_NAMESPACE is not a setting; did you mean ASYNCCTL_NAMESPACES?" in text
 
 
+def message(tmp_path):
+    return (tmp_path / "termination-log").read_text().splitlines()
+
+
+def test_bad_settings_are_in_the_termination_message(tmp_path):
+    (tmp_path / "termination-log").write_text("what was there before is longer than what comes" * 100)
+    code, _ = ended(start(tmp_path, ASYNCCTL_WORKERS="none", ASYNCCTL_RESYNC="never"))
+    assert code == 2
+    first, second = message(tmp_path)
+    assert first == "exit code 2: the settings are not usable:"
+    assert "ASYNCCTL_WORKERS=none" in second
+    assert "ASYNCCTL_RESYNC=never" in second
+
+
+def test_where_there_is_no_file_for_the_termination_message_none_is_made(tmp_path):
+    code, _ = ended(start(tmp_path))
+    assert code == 2
+    assert not (tmp_path / "termination-log").exists()
+
+
+def test_an_error_that_nobody_foresaw_is_in_the_termination_message(tmp_path):
+    hook = """
+@operator.on_startup
+async def fail(running):
+    raise RuntimeError("no such luck")
+
+operator.run()
+"""
+    (tmp_path / "termination-log").touch()
+    process = start(tmp_path, PROGRAM.replace("operator.run()", hook), KUBECONFIG=kubeconfig(tmp_path))
+    process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert message(tmp_path) == [
+        "exit code 1: ends, because of an error that nobody foresaw", "RuntimeError: no such luck"
+    ]  # fmt: skip
+
+
+async def test_a_lost_lease_is_in_the_termination_message(cluster, tmp_path):
+    (tmp_path / "termination-log").touch()
+    process = start(
+        tmp_path, KUBECONFIG=kubeconfig(tmp_path, cluster.config.server), ASYNCCTL_LEADER_ELECTION="true",
+        ASYNCCTL_LEASE_NAMESPACE="default", ASYNCCTL_LEASE_NAME="l", ASYNCCTL_RETRY_PERIOD="100ms",
+    )  # fmt: skip
+    await asyncio.to_thread(wait_for, process, process.stderr, "became the leader")
+    path, other = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l", {"spec": {"holderIdentity": "other"}}
+    await cluster.send("PATCH", path, other, content_type="application/merge-patch+json")
+    code, text = await asyncio.to_thread(ended, process)
+    assert code == 1
+    assert "ends, because the Lease is lost" in text
+    first, second = message(tmp_path)
+    assert first == "exit code 1: ends, because the Lease is lost"
+    assert "the Lease" in second
+
+
+def test_a_stop_that_hangs_is_left_after_its_time(tmp_path):
+    hangs = """
+from asyncctl.http import SideServer
+from asyncctl.operator import running
+SideServer.stop = lambda self: asyncio.sleep(3600)
+running.longest = lambda drain, hooks: 0.5
+operator.run()
+"""
+    (tmp_path / "termination-log").touch()
+    process = start(tmp_path, PROGRAM.replace("operator.run()", hangs), KUBECONFIG=kubeconfig(tmp_path))
+    wait_for(process, process.stderr, "can't be reached")
+    process.send_signal(signal.SIGTERM)
+    code, text = ended(process, 10)
+    assert code == 1
+    assert "the stop takes longer than 0.5 s; the process ends without it" in text
+    assert message(tmp_path) == ["exit code 1: the stop takes longer than 0.5 s; the process ends without it"]
+
+
 def test_no_cluster_ends_with_2_and_names_the_places(tmp_path):
     code, text = ended(start(tmp_path))
     assert code == 2
@@ -179,6 +251,33 @@ def test_a_port_that_is_taken_ends_with_2(tmp_path):
         code, text = ended(start(tmp_path, KUBECONFIG=kubeconfig(tmp_path), ASYNCCTL_HTTP_ADDRESS=address))
     assert code == 2
     assert f"can't listen on {address}" in text
+
+
+def test_what_a_listener_is_told_and_can_not_do_ends_with_2_and_one_line(tmp_path):
+    cert, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    cert.write_text("half a certifi")
+    key.touch(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        pair = {"ASYNCCTL_METRICS_CERT": str(cert), "ASYNCCTL_METRICS_KEY": str(key)}
+        told = {
+            f"can't listen on {address}: something listens there already; stop it or set ASYNCCTL_METRICS_ADDRESS": {
+                "ASYNCCTL_METRICS_ADDRESS": address
+            },
+            f"can't listen on {address}: something listens there already; stop it or set ASYNCCTL_DEBUG_ADDRESS": {
+                "ASYNCCTL_DEBUG_ADDRESS": address
+            },
+            f"the serving certificate file {cert} has no CERTIFICATE in PEM form": {
+                "ASYNCCTL_METRICS_ADDRESS": "127.0.0.1:0"
+            }
+            | pair,
+        }
+        processes = [start(tmp_path, KUBECONFIG=kubeconfig(tmp_path), **each) for each in told.values()]
+        for line, process in zip(told, processes, strict=True):
+            code, text = ended(process, 60)
+            assert code == 2
+            assert len([each for each in text.splitlines() if '"level":"error"' in each and line in each]) == 1
+            assert text.count('"level":"error"') == 1
 
 
 def wait_for(process, stream, part, seconds=20):

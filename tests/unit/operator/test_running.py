@@ -1,6 +1,8 @@
 """The life of an operator: what starts in which order, what stops in which order, and what is left."""
 
 import asyncio
+import re
+import threading
 from datetime import timedelta
 
 import pytest
@@ -78,6 +80,86 @@ async def test_nothing_is_pending_after_it(cluster):
     async with working(declare(nothing), cluster, **electing()):
         pass
     await until(lambda: {task for task in asyncio.all_tasks() - before if "aiohttp" not in repr(task)} == set())
+
+
+async def test_each_step_of_the_stop_says_how_long_it_took(cluster):
+    operator, log = declare(nothing), Log()
+
+    @operator.background
+    async def beside(running):
+        await asyncio.Event().wait()
+
+    @operator.on_shutdown
+    async def goodbye(running):
+        pass
+
+    async with working(operator, cluster, log, **electing()) as running:
+        await until(lambda: running.leading)
+    said = [line for line in log.lines if line["msg"].startswith(("stopped", "gave"))]
+    assert [line["msg"] for line in said] == [
+        "stopped: workers", "stopped: background tasks", "stopped: hooks", "stopped: events", "gave the Lease back",
+        "stopped: lease", "stopped: caches", "stopped: transport", "stopped: side server", "stopped",
+    ]  # fmt: skip
+    assert all(0 <= line["seconds"] < 10 for line in said if line["msg"] != "gave the Lease back")
+    assert said[-1]["seconds"] >= max(line.get("seconds", 0) for line in said[:-1])
+
+
+async def test_a_stop_with_nothing_to_stop_says_little(cluster):
+    log = Log()
+    async with working(declare(nothing), cluster, log):
+        pass
+    assert [line["msg"] for line in log.lines if line["msg"].startswith("stopped")] == [
+        "stopped: workers", "stopped: events", "stopped: caches", "stopped: transport", "stopped: side server",
+        "stopped",
+    ]  # fmt: skip
+
+
+async def test_every_task_and_thread_has_a_name_that_says_what_it_is(cluster):
+    operator, before, threads = declare(nothing, owns=[ConfigMap]), asyncio.all_tasks(), threading.enumerate()
+
+    @operator.background
+    async def beside(running):
+        await asyncio.Event().wait()
+
+    async with working(operator, cluster, **electing()) as running:
+        await until(lambda: running.leading and any("beside" in task.get_name() for task in asyncio.all_tasks()))
+        ours = [task for task in asyncio.all_tasks() - before if "asyncctl/apiserver" not in repr(task)]
+        ours = [task for task in ours if "aiohttp" not in repr(task)]  # of the two servers: one for each connection
+        names = {task.get_name() for task in ours}
+        assert not [task for task in ours if re.fullmatch(r"Task-\d+|.*<locals>.*", task.get_name())], ours
+        assert {"heartbeat", "event-loop lag", "watchdog", "events", "lease", "workers", "widgets"} <= names
+        started = {thread.name for thread in threading.enumerate() if thread not in threads}
+        assert {"elector", "watchdog"} <= started
+        assert not [name for name in started if re.fullmatch(r"Thread-\d+.*", name)]
+    left = {thread.name for thread in threading.enumerate() if thread not in threads}
+    assert not left & {"elector", "watchdog"}
+
+
+async def test_whoever_embeds_it_and_is_cancelled_twice_waits_for_the_stop(cluster):
+    began, release, ended, log = asyncio.Event(), asyncio.Event(), [], Log()
+
+    async def slow(ctx, widget):
+        began.set()
+        await release.wait()
+        ended.append(1)
+
+    async def run():
+        async with working(declare(slow), cluster, log, **electing()):
+            await asyncio.Event().wait()
+
+    await cluster.create(Widget, "w")
+    task = asyncio.create_task(run(), name="who embeds it")
+    await began.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert not task.done()
+    release.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended == [1]
+    assert log.said("gave the Lease back")
+    assert log.said("stopped: side server")
 
 
 async def test_leaving_at_once_hangs_nowhere(cluster):
@@ -199,6 +281,8 @@ async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             cancelled.append(1)
+            with pytest.raises(Fenced, match="nothing is written any more: somebody else has changed the Lease"):
+                await ctx.client.create(ConfigMap(name="late", namespace=cluster.namespace))
             raise
 
     await cluster.create(Widget, "w")
@@ -218,6 +302,9 @@ async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
             await run()
     assert caught.group_contains(LeaseLost, match="somebody else has changed the Lease")
     assert cancelled == [1]
+    said = [line["msg"] for line in log.lines]
+    assert "stopped: workers" not in said
+    assert said.index("the Lease is lost") < said.index("stopped: lease") < said.index("stopped")
     assert (await cluster.send("GET", LEASE))["spec"]["holderIdentity"] == "other"
 
 
