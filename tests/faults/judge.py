@@ -127,7 +127,7 @@ class Judge:
 
 def _who(entry: dict[str, Any]) -> str:
     pods = (entry["user"].get("extra") or {}).get(POD)
-    return str(pods[0] if pods else entry["user"]["username"])
+    return str(pods[0] if pods else entry["user"].get("username", ""))
 
 
 def _counts(entry: dict[str, Any]) -> bool:
