@@ -1,11 +1,12 @@
 """The fence at the sender: no write leaves without it, wherever the request was when the Lease ran out."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
 
-from asyncctl.client.errors import Fenced, Target
+from asyncctl.client.errors import Fenced, KubernetesError, Target
 from asyncctl.client.transport.transport import Lane, Request
 from tests.unit.support import http_server, make_transport, raw_server, status, until
 
@@ -271,3 +272,33 @@ async def test_a_lease_that_ends_as_the_deadline_passes_leaves_no_error_behind()
     finally:
         asyncio.get_running_loop().set_exception_handler(None)
     assert heard == []
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "cut off", "timed out", "504", "200", "409", "a read", "unsent"])
+async def test_that_nobody_knows_of_a_write_whether_it_was_made_is_remembered(ends):
+    asked = asyncio.Event()
+
+    async def handler(request):
+        asked.set()
+        if ends == "cut off":
+            request.transport.abort()
+        elif not ends.isdecimal():
+            await asyncio.sleep(3600)
+        return web.json_response({}) if ends == "200" else status(int(ends) if ends.isdecimal() else 500, "", "no")
+
+    request = READ if ends == "a read" else WRITE
+    async with (
+        http_server(handler) as url,
+        make_transport(url, timeout=0.2 if ends == "timed out" else 30) as transport,
+    ):
+        if ends == "unsent":
+            transport._fence = Validity(-1)
+        assert transport.in_doubt_for == float("inf")
+        task = asyncio.create_task(transport.request(request), name="asks")
+        if ends in {"cancelled", "a read"}:
+            await asked.wait()
+            task.cancel()
+        with suppress(KubernetesError, asyncio.CancelledError):
+            await task
+        doubtful = transport.in_doubt_for < 30
+    assert doubtful is (ends in {"cancelled", "cut off", "timed out", "504"})

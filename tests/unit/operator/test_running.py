@@ -8,10 +8,12 @@ from datetime import timedelta
 import pytest
 from aiohttp import ClientSession
 
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Fenced, NamespaceBoundaryExceeded
 from asyncctl.controller.sources import Watch
 from asyncctl.objects import ConfigMap, Namespace, Resource
 from asyncctl.operator import LeaseLost, Operator
+from tests.unit.check.conftest import in_front_of
 from tests.unit.harness import Widget, quick_settings, working
 from tests.unit.support import Log, until
 
@@ -222,6 +224,41 @@ async def test_no_pass_begins_after_the_stop(cluster):
         asyncio.get_running_loop().call_later(0.1, release.set)
     assert len(passes) == 1
     assert running.log.said("stopped")
+
+
+@pytest.mark.parametrize("margin", [1.0, 60.0])
+async def test_a_write_that_was_cancelled_may_take_effect_before_the_lease_is_given_back(cluster, margin):
+    """By the bound that the settings say; where that is too long to wait for, the Lease is left to lapse."""
+    asked, release, log = asyncio.Event(), asyncio.Event(), Log()
+
+    async def hold(request):
+        if request.method == "POST" and request.path.endswith("/configmaps"):
+            asked.set()
+            await release.wait()
+
+    operator = declare(nothing)
+
+    @operator.background
+    async def write(running):
+        await running.client.create(ConfigMap(name="late", namespace=cluster.namespace))
+
+    times = electing(lease_duration=margin + 2.0, renew_deadline=2.0)
+    async with in_front_of(cluster.config.server, hold) as url:
+        cluster.config = ClusterConfig(server=url)
+        async with working(operator, cluster, log, **times):
+            await asked.wait()
+    release.set()
+    holder = (await cluster.send("GET", LEASE))["spec"]["holderIdentity"]
+    if margin > 6:
+        assert log.said("a write that got no answer may take effect yet: the Lease is not given back", "warning")
+        assert holder.startswith("test_")
+        assert not log.said("gave the Lease back")
+    else:
+        (waited,) = log.said("stopped: writes in doubt", "info")
+        assert margin - 0.2 < waited["seconds"] < margin + 1
+        said = [line["msg"] for line in log.lines]
+        assert said.index("stopped: writes in doubt") < said.index("gave the Lease back")
+        assert holder == ""
 
 
 async def test_a_shutdown_hook_that_fails_keeps_neither_the_lease_nor_the_process(cluster):
