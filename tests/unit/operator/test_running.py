@@ -78,10 +78,26 @@ async def test_it_starts_and_stops_in_order(cluster):
 
 
 async def test_nothing_is_pending_after_it(cluster):
-    before = asyncio.all_tasks()
-    async with working(declare(nothing), cluster, **electing()):
-        pass
-    await until(lambda: {task for task in asyncio.all_tasks() - before if "aiohttp" not in repr(task)} == set())
+    begun = {"pass": asyncio.Event(), "background": asyncio.Event()}
+
+    async def reconcile(ctx, widget):
+        begun["pass"].set()
+        await asyncio.sleep(3600)
+
+    operator = declare(reconcile)
+
+    @operator.background
+    async def beside(running):
+        begun["background"].set()
+        await asyncio.sleep(3600)
+
+    await cluster.create(Widget, "w")
+    before, threads = asyncio.all_tasks(), set(threading.enumerate())
+    async with working(operator, cluster, **electing(drain_timeout=0.1)):
+        for each in begun.values():
+            await each.wait()
+    assert {task for task in asyncio.all_tasks() - before if "aiohttp" not in repr(task)} == set()
+    await until(lambda: all(each.name.startswith("asyncio_") for each in set(threading.enumerate()) - threads))
 
 
 async def test_each_step_of_the_stop_says_how_long_it_took(cluster):
