@@ -48,6 +48,7 @@ class Elector:
         self.identity = f"{pod_name}_{uuid4()}"
         self._config = config
         self._settings = settings
+        self._fence = fence
         self._clock = clock
         self._random = random
         self._logger = logger.bind(lease=f"{settings.namespace}/{settings.name}")
@@ -117,6 +118,11 @@ class Elector:
         self._in_thread(self._campaign.call_off)
         if self._main is not None:
             await self._ended.wait()
+
+    async def leave(self) -> None:
+        """End the campaign and let the Lease lapse, if it is ours: a write may still be on its way."""
+        self._fence.revoke("the process ends")
+        await self.release()
 
     def _run(self) -> None:
         try:

@@ -38,7 +38,8 @@ class ServerFence:
         if self._lease is None:
             return
         while True:
-            before, self._found = self._found, await probe(self._transport, *self._lease, self._pod_name)
+            before = self._found
+            self._found = await probe(self._transport, *self._lease, self._pod_name, clock=self._clock)
             if before is None or self._found.state is not State.UNKNOWN:
                 self._tell(self._found)
             if self._found.state is not State.UNKNOWN:

@@ -172,6 +172,7 @@ class Transport:
         self._tls = ClientTLS(config, clock, logger)
         self._pools: dict[Lane, Pool] = {}
         self._sealed: str | None = None
+        self._in_doubt = float("-inf")  # when a write was given up last that may have been made, or will be
         self._closed = False
         self._warnings = Warnings(logger, metrics)
         url = _address(config)
@@ -198,6 +199,14 @@ class Transport:
     def seal(self, reason: str) -> None:
         """From now on refuse every write. There is no way back: the process has to end."""
         self._sealed = reason
+
+    @property
+    def in_doubt_for(self) -> float:
+        """Seconds since the last write that got no answer, or one that does not tell whether it was made; inf: none.
+
+        Cancelled, cut off or timed out: it is with the server, or on its way there, and may take effect yet.
+        """
+        return self._clock.monotonic() - self._in_doubt
 
     async def request(self, request: Request) -> Reply:
         """Send `request` and return its answer.
@@ -296,8 +305,10 @@ class Transport:
         left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
         connection.send(data)
         watch = _Deadline(connection, deadline, left, self._may_write)
+        told = False
         try:
             await connection.answer
+            told = connection.status < 500
         except Fenced as error:
             raise Fenced(
                 f"{request.target}: the Lease's validity ended before the answer came; the write may have been made"
@@ -306,6 +317,8 @@ class Transport:
             raise await self._failure(request, error, sent=True) from error
         finally:
             watch.cancel()
+            if not told and request.lane is Lane.WRITE:
+                self._in_doubt = self._clock.monotonic()
         return Reply(connection.status, connection.body, connection.headers)
 
     @asynccontextmanager
