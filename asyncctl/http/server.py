@@ -313,7 +313,7 @@ class Server:
 
     def _came(self, protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
         connection = self._of.get(protocol)
-        if connection is None:  # it was given up in this moment
+        if connection not in self._connections:  # it was given up before it had come: no timer would end it
             transport.abort()
         else:
             connection.transport = transport
