@@ -1,7 +1,8 @@
 """How an operator stops: in which order, and how long each step may take.
 
-Not ready, workers drain, background tasks, shutdown hooks, what is left to say is said, Lease released. The caches, the
-transport and the side server go after it, as the blocks end that they were opened by (`Running.live`).
+Not ready, workers drain, background tasks, shutdown hooks, what is left to say is said, Lease released; who does not
+hold it ceases to wait for it before all else. The caches, the transport and the side server go after it, as the blocks
+end that they were opened by (`Running.live`).
 """
 
 import asyncio
@@ -77,6 +78,10 @@ class Stopping:
 
     async def _run(self) -> None:
         take, lost = self._steps.take, self._elector is not None and self._elector.lost is not None
+        waits = self._elector is not None and not lost and not self._elector.leading
+        if waits:  # first: a Lease that is won by a process which ends keeps all others from it, for nothing
+            self._cancel()
+            await self._release()
         if lost:  # at once: somebody else works by now
             self._backgrounds.cancel()
         else:
@@ -100,8 +105,12 @@ class Stopping:
             await take("events", self._events.flush, within=EVENTS, late=(
                 "the last events were not taken in time, and are lost"
             ))  # fmt: skip
+        if not waits:
+            await self._release()
+
+    async def _release(self) -> None:
         if self._elector is not None:
-            await take("lease", self._elector.release, within=LEASE, late=(
+            await self._steps.take("lease", self._elector.release, within=LEASE, late=(
                 "the Lease could not be given back in time; the next leader waits for ASYNCCTL_LEASE_DURATION"
             ))  # fmt: skip
 
