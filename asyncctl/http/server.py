@@ -178,9 +178,8 @@ class Server:
             lingering_time=1.0, max_line_size=header, max_field_size=header, handler_cancellation=True,
         )  # fmt: skip
         for each in self._listening:
-            if (
-                self._tls is None
-            ):  # the loop's own way, which is the shortest: a probe waits for few turns of a busy loop
+            if self._tls is None:
+                # The loop's own way, which is the shortest: a probe waits for few turns of a busy loop.
                 self._servers.append(await asyncio.get_running_loop().create_server(self._arrived, sock=each))
             else:
                 self._listen(each)
