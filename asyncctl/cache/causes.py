@@ -3,6 +3,7 @@
 from asyncctl.client.errors import (
     Forbidden,
     KubernetesError,
+    NamespaceBoundaryExceeded,
     NotFound,
     StatusError,
     StreamError,
@@ -32,3 +33,9 @@ def cause_of(error: KubernetesError) -> str:
             return "broken"
         case _:
             return "error"
+
+
+def advice_on(error: Exception) -> str:
+    """What the error does not say itself, to follow it."""
+    needs_both = isinstance(error, Forbidden) and not isinstance(error, NamespaceBoundaryExceeded)
+    return "; a cache needs the verbs list and watch" if needs_both else ""

@@ -16,7 +16,7 @@ from typing import Never
 import anyio
 import msgspec
 
-from asyncctl.cache.causes import cause_of, is_ahead
+from asyncctl.cache.causes import advice_on, cause_of, is_ahead
 from asyncctl.cache.event import NoEvent, read_bookmark, read_event
 from asyncctl.cache.header import Entry, Key
 from asyncctl.cache.lister import Lister
@@ -28,10 +28,8 @@ from asyncctl.cache.streaming import StreamingSupport
 from asyncctl.cache.unread import Identity
 from asyncctl.client.client import Client
 from asyncctl.client.errors import (
-    Forbidden,
     Gone,
     KubernetesError,
-    NamespaceBoundaryExceeded,
     StatusError,
     StreamError,
     Target,
@@ -217,15 +215,10 @@ class Reflector:
 
     def _trouble(self, cause: str, error: Exception) -> None:
         self._metrics.restarted(cause)
-        text = f"{error}{self._advice(error)}"
+        text = f"{error}{advice_on(error)}"
         if text != self.problem:  # an outage is told once, not each time it is met
             self._logger.warning("the cache is not current", resource=self._kind.resource, cause=text)
         self.problem = text
-
-    def _advice(self, error: Exception) -> str:
-        """What the error does not say itself."""
-        needs_both = isinstance(error, Forbidden) and not isinstance(error, NamespaceBoundaryExceeded)
-        return "; a cache needs the verbs list and watch" if needs_both else ""
 
     def _healthy(self) -> None:
         if self.problem is not None and self.synced.is_set():

@@ -1,8 +1,8 @@
 """How an operator stops: in which order, and how long each step may take.
 
 Not ready, workers drain, background tasks, shutdown hooks, writes without an answer have taken effect, what is left to
-say is said, Lease released. The caches, the transport and the side server go after it, as the blocks end that they were
-opened by (`Running.live`).
+say is said, Lease released; who does not hold it ceases to wait for it before all else. The caches, the transport and
+the side server go after it, as the blocks end that they were opened by (`Running.live`).
 """
 
 import asyncio
@@ -82,6 +82,10 @@ class Stopping:
 
     async def _run(self) -> None:
         take, lost = self._steps.take, self._elector is not None and self._elector.lost is not None
+        waits = self._elector is not None and not lost and not self._elector.leading
+        if waits:  # first: a Lease that is won by a process which ends keeps all others from it, for nothing
+            self._cancel()
+            await self._release(settled=True)
         if lost:  # at once: somebody else works by now
             self._backgrounds.cancel()
         else:
@@ -102,7 +106,7 @@ class Stopping:
                 "goes on without a shutdown hook that does not end, though it is cancelled"
             ))  # fmt: skip
         settled = True
-        if not lost and self._elector is not None and (seconds := self._doubt()) > 0:
+        if not lost and not waits and self._elector is not None and (seconds := self._doubt()) > 0:
             within = DOUBT if seconds < DOUBT else 0.0
             settled = await take("writes in doubt", lambda: anyio.sleep(seconds), within=within, late=(
                 "a write that got no answer may take effect yet: the Lease is not given back, and the next leader has "
@@ -112,9 +116,13 @@ class Stopping:
             await take("events", self._events.flush, within=EVENTS, late=(
                 "the last events were not taken in time, and are lost"
             ))  # fmt: skip
+        if not waits:
+            await self._release(settled=settled)
+
+    async def _release(self, *, settled: bool) -> None:
         if self._elector is not None:
             end = self._elector.release if settled else self._elector.leave
-            await take("lease", end, within=LEASE, late=(
+            await self._steps.take("lease", end, within=LEASE, late=(
                 "the Lease could not be given back in time; the next leader waits for ASYNCCTL_LEASE_DURATION"
             ))  # fmt: skip
 

@@ -41,7 +41,7 @@ from asyncctl.client.errors import (
 )
 from asyncctl.client.tls.context import ClientTLS, explain, explain_reply
 from asyncctl.client.transport.connection import Connection, Headers, ProtocolError
-from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
+from asyncctl.client.transport.dial import Dialer, HandshakeFailed, ProxyError
 from asyncctl.client.transport.peer import shown_certificate
 from asyncctl.client.transport.pool import Pool, PoolClosed
 from asyncctl.client.transport.warnings import Warnings
@@ -138,6 +138,7 @@ class Transport:
         qps: Requests a second for reads, and as many for writes; 0 is no limit.
         burst: Requests at once.
         tries: How often a request is sent at the most.
+        connect_timeout: Seconds to make a connection, and for TLS; None: as the dialer has it.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Transport:
         qps: float = 50.0,
         burst: int = 100,
         tries: int = 5,
+        connect_timeout: float | None = None,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -176,7 +178,9 @@ class Transport:
         self._closed = False
         self._warnings = Warnings(logger, metrics)
         url = _address(config)
-        self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
+        self._dialer = Dialer(
+            config.server, proxy=config.proxy, server_name=config.tls_server_name, timeout=connect_timeout
+        )  # fmt: skip
         self._base = url.path.rstrip("/")
         self._common = (
             f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: asyncctl/{__version__}\r\n"
@@ -390,7 +394,7 @@ class Transport:
                 async with scope:
                     connection = await pool.acquire(context)
             except TimeoutError as error:
-                within = self._limit(request) if scope.expired() else CONNECT_TIMEOUT
+                within = self._limit(request) if scope.expired() else self._dialer.timeout
                 through = self._through()
                 raise TransportError(
                     f"{request.target}: no connection to {self.config.server}{through} within {within:g} s; is there a "

@@ -315,6 +315,23 @@ async def test_a_standby_is_ready_and_works_only_when_elected(cluster):
             await until(lambda: seen["b"])
 
 
+async def test_a_standby_that_stops_wins_nothing_any_more(cluster):
+    operator, log, campaigns = declare(nothing), Log(), []
+
+    @operator.on_shutdown
+    async def goodbye(running):
+        campaigns.append(not running._elector.over.is_set())
+
+    async with working(declare(nothing), cluster, **electing()) as first:
+        await until(lambda: first.leading)
+        async with working(operator, cluster, log, **electing()) as second:
+            assert not second.leading
+    assert campaigns == [False]
+    stopped = [line["msg"] for line in log.lines if line["msg"].startswith("stopped")]
+    assert stopped[:3] == ["stopped: lease", "stopped: workers", "stopped: hooks"]
+    assert stopped.count("stopped: lease") == 1
+
+
 async def test_who_can_never_lead_is_not_ready_and_says_why(cluster):
     async with working(declare(nothing), cluster, **electing(lease_namespace="nowhere")) as running:
         await until(lambda: running._elector.blocked)
