@@ -160,8 +160,12 @@ class Elector:
         return f"the event loop, or a worker, has been stuck for {silent:.0f} s" if silent > DEAF else None
 
     def _won(self) -> None:
-        self._on_main(self.elected.set)
-        self._on_main(lambda: self._on_change(True))
+        self._on_main(self._begin)
+
+    def _begin(self) -> None:
+        """In one step: whoever sees that it is elected may say at once that it is lost."""
+        self.elected.set()
+        self._on_change(True)
 
     def _ended_leading(self) -> None:
         self._on_main(lambda: self._on_change(False))
