@@ -26,6 +26,7 @@ from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
 from asyncctl.operator.running import LeaseLost, Running
 from asyncctl.operator.termination import Ending, leave_message
+from asyncctl.operator.usage import asks_for_help, program_help
 from asyncctl.settings import Settings, SettingsError
 from asyncctl.version import __version__
 
@@ -37,7 +38,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run(operator: "Operator") -> None:
-    """Run `operator` with the process's environment until it is told to stop, and exit."""
+    """Run `operator` with the process's environment until it is told to stop, and exit; or print `--help`."""
+    if asks_for_help(sys.argv[1:]):
+        print(program_help(operator.name, operator.settings))  # noqa: T201 - it was asked for
+        sys.exit(0)
     sys.exit(main(operator, os.environ))
 
 
