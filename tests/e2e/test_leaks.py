@@ -12,7 +12,7 @@ from tests.e2e.leaks import Leaks
 TOKEN = secrets.token_hex(16)
 PASSWORD = secrets.token_urlsafe(18) + "/+ü"
 VERIFIER = f"SCRAM-SHA-256$4096:{base64.b64encode(secrets.token_bytes(16)).decode()}${'A' * 30}{TOKEN}=:{'B' * 43}="
-JWT = f"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJkYWVtb24ifQ.{secrets.token_urlsafe(64)}"
+JWT = f"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJkYWVtb24ifQ.{secrets.token_urlsafe(64)}"  # pragma: allowlist secret
 KEY = (
     "-----BEGIN RSA PRIVATE KEY-----\n"
     + "\n".join("MIIE" + secrets.token_hex(30) for _ in range(8))
