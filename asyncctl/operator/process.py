@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncctl.operator.operator import Operator
 
 TOGETHER = 0.2  # seconds in which two signals are one
+SHOWN = 10  # passes that are named at the end
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -86,8 +87,8 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         ending.mendable(1, "ends, because the Lease is lost", _leaves(group))
     except* Exception as group:  # noqa: BLE001 - told, and the exit code
         ending.unforeseen(_leaves(group))
-    if running is not None and not running.ended:
-        _leave(ending, "a pass does not end")
+    if running is not None and (left := running.left):
+        _leave(ending, "something was cancelled and does not end", ", ".join(left[:SHOWN]))
     if ending.code:
         await anyio.to_thread.run_sync(ending.leave_message)
     return ending.code
@@ -101,8 +102,8 @@ async def _last_resort(running: Running, ending: Ending) -> None:
     _leave(ending, f"the stop takes longer than {seconds:g} s")
 
 
-def _leave(ending: Ending, what: str) -> NoReturn:
-    ending.never(what)
+def _leave(ending: Ending, what: str, which: str = "") -> NoReturn:
+    ending.never(what, which)
     os._exit(ending.code)
 
 

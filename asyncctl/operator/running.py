@@ -120,10 +120,15 @@ class Running:
         self.stopping = anyio.Event()
 
     @property
-    def ended(self) -> bool:
-        """Whether every pass and background task has ended; one that swallows its cancellation can't be made to."""
-        passes = [task for controller in self._controllers for task in controller.left if not task.done()]
-        return not passes and not self._backgrounds.left
+    def left(self) -> list[str]:
+        """What has not ended though it was cancelled: passes by controller and object, and background tasks."""
+        passes = [
+            f"pass of {controller.declaration.name} over {'/'.join(filter(None, controller.at_work(task) or ()))}"
+            for controller in self._controllers
+            for task in controller.left
+            if not task.done()
+        ]
+        return sorted(passes) + sorted(task.get_name() for task in self._backgrounds.left)
 
     @property
     def leading(self) -> bool:

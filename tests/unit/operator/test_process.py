@@ -341,6 +341,7 @@ operator.run()
 
 async def test_a_pass_that_swallows_its_cancellation_does_not_keep_the_process(cluster, tmp_path):
     await cluster.create(ConfigMap, "c")
+    (tmp_path / "termination-log").touch()
     process = start(
         tmp_path, KUBECONFIG=kubeconfig(tmp_path, cluster.config.server), ASYNCCTL_DRAIN_TIMEOUT="100ms",
         program=PROGRAM.replace("            raise", "            pass").replace(
@@ -352,6 +353,7 @@ async def test_a_pass_that_swallows_its_cancellation_does_not_keep_the_process(c
     code, text = await asyncio.to_thread(ended, process, 5)
     assert code == 1
     assert "the process ends without it" in text
+    assert f"pass of configmaps over {cluster.namespace}/c" in (tmp_path / "termination-log").read_text()
 
 
 @pytest.mark.parametrize("together, exits", [(3600.0, []), (0.0, [128 + signal.SIGTERM])], ids=["together", "later"])
