@@ -156,9 +156,9 @@ async def test_a_lost_lease_is_in_the_termination_message(cluster, tmp_path):
 
 def test_a_stop_that_hangs_is_left_after_its_time(tmp_path):
     hangs = """
-from asyncctl.http import SideServer
+from asyncctl.http import Server
 from asyncctl.operator import running
-SideServer.stop = lambda self: asyncio.sleep(3600)
+Server.stop = lambda self: asyncio.sleep(3600)
 running.longest = lambda drain, hooks: 0.5
 operator.run()
 """
