@@ -50,7 +50,7 @@ async def probe(transport: Transport, namespace: str, lease: str, pod_name: str)
     """
     name = probe_name(lease)
     request = Request(
-        target=Target("create (dry run)", record.LEASE.resource, namespace, name), method="POST",
+        target=Target("create", record.LEASE.resource, namespace, name), method="POST",
         path=f"{record.LEASE.path(namespace)}?dryRun=All", lane=Lane.READ, repeatable=True,
         body=orjson.dumps(record.new(namespace, name)),
     )  # fmt: skip
@@ -61,7 +61,7 @@ async def probe(transport: Transport, namespace: str, lease: str, pod_name: str)
     except AlreadyExists:
         pass
     except Forbidden as error:
-        return Finding(State.UNKNOWN, f"can't tell, since a Lease may not be created: {error}")
+        return Finding(State.UNKNOWN, f"can't tell, since a Lease may not be created, as a dry run: {error}")
     except KubernetesError as error:
         return Finding(State.UNKNOWN, f"can't tell: {error}")
     return Finding(
