@@ -1,8 +1,9 @@
 """Tells at the start whether the fence at the API server is in force, and what to do where it is not.
 
-Asked beside everything else: nothing waits for it, and no answer ends anything. It is the same for a leader and for a
-standby. While it is not in force it is asked again, so that who installs it sees that it took effect; then no more,
-since each answer of a fence in force is a 403, in our metrics and in the server's audit log.
+Asked beside everything else: nothing waits for it, and no answer ends anything; a replica whose writes it would all
+refuse is not ready, so that a rollout of such ones goes no further. It is the same for a leader and for a standby.
+While it is not in force it is asked again, so that who installs it sees that it took effect; then no more, since each
+answer of a fence in force is a 403, in our metrics and in the server's audit log.
 """
 
 from asyncctl.client.transport.transport import Transport
@@ -57,6 +58,11 @@ class ServerFence:
         if self._found is None:
             return "not asked for yet"
         return None if self._found.state is State.IN_FORCE else self._found.text
+
+    @property
+    def refuses(self) -> str | None:
+        """Why it refuses all that this process writes, whoever leads; None when it does not, as far as is known."""
+        return self._found.text if self._found is not None and self._found.state is State.WRONG else None
 
     def _tell(self, found: Finding) -> None:
         about, what = {"state": str(found.state), "cause": found.text}, "the fence at the API server"
