@@ -239,6 +239,14 @@ async def test_an_outage_is_told_once_however_its_errors_change_and_the_next_one
     assert len(told) == 2, told
 
 
+async def test_of_a_cache_of_one_namespace_it_is_told_which():
+    api = Api(lists=[lambda: status(403, "Forbidden", "may not"), page(9)])
+    async with reflecting(api, namespaces=("team",)) as running:
+        await until(lambda: api.of("watch"))
+        (line,) = running.log.said("the cache is not current")
+    assert line["namespace"] == "team"
+
+
 async def test_a_right_that_is_missing_after_an_outage_is_told_of_as_well():
     lists = [lambda: status(503, "ServiceUnavailable", "no"), lambda: status(403, "Forbidden", "may not")]
     api = Api(lists=[page(9), *lists, page(9)], watches=[Watch(b"{"), Watch(HANG)])
