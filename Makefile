@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SOAKED := tests/faults tests/unit/ha/test_simulator.py tests/e2e/test_prometheus.py tests/e2e/test_bench.py
 
 .PHONY: run test soak check format hooks bench manifests docs pins clean
 .DEFAULT_GOAL := test
@@ -23,7 +24,7 @@ test: $(VENV)/.installed
 
 # What `make test` does once, or for seconds, it does ten times, or for minutes.
 soak: $(VENV)/.installed
-	ASYNCCTL_TEST_SOAK=1 $(BIN)/python -m pytest tests/faults $(ARGS)
+	ASYNCCTL_TEST_SOAK=1 $(BIN)/python -m pytest $(SOAKED) $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

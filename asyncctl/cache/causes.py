@@ -3,6 +3,7 @@
 from asyncctl.client.errors import (
     Forbidden,
     KubernetesError,
+    NamespaceBoundaryExceeded,
     NotFound,
     StatusError,
     StreamError,
@@ -46,3 +47,9 @@ def matter_of(cause: str, error: KubernetesError) -> str:
             return "away"
         case _:
             return type(error).__name__
+
+
+def advice_on(error: Exception) -> str:
+    """What the error does not say itself, to follow it."""
+    needs_both = isinstance(error, Forbidden) and not isinstance(error, NamespaceBoundaryExceeded)
+    return "; a cache needs the verbs list and watch" if needs_both else ""

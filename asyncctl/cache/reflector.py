@@ -16,7 +16,7 @@ from typing import Never
 import anyio
 import msgspec
 
-from asyncctl.cache.causes import cause_of, is_ahead, matter_of
+from asyncctl.cache.causes import advice_on, cause_of, is_ahead, matter_of
 from asyncctl.cache.event import NoEvent, read_bookmark, read_event
 from asyncctl.cache.header import Entry, Key
 from asyncctl.cache.lister import Lister
@@ -28,10 +28,8 @@ from asyncctl.cache.streaming import StreamingSupport
 from asyncctl.cache.unread import Identity
 from asyncctl.client.client import Client
 from asyncctl.client.errors import (
-    Forbidden,
     Gone,
     KubernetesError,
-    NamespaceBoundaryExceeded,
     StatusError,
     StreamError,
     Target,
@@ -218,15 +216,10 @@ class Reflector:
 
     def _trouble(self, cause: str, error: KubernetesError) -> None:
         self._metrics.restarted(cause)
-        self.problem = f"{error}{self._advice(error)}"
+        self.problem = f"{error}{advice_on(error)}"
         if (matter := matter_of(cause, error)) not in self._told:  # an outage is told once, however its errors change
             self._told.add(matter)
             self._logger.warning("the cache is not current", resource=self._kind.resource, cause=self.problem)
-
-    def _advice(self, error: Exception) -> str:
-        """What the error does not say itself."""
-        needs_both = isinstance(error, Forbidden) and not isinstance(error, NamespaceBoundaryExceeded)
-        return "; a cache needs the verbs list and watch" if needs_both else ""
 
     def _healthy(self) -> None:
         if self.problem is not None and self.synced.is_set():

@@ -52,7 +52,7 @@ async def check_operator(
         found = await link(stack, settings, environ, clock=clock, logger=logger, tell=tell)
         rows = [_settings(settings, environ), *found.rows]
         with waiting_for("what the server serves and allows", tell):
-            rows += await _in_the_cluster(operator, settings, found)
+            rows += await _in_the_cluster(operator, settings, found, clock)
         rows += await _of_the_author(operator, settings, found, clock, logger, tell)
     return rows
 
@@ -71,7 +71,7 @@ def _settings(settings: Settings, environ: Mapping[str, str]) -> Row:
     return Row("settings", state, "\n".join([said, *unknown]), {"set": given, "unknown": unknown})
 
 
-async def _in_the_cluster(operator: Operator, settings: Settings, found: Link) -> list[Row]:
+async def _in_the_cluster(operator: Operator, settings: Settings, found: Link, clock: Clock) -> list[Row]:
     home = own_namespace(found.config) if found.config else OUTSIDE_A_POD
     namespace = settings.lease_namespace or home
     needed = rules(operator, settings, lease_namespace=home)
@@ -83,7 +83,7 @@ async def _in_the_cluster(operator: Operator, settings: Settings, found: Link) -
     if settings.leader_election:
         lease = lease_name(operator.name, settings)
         rows.append(await check_lease(found.transport, namespace, lease))
-        rows.append(await check_fence(found.transport, namespace, lease, settings.pod_name, found.user))
+        rows.append(await check_fence(found.transport, namespace, lease, settings.pod_name, found.user, clock=clock))
     else:
         rows.append(Row("lease", State.SKIPPED, "not needed: ASYNCCTL_LEADER_ELECTION is false"))
     return rows

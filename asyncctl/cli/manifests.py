@@ -18,6 +18,9 @@ from asyncctl.settings import Settings
 
 NAME = "asyncctl"
 _COMMAND = "asyncctl manifests"
+_NOT_AGAIN = (
+    '# Never delete the policy or the binding to make them again: docs/high-availability.md, "To take it away".\n'
+)
 
 
 def main(output: Path | None, made: Mapping[str, str]) -> int:
@@ -58,7 +61,7 @@ def manifests(
     head = f"# Made from what {origin} declares: change that, not this file.\n"
     made = {_path(kind): crd_yaml(kind) for kind in own_kinds(operator)}
     if settings.leader_election:
-        made["fence/operator.yaml"] = head + fence_yaml(
+        made["fence/operator.yaml"] = head + _NOT_AGAIN + fence_yaml(
             account, namespace=namespace, lease=lease_name(operator.name, settings),
             lease_namespace=settings.lease_namespace or namespace,
         )  # fmt: skip

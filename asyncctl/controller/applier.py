@@ -96,8 +96,10 @@ class Applier:
                 answer = await self._update(kind, entry, wanted)
             except Conflict:
                 attempt += 1
+                if attempt == _TRIES:
+                    raise
                 live = await self._read(kind, key)
-                if attempt == _TRIES or live.header.uid != entry.header.uid:  # a namesake the cache has not seen yet
+                if live.header.uid != entry.header.uid:  # a namesake the cache has not seen yet
                     raise
                 entry = live
         entry = read_entry(answer, environment.client.field_manager)

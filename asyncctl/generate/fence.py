@@ -10,6 +10,9 @@ whose request it is, so that `Deny` would refuse everybody's writes in the whole
 of that look-up is ignored: such a server has not seen the takeover yet. Creating and updating that one Lease is exempt,
 or nobody could take it; and so are events, which a standby sends too. The expressions can't fail: a token that is bound
 to no pod is refused with a word that says so.
+
+What is deleted must not simply be made again: kube-apiserver (1.36.3, `policy_source.go`) ends its watch of Leases with
+the last policy or binding that needs it, and never begins it again. `docs/high-availability.md` has what to do instead.
 """
 
 import re

@@ -120,6 +120,7 @@ class Campaign:
         """Give the Lease back, if it is ours, and end. Call it after the last write was answered."""
         if self._called_off is None:
             self._called_off = self._clock.monotonic()
+            self._ends = min(self._ends, self._called_off + _GRACE)  # of what may be asked after that, too
             self._end_wait(_GRACE)
 
     def lose(self, reason: str) -> None:
@@ -257,11 +258,10 @@ class Campaign:
                 if record.held_by(lease, self._identity):
                     tried = True
                     await self._write(record.released(lease, self._clock.now()))
-            except (Conflict, NotFound):  # it was touched, or the answer of our last renewal was lost
-                lease = None
             except KubernetesError as error:
                 lease, trouble = None, str(error)
-                await self._clock.sleep(min(_LOOK, self._ends - self._clock.monotonic()))
+                if not isinstance(error, Conflict):  # it was touched, or the answer of our last renewal was lost
+                    await self._clock.sleep(min(_LOOK, self._ends - self._clock.monotonic()))
             else:
                 self._logger.info("gave the Lease back" if tried else "the Lease was not ours any more")
                 return
@@ -393,7 +393,7 @@ class Campaign:
             self._logger.info("not leading", cause=problem)
 
     def _warn(self, what: str, problem: str) -> None:
-        if self.problem != problem and self._called_off is None:
+        if self.problem != problem and not self._ending:
             self.problem = problem
             self._logger.warning(what, cause=problem)
 

@@ -26,6 +26,7 @@ __all__ = ["DEAF", "HEARTBEAT", "Elector", "LeaseSettings"]
 
 HEARTBEAT = 0.5  # seconds between two beats of the main loop
 DEAF = 5.0  # seconds without a beat, after which the Lease is not renewed
+_DIAL = 0.25  # of the renew deadline, but a second at least, for a connection: one that hangs leaves time for another
 _METHODS = {"get": "GET", "create": "POST", "update": "PUT"}
 
 
@@ -48,6 +49,7 @@ class Elector:
         self.identity = f"{pod_name}_{uuid4()}"
         self._config = config
         self._settings = settings
+        self._fence = fence
         self._clock = clock
         self._random = random
         self._logger = logger.bind(lease=f"{settings.namespace}/{settings.name}")
@@ -118,6 +120,11 @@ class Elector:
         if self._main is not None:
             await self._ended.wait()
 
+    async def leave(self) -> None:
+        """End the campaign and let the Lease lapse, if it is ours: a write may still be on its way."""
+        self._fence.revoke("the process ends")
+        await self.release()
+
     def _run(self) -> None:
         try:
             asyncio.run(self._live(), debug=False)
@@ -133,8 +140,9 @@ class Elector:
         if self._called_off:
             return
         self._transport = Transport(
-            self._config, clock=self._clock, random=self._random, logger=self._logger, metrics=self._metrics, tries=1
-        )
+            self._config, clock=self._clock, random=self._random, logger=self._logger, metrics=self._metrics, tries=1,
+            connect_timeout=max(1.0, _DIAL * self._settings.renew_deadline),
+        )  # fmt: skip
         async with self._transport:
             await self._campaign.run()
 

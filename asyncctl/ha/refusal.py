@@ -92,7 +92,8 @@ class Refusals:
             self._say(
                 "the API server refuses our writes", message,
                 "ASYNCCTL_LEADER_ELECTION is false, so that nothing here holds the Lease that this fence asks for: "
-                "delete the ValidatingAdmissionPolicyBinding that the cause names, or turn leader election on",
+                "set validationActions of the ValidatingAdmissionPolicyBinding that the cause names to [Audit], or "
+                "turn leader election on",
             )  # fmt: skip
             return False
         told = read(message)

@@ -178,9 +178,8 @@ class Server:
             lingering_time=1.0, max_line_size=header, max_field_size=header, handler_cancellation=True,
         )  # fmt: skip
         for each in self._listening:
-            if (
-                self._tls is None
-            ):  # the loop's own way, which is the shortest: a probe waits for few turns of a busy loop
+            if self._tls is None:
+                # The loop's own way, which is the shortest: a probe waits for few turns of a busy loop.
                 self._servers.append(await asyncio.get_running_loop().create_server(self._arrived, sock=each))
             else:
                 self._listen(each)
@@ -313,7 +312,7 @@ class Server:
 
     def _came(self, protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
         connection = self._of.get(protocol)
-        if connection is None:  # it was given up in this moment
+        if connection not in self._connections:  # it was given up before it had come: no timer would end it
             transport.abort()
         else:
             connection.transport = transport

@@ -123,6 +123,11 @@ class Parts:
             timeout=settings.request_timeout, qps=settings.qps, burst=settings.burst,
         )  # fmt: skip
 
+    def doubt(self, transport: Transport | None) -> float:
+        """Seconds until a write that got no answer has taken effect, by the bound of `asyncctl.ha.campaign`."""
+        bound = self._settings.lease_duration - self._settings.renew_deadline
+        return bound - transport.in_doubt_for if transport is not None else 0.0
+
     def controller(
         self, declaration: Declaration[Any], informers: dict[ResourceType, Informer], *,
         client: Client, events: EventRecorder, fence: Acting,

@@ -291,7 +291,7 @@ class Running:
         stopping = Stopping(
             self._steps, controllers=self._controllers, cancel=self._cancel_workers, idle=self._idle,
             backgrounds=self._backgrounds, hooks=self._hooks, events=events, elector=self._elector,
-            drain=self.settings.drain_timeout,
+            doubt=lambda: self._parts.doubt(self._transport), drain=self.settings.drain_timeout,
         )  # fmt: skip
         failed: Exception | None = None
         async with self._steps.leaving("caches", AsyncExitStack()) as users:

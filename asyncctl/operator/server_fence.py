@@ -41,7 +41,8 @@ class ServerFence:
         if self._lease is None:
             return
         while True:
-            before, found = self._found, await probe(self._transport, *self._lease, self._pod_name)
+            before = self._found
+            found = await probe(self._transport, *self._lease, self._pod_name, clock=self._clock)
             if before is None or found.state is not State.UNKNOWN:  # an outage makes nothing unknown that was known
                 self._found = found
                 if before is None or before.state is not found.state:

@@ -1,7 +1,8 @@
 """How an operator stops: in which order, and how long each step may take.
 
-Not ready, workers drain, background tasks, shutdown hooks, what is left to say is said, Lease released. The caches, the
-transport and the side server go after it, as the blocks end that they were opened by (`Running.live`).
+Not ready, workers drain, background tasks, shutdown hooks, writes without an answer have taken effect, what is left to
+say is said, Lease released; who does not hold it ceases to wait for it before all else. The caches, the transport and
+the side server go after it, as the blocks end that they were opened by (`Running.live`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from asyncctl.operator.hooks import Hooks
 from asyncctl.operator.steps import Steps
 
 EVENTS = 0.5  # seconds for events that still wait: the next leader waits for the Lease meanwhile
+DOUBT = 6.0  # seconds at most for writes that got no answer; else the Lease is left to lapse
 LEASE = 5.0  # seconds to give the Lease back
 REST = 5.0  # seconds in which the caches, the transport and the side server have gone: they wait for nobody
 
@@ -30,7 +32,7 @@ def longest(drain: float, hooks: float) -> float:
         drain: `ASYNCCTL_DRAIN_TIMEOUT`.
         hooks: Seconds for all shutdown hooks.
     """
-    return drain + 2 * (GIVE_UP + 1) + hooks + EVENTS + LEASE + REST
+    return drain + 2 * (GIVE_UP + 1) + hooks + DOUBT + EVENTS + LEASE + REST
 
 
 class Stopping:
@@ -45,12 +47,14 @@ class Stopping:
         hooks: The shutdown hooks.
         events: What there may be left to say.
         elector: Who holds the Lease, if there is one.
+        doubt: Seconds until what this process has sent has taken effect, or never will; not above 0: it has.
         drain: Seconds for passes to end by themselves.
     """
 
     def __init__(
         self, steps: Steps, *, controllers: Sequence[Controller], cancel: Callable[[], object], idle: anyio.Event,
-        backgrounds: Backgrounds[Any], hooks: Hooks[Any], events: EventRecorder, elector: Elector | None, drain: float,
+        backgrounds: Backgrounds[Any], hooks: Hooks[Any], events: EventRecorder, elector: Elector | None,
+        doubt: Callable[[], float], drain: float,
     ) -> None:  # fmt: skip
         self._steps = steps
         self._controllers = controllers
@@ -60,6 +64,7 @@ class Stopping:
         self._hooks = hooks
         self._events = events
         self._elector = elector
+        self._doubt = doubt
         self._drain_timeout = drain
 
     async def run(self) -> None:
@@ -77,6 +82,10 @@ class Stopping:
 
     async def _run(self) -> None:
         take, lost = self._steps.take, self._elector is not None and self._elector.lost is not None
+        waits = self._elector is not None and not lost and not self._elector.leading
+        if waits:  # first: a Lease that is won by a process which ends keeps all others from it, for nothing
+            self._cancel()
+            await self._release(settled=True)
         if lost:  # at once: somebody else works by now
             self._backgrounds.cancel()
         else:
@@ -96,12 +105,24 @@ class Stopping:
             await take("hooks", self._hooks.stop, within=self._hooks.patience + 1, late=(
                 "goes on without a shutdown hook that does not end, though it is cancelled"
             ))  # fmt: skip
+        settled = True
+        if not lost and not waits and self._elector is not None and (seconds := self._doubt()) > 0:
+            within = DOUBT if seconds < DOUBT else 0.0
+            settled = await take("writes in doubt", lambda: anyio.sleep(seconds), within=within, late=(
+                "a write that got no answer may take effect yet: the Lease is not given back, and the next leader has "
+                "to wait for ASYNCCTL_LEASE_DURATION"
+            ))  # fmt: skip
         if not lost:
             await take("events", self._events.flush, within=EVENTS, late=(
                 "the last events were not taken in time, and are lost"
             ))  # fmt: skip
+        if not waits:
+            await self._release(settled=settled)
+
+    async def _release(self, *, settled: bool) -> None:
         if self._elector is not None:
-            await take("lease", self._elector.release, within=LEASE, late=(
+            end = self._elector.release if settled else self._elector.leave
+            await self._steps.take("lease", end, within=LEASE, late=(
                 "the Lease could not be given back in time; the next leader waits for ASYNCCTL_LEASE_DURATION"
             ))  # fmt: skip
 

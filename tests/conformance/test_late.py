@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from asyncctl.cache.header import read_entry
-from asyncctl.client.errors import Fenced
+from asyncctl.client.errors import Conflict, Fenced
 from asyncctl.controller import finalizer
 from asyncctl.objects import ConfigMap
 from tests.conformance.hands import hands
@@ -34,6 +34,25 @@ async def test_an_apply_that_comes_late_is_made_over_what_is_there_then(cluster)
         found = await ctx.apply(ConfigMap(name="c", data={"a": "2"}))
         assert found.data == {"a": "2", "b": "theirs"}
         assert made.sent == [("PATCH", "c"), ("PATCH", "c")]
+
+
+async def test_an_apply_beside_a_writer_that_never_rests_is_given_up_and_tried_later(cluster, monkeypatch):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        await ctx.apply(ConfigMap(name="c", data={"a": "1"}))
+        asked, request = [], made.running.client._transport.request
+
+        async def late(each):
+            asked.append(each.method)
+            if each.method == "PATCH":
+                await cluster.patch(ConfigMap, "c", {"data": {"turn": str(len(asked))}})
+            return await request(each)
+
+        monkeypatch.setattr(made.running.client._transport, "request", late)
+        with pytest.raises(Conflict):
+            await ctx.apply(ConfigMap(name="c", data={"a": "2"}))
+        monkeypatch.undo()
+        assert asked == ["PATCH", "GET"] * 4 + ["PATCH"]
+        assert (await cluster.get(ConfigMap, "c")).data["a"] == "1"
 
 
 async def test_an_apply_that_comes_after_the_fence_has_closed_changes_nothing(cluster, monkeypatch):

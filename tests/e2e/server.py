@@ -46,6 +46,7 @@ class Superuser:
 
     def __init__(self, postgres: PostgresServer) -> None:
         self.postgres = postgres
+        self._verifiers: set[str] = set()  # of roles that are gone, too
 
     def ask(self, query: LiteralString | sql.Composed, parameters: object = None, database: str = "postgres") -> Rows:
         with psycopg.connect(self.postgres.uri(database), autocommit=True) as connection:
@@ -81,10 +82,14 @@ class Superuser:
         return {name for (name,) in self.ask(query, [prefix])}
 
     def verifiers(self) -> set[str]:
-        return {found for (found,) in self.ask("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")}
+        """Every verifier that there is, or was whenever this was asked."""
+        found = self.ask("SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")
+        self._verifiers |= {verifier for (verifier,) in found}
+        return set(self._verifiers)
 
     def clear(self, cluster: str, namespace: str) -> None:
         """Remove all that was made for objects of this namespace, retained or left behind."""
+        self.verifiers()
         roles = self.claimed(cluster, namespace)
         query: LiteralString = "SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = ANY (%s)"
         for (database,) in self.ask(query, [sorted(roles)]):

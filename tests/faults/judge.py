@@ -15,7 +15,7 @@ POD = "authentication.kubernetes.io/pod-name"
 
 @dataclass(frozen=True)
 class Commit:
-    """One write of somebody who held the Lease at some time, which changed something."""
+    """One write of a pod, whether it ever held the Lease or not, which changed something."""
 
     revision: int
     who: str
@@ -46,14 +46,17 @@ class Judge:
     """What the audit log says of one namespace and one Lease."""
 
     def __init__(self, entries: Iterable[dict[str, Any]], *, namespace: str, lease: str) -> None:
-        """Read the log. Raises `ValueError` if it does not tell what a holder's write came to."""
+        """Read the log. Raises `ValueError` if it does not tell what a holder's write came to, or when it was made."""
         found = [entry for entry in entries if entry.get("stage") == "ResponseComplete" and "objectRef" in entry]
         here = [each for each in found if each["objectRef"].get("namespace") == namespace and _counts(each)]
         about = [each for each in found if _is_about(each, lease)]
         self.tenures = list(_tenures(about))
         self._renewals = {_holder(each["responseObject"]): _answered(each) for each in about}
         self.holders = {each.who for each in self.tenures if each.who}
-        self.commits = list(_commits(each for each in here if _who(each) in self.holders))
+        done = [each for each in here if _pod(each) or _who(each) in self.holders]
+        if deleted := [each["objectRef"] for each in done if each["verb"] in {"delete", "deletecollection"}]:
+            raise ValueError(f"a deletion is answered without a revision, and so has no place in the order: {deleted}")
+        self.commits = list(_commits(done))
         self.refused = [_who(each) for each in found if _is_fenced(each)]
         """Whom the policy refused a write, in any namespace."""
 
@@ -76,7 +79,7 @@ class Judge:
 
     @property
     def late(self) -> list[Commit]:
-        """Writes of those who did not hold the Lease any more: it was another's, or given back."""
+        """Writes of those who did not hold the Lease: it was another's, or given back; or they never did."""
         return [each for each in self.commits if not self._held(each.who, each.revision)]
 
     @property
@@ -120,14 +123,17 @@ class Judge:
         """The revision at which the maker of `other` came to hold the Lease after `who` did; never, for all else."""
         if other.who == who:
             return float("inf")
-        began = min((each.revision for each in self.tenures if each.who == who), default=float("inf"))
+        began = min((each.revision for each in self.tenures if each.who == who), default=-1)
         later = (each.revision for each in self.tenures if each.who == other.who and each.revision > began)
         return min(later, default=float("inf"))
 
 
+def _pod(entry: dict[str, Any]) -> str:
+    return str(((entry["user"].get("extra") or {}).get(POD) or [""])[0])
+
+
 def _who(entry: dict[str, Any]) -> str:
-    pods = (entry["user"].get("extra") or {}).get(POD)
-    return str(pods[0] if pods else entry["user"]["username"])
+    return _pod(entry) or str(entry["user"].get("username", ""))
 
 
 def _counts(entry: dict[str, Any]) -> bool:
@@ -159,7 +165,7 @@ def _is_fenced(entry: dict[str, Any]) -> bool:
 
 def _commits(entries: Iterable[dict[str, Any]]) -> Iterator[Commit]:
     """In their order; what changed nothing is answered with the version that was there, and is none."""
-    found = [_commit(entry) for entry in entries if entry["verb"] != "delete" and entry["verb"] != "deletecollection"]
+    found = [_commit(entry) for entry in entries]
     seen: set[int] = set()
     for commit in sorted(found, key=lambda each: (each.revision, each.at)):
         if commit.revision not in seen:

@@ -101,6 +101,15 @@ def test_a_write_after_the_lease_was_given_back_is_late():
     assert revisions(log.judge().late) == [3]
 
 
+def test_a_write_of_who_has_never_held_the_lease_is_late(log):
+    log.wrote("new")
+    log.wrote("stranger", "another")
+    log.wrote("stranger")
+    judge = log.judge()
+    assert revisions(judge.late) == [5, 6]
+    assert revisions(judge.overwrites) == [6]
+
+
 def test_who_leads_again_is_not_late(log):
     log.held("old")
     log.wrote("old")
@@ -116,4 +125,11 @@ def test_an_older_turn_in_the_place_of_a_newer_one_is_found(log):
 def test_a_log_without_answers_is_not_judged(log):
     del log.entries[1]["responseObject"]
     with pytest.raises(ValueError, match="RequestResponse"):
+        log.judge()
+
+
+def test_a_deletion_is_not_passed_over(log):
+    log.wrote("new")
+    log._add("old", "delete", "configmaps", {"metadata": {"name": "one"}})
+    with pytest.raises(ValueError, match="has no place in the order"):
         log.judge()

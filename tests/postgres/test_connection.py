@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from asyncctl.database.postgres.connection import connect
-from asyncctl.database.postgres.database import prove_login
+from asyncctl.database.postgres.database import lock, prove_login
 from asyncctl.database.postgres.errors import (
     AuthenticationFailed,
     DatabaseError,
@@ -297,3 +297,40 @@ async def test_unproven_server_cannot_ask_for_the_password_in_clear(admin, limit
     assert isinstance(error, AuthenticationFailed)
     assert "cleartext password" in str(error)
     assert admin.admin_password.encode() not in received
+
+
+async def test_a_write_that_the_lease_has_no_time_for_is_not_given_up_for_ever(admin, limits):
+    slow, quick = sql.SQL("SELECT pg_sleep(0.5)"), sql.SQL("SELECT 1")
+    async with connect(admin, limits=limits, check=lambda: 0.2) as session:
+        with pytest.raises(ServerUnreachable, match=r"it had 0\.15 s.*the next time it has 120 s"):
+            await session.write(slow)
+    async with connect(admin, limits=limits, check=lambda: 0.2) as session:
+        await session.write(slow)
+        await session.write(quick)
+        assert await limit_of(session) == "150ms"
+        assert not limits.slow
+
+
+async def test_a_write_that_takes_longer_than_is_set_is_given_up_each_time(admin, limits):
+    patient = replace(admin, statement_timeout=0.1)
+    async with connect(patient, limits=limits, check=lambda: math.inf) as session:
+        for _ in range(2):
+            with pytest.raises(ServerUnreachable, match=r"look for locks and load on the server$"):
+                await session.write(sql.SQL("SELECT pg_sleep(60)"))
+
+
+async def test_what_a_process_holds_that_was_stopped_is_free_soon(admin, limits, database, superuser):
+    """Its machine's kernel goes on answering for it, so that no keepalive tells the server."""
+    async with connect(replace(admin, idle_timeout=0.2), limits=limits) as session:
+        await lock(session, database)
+        held = "SELECT FROM pg_locks WHERE locktype = 'advisory'"
+        await asyncio.to_thread(until, lambda: not superuser.execute(held).fetchall())
+        with pytest.raises(ServerUnreachable):
+            await session.read("SELECT 1")
+
+
+async def test_what_a_machine_holds_that_was_switched_off_is_free_soon(admin, limits):
+    async with connect(admin, limits=limits) as session:
+        names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+        found = [(await session.read(f"SHOW {name}"))[0][0] for name in names]
+        assert found == ["10", "5", "3"]

@@ -2,7 +2,7 @@
 
 Addresses are tried as RFC 8305 says (happy eyeballs). A proxy of HTTP is asked to CONNECT for an `https` server and
 gets whole URLs for an `http` one; one of SOCKS 5 resolves the name itself. A dead peer is found within 30 seconds. The
-way to the server takes `CONNECT_TIMEOUT` at most, and so does TLS with it.
+way to the server takes `CONNECT_TIMEOUT` at most, or what is said, and so does TLS with it.
 """
 
 import asyncio
@@ -43,10 +43,14 @@ class Dialer:
         server: Its URL.
         proxy: URL of the proxy in between, or None.
         server_name: The name in the server's certificate, where it is another than the URL's host.
+        timeout: Seconds for the way to the server, and for TLS with it; None: `CONNECT_TIMEOUT`.
     """
 
-    def __init__(self, server: str, *, proxy: str | None = None, server_name: str | None = None) -> None:
+    def __init__(
+        self, server: str, *, proxy: str | None = None, server_name: str | None = None, timeout: float | None = None
+    ) -> None:
         self._server = urlsplit(server)
+        self.timeout = timeout or CONNECT_TIMEOUT
         self._proxy = urlsplit(proxy) if proxy else None
         self._server_name = server_name or self._server.hostname
 
@@ -60,10 +64,10 @@ class Dialer:
         """
         if self._proxy is not None and self._proxy.scheme.startswith("http"):
             return await self._through(self._proxy, context)
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(self.timeout):
             sock = await (_connect(self._server) if self._proxy is None else self._socks(self._proxy))
         connection = Connection(context=context)
-        await _speak(sock, context, self._server_name, connection)
+        await _speak(sock, context, self._server_name, connection, self.timeout)
         return connection
 
     async def peer_certificate(self, context: ssl.SSLContext) -> bytes:
@@ -81,7 +85,7 @@ class Dialer:
         url = proxy._replace(scheme="socks5").geturl()
         try:
             sock = await Proxy.from_url(url, rdns=True).connect(
-                str(self._server.hostname), _port(self._server), timeout=CONNECT_TIMEOUT
+                str(self._server.hostname), _port(self._server), timeout=self.timeout
             )
         except SocksError as error:
             raise ProxyError(f"the proxy {redacted(proxy.geturl())} refuses: {error}") from error
@@ -91,7 +95,7 @@ class Dialer:
         """A proxy of HTTP, itself spoken to in TLS where its URL says so."""
         outer = await anyio.to_thread.run_sync(verifying_context) if proxy.scheme == "https" else None
         authorization = _authorization(proxy)
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(self.timeout):
             sock = await _connect(proxy)
         if context is None:
             connection = Connection(prefix=f"http://{self._server.netloc.rpartition('@')[2]}", extra=authorization)
@@ -102,13 +106,13 @@ class Dialer:
         try:
             target = _netloc(str(self._server.hostname), _port(self._server))
             transport.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode())
-            async with asyncio.timeout(CONNECT_TIMEOUT):
+            async with asyncio.timeout(self.timeout):
                 _judge(proxy, await tunnel.head)
             connection = Connection(context=context)
             try:
                 inner = await asyncio.get_running_loop().start_tls(
                     transport, connection, context, server_hostname=self._server_name,
-                    ssl_handshake_timeout=CONNECT_TIMEOUT,
+                    ssl_handshake_timeout=self.timeout,
                 )  # fmt: skip
             except OSError as error:
                 raise HandshakeFailed from error
@@ -119,22 +123,21 @@ class Dialer:
             raise
         return connection
 
-    @staticmethod
     async def _to_proxy(
-        sock: socket.socket, proxy: SplitResult, outer: ssl.SSLContext | None, protocol: asyncio.Protocol
+        self, sock: socket.socket, proxy: SplitResult, outer: ssl.SSLContext | None, protocol: asyncio.Protocol
     ) -> asyncio.Transport:
         try:
-            return await _speak(sock, outer, proxy.hostname, protocol)
+            return await _speak(sock, outer, proxy.hostname, protocol, self.timeout)
         except HandshakeFailed as error:
             raise HandshakeFailed(_without_user(proxy)) from error.__cause__
 
 
 async def _speak(
-    sock: socket.socket, context: ssl.SSLContext | None, name: str | None, protocol: asyncio.Protocol
+    sock: socket.socket, context: ssl.SSLContext | None, name: str | None, protocol: asyncio.Protocol, seconds: float
 ) -> asyncio.Transport:
     """Let `protocol` speak over a socket; with `context`, in TLS with the host `name`."""
     loop = asyncio.get_running_loop()
-    tls = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": CONNECT_TIMEOUT} if context else {}
+    tls = {"ssl": context, "server_hostname": name, "ssl_handshake_timeout": seconds} if context else {}
     try:
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **tls)  # type: ignore[call-overload]
     except BaseException as error:

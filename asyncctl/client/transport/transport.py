@@ -41,7 +41,7 @@ from asyncctl.client.errors import (
 )
 from asyncctl.client.tls.context import ClientTLS, explain, explain_reply
 from asyncctl.client.transport.connection import Connection, Headers, ProtocolError
-from asyncctl.client.transport.dial import CONNECT_TIMEOUT, Dialer, HandshakeFailed, ProxyError
+from asyncctl.client.transport.dial import Dialer, HandshakeFailed, ProxyError
 from asyncctl.client.transport.peer import shown_certificate
 from asyncctl.client.transport.pool import Pool, PoolClosed
 from asyncctl.client.transport.warnings import Warnings
@@ -138,6 +138,7 @@ class Transport:
         qps: Requests a second for reads, and as many for writes; 0 is no limit.
         burst: Requests at once.
         tries: How often a request is sent at the most.
+        connect_timeout: Seconds to make a connection, and for TLS; None: as the dialer has it.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Transport:
         qps: float = 50.0,
         burst: int = 100,
         tries: int = 5,
+        connect_timeout: float | None = None,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -172,10 +174,13 @@ class Transport:
         self._tls = ClientTLS(config, clock, logger)
         self._pools: dict[Lane, Pool] = {}
         self._sealed: str | None = None
+        self._in_doubt = float("-inf")  # when a write was given up last that may have been made, or will be
         self._closed = False
         self._warnings = Warnings(logger, metrics)
         url = _address(config)
-        self._dialer = Dialer(config.server, proxy=config.proxy, server_name=config.tls_server_name)
+        self._dialer = Dialer(
+            config.server, proxy=config.proxy, server_name=config.tls_server_name, timeout=connect_timeout
+        )  # fmt: skip
         self._base = url.path.rstrip("/")
         self._common = (
             f"Host: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: asyncctl/{__version__}\r\n"
@@ -198,6 +203,14 @@ class Transport:
     def seal(self, reason: str) -> None:
         """From now on refuse every write. There is no way back: the process has to end."""
         self._sealed = reason
+
+    @property
+    def in_doubt_for(self) -> float:
+        """Seconds since the last write that got no answer, or one that does not tell whether it was made; inf: none.
+
+        Cancelled, cut off or timed out: it is with the server, or on its way there, and may take effect yet.
+        """
+        return self._clock.monotonic() - self._in_doubt
 
     async def request(self, request: Request) -> Reply:
         """Send `request` and return its answer.
@@ -296,8 +309,10 @@ class Transport:
         left = self._may_write() if request.lane is Lane.WRITE else _FOREVER  # from here to `send` nothing else runs
         connection.send(data)
         watch = _Deadline(connection, deadline, left, self._may_write)
+        told = False
         try:
             await connection.answer
+            told = connection.status < 500
         except Fenced as error:
             raise Fenced(
                 f"{request.target}: the Lease's validity ended before the answer came; the write may have been made"
@@ -306,6 +321,8 @@ class Transport:
             raise await self._failure(request, error, sent=True) from error
         finally:
             watch.cancel()
+            if not told and request.lane is Lane.WRITE:
+                self._in_doubt = self._clock.monotonic()
         return Reply(connection.status, connection.body, connection.headers)
 
     @asynccontextmanager
@@ -377,7 +394,7 @@ class Transport:
                 async with scope:
                     connection = await pool.acquire(context)
             except TimeoutError as error:
-                within = self._limit(request) if scope.expired() else CONNECT_TIMEOUT
+                within = self._limit(request) if scope.expired() else self._dialer.timeout
                 through = self._through()
                 raise TransportError(
                     f"{request.target}: no connection to {self.config.server}{through} within {within:g} s; is there a "

@@ -38,10 +38,16 @@ from asyncctl.database.types import SslMode
 _SESSION = sql.SQL(
     "SET ROLE NONE; SET search_path = pg_catalog, pg_temp; SET client_min_messages = notice;"
     " SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';"
-    " SET standard_conforming_strings = on; SET statement_timeout = {statement}; SET lock_timeout = {lock}"
+    " SET standard_conforming_strings = on; SET statement_timeout = {statement}; SET lock_timeout = {lock};"
+    # What a session of ours holds, a database's lock above all, is free again soon after its process or its machine
+    # has stopped, whatever the server believes of idle sessions and dead peers: the next leader waits for it.
+    " SET idle_session_timeout = {idle}; SET idle_in_transaction_session_timeout = {idle};"
+    " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
 
 _SHARE = 0.75  # of the time that is left, for a statement: so the next one, after moments, needs no other limit
+_SLOW = 1000  # statements that are remembered
+_CANCELED = "57014"  # SQLSTATE of a statement that has taken too long
 Check = Callable[[], float]
 """Returns the seconds for which we may write, and raises where we may not any more."""
 
@@ -59,9 +65,10 @@ class Server:
     admin_password: str = field(repr=False)
     maintenance_database: str = "postgres"
     max_connections: int = 5
-    connect_timeout: float = 10.0  # seconds, as the next two
+    connect_timeout: float = 10.0  # seconds, as the next three
     statement_timeout: float = 120.0
     lock_timeout: float = 10.0
+    idle_timeout: float = 30.0
 
     def __str__(self) -> str:
         return f"server {self.name} ({self.host}:{self.port})"
@@ -84,6 +91,8 @@ class Limits:
 
     def __init__(self) -> None:
         self._by_server: dict[str, anyio.CapacityLimiter] = {}
+        self.slow: set[tuple[str, str]] = set()
+        """Of which server, what the Lease's time was too short for when it was tried last."""
 
     @asynccontextmanager
     async def slot(self, server: Server) -> AsyncIterator[None]:
@@ -119,7 +128,7 @@ class Secret(sql.Literal):
 class Connection:
     """One open session of the admin; made by `connect`."""
 
-    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Check) -> None:
+    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Check, limits: Limits) -> None:
         self.server = server
         self.database = raw.info.dbname
         self.version = raw.info.server_version
@@ -128,6 +137,7 @@ class Connection:
         """The statements that had an effect, as they may be shown: empty when all was as it should be."""
         self._raw = raw
         self._check = check
+        self._slow = limits.slow
         self._limit = server.statement_timeout  # seconds, as the session has it
         self._warnings: list[tuple[str, str]] = []
         raw.add_notice_handler(self._noticed)
@@ -149,15 +159,32 @@ class Connection:
     async def write(self, statement: sql.SQL | sql.Composed) -> None:
         """Execute a statement that has an effect, after `check`, and for no longer than that allows.
 
+        One that was given up for that has all of `statement_timeout` the next time, or it would be given up for ever:
+        a CREATE DATABASE takes minutes on a busy server. Late it harms nobody, whatever becomes of this process: the
+        session holds the database's lock (`database.lock`), so that the next leader waits for its end.
+
         Raises:
             InsufficientPrivilege: the server warned instead of doing it (SQLSTATE class 01).
             DatabaseError: the kind that fits; or what `check` raises.
 
         """
-        await self._limit_to(self._check())
-        self._warnings.clear()
         shown = _shown(statement)
-        await self._execute(statement, shown)
+        known = self.server.name, shown
+        left = self._check()
+        await self._limit_to(math.inf if known in self._slow else left)
+        self._warnings.clear()
+        try:
+            await self._execute(statement, shown)
+        except ServerUnreachable as error:
+            if error.sqlstate != _CANCELED or self._limit >= self.server.statement_timeout:
+                raise
+            self._remember(known)
+            raise ServerUnreachable(
+                f"{error}; it had {self._limit:.3g} s, so that it ends before the Lease does: the next time it has"
+                f" {self.server.statement_timeout:g} s",
+                sqlstate=error.sqlstate,
+            ) from None
+        self._slow.discard(known)
         self.written.append(shown)
         for sqlstate, text in self._warnings:
             raise InsufficientPrivilege(
@@ -190,8 +217,14 @@ class Connection:
 
     async def pin_settings(self) -> None:
         """Make the session's settings ours, whatever role and database say; `connect` has done it."""
-        statement, lock = (int(1000 * seconds) for seconds in (self._limit, self.server.lock_timeout))
-        await self._execute(_SESSION.format(statement=statement, lock=lock), "SET")
+        times = self._limit, self.server.lock_timeout, self.server.idle_timeout
+        statement, lock, idle = (int(1000 * seconds) for seconds in times)
+        await self._execute(_SESSION.format(statement=statement, lock=lock, idle=idle), "SET")
+
+    def _remember(self, slow: tuple[str, str]) -> None:
+        if len(self._slow) >= _SLOW:
+            self._slow.clear()
+        self._slow.add(slow)
 
     async def _limit_to(self, left: float) -> None:
         """Have the server give up a statement before `left` seconds are over; without need, nothing is sent."""
@@ -247,7 +280,7 @@ async def connect(
     async with limits.slot(server):
         raw = await open_session(server, database, server.admin_user, server.admin_password)
         try:
-            connection = Connection(server, raw, check)
+            connection = Connection(server, raw, check, limits)
             await connection.pin_settings()
             yield connection
         finally:

@@ -1,13 +1,16 @@
 """The fence at the sender: no write leaves without it, wherever the request was when the Lease ran out."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
 
-from asyncctl.client.errors import Fenced, Target
+from asyncctl.client.errors import Fenced, KubernetesError, Target
+from asyncctl.client.patch import Patch
 from asyncctl.client.transport.transport import Lane, Request
-from tests.unit.support import http_server, make_transport, raw_server, status, until
+from asyncctl.objects import ConfigMap, Unstructured
+from tests.unit.support import connected, http_server, make_transport, raw_server, status, until
 
 WRITE = Request(
     target=Target("create", "configmaps", "team", "a"), method="POST", path="/w", lane=Lane.WRITE, body=b"{}"
@@ -271,3 +274,72 @@ async def test_a_lease_that_ends_as_the_deadline_passes_leaves_no_error_behind()
     finally:
         asyncio.get_running_loop().set_exception_handler(None)
     assert heard == []
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "cut off", "timed out", "504", "200", "409", "a read", "unsent"])
+async def test_that_nobody_knows_of_a_write_whether_it_was_made_is_remembered(ends):
+    asked = asyncio.Event()
+
+    async def handler(request):
+        asked.set()
+        if ends == "cut off":
+            request.transport.abort()
+        elif not ends.isdecimal():
+            await asyncio.sleep(3600)
+        return web.json_response({}) if ends == "200" else status(int(ends) if ends.isdecimal() else 500, "", "no")
+
+    request = READ if ends == "a read" else WRITE
+    async with (
+        http_server(handler) as url,
+        make_transport(url, timeout=0.2 if ends == "timed out" else 30) as transport,
+    ):
+        if ends == "unsent":
+            transport._fence = Validity(-1)
+        assert transport.in_doubt_for == float("inf")
+        task = asyncio.create_task(transport.request(request), name="asks")
+        if ends in {"cancelled", "a read"}:
+            await asked.wait()
+            task.cancel()
+        with suppress(KubernetesError, asyncio.CancelledError):
+            await task
+        doubtful = transport.in_doubt_for < 30
+    assert doubtful is (ends in {"cancelled", "cut off", "timed out", "504"})
+
+
+def change(found):
+    found.data = {"a": "b"}
+
+
+IN_TEAM, MAP = {"namespace": "team"}, ConfigMap.resource_type
+WRITES = {
+    "create": lambda client: client.create(ConfigMap(name="a", namespace="team")),
+    "create, dry run": lambda client: client.create(ConfigMap(name="a", namespace="team"), dry_run=True),
+    "replace": lambda client: client.replace(
+        {"metadata": {"name": "a", "namespace": "team", "resourceVersion": "1"}}, Unstructured("v1", "ConfigMap")
+    ),
+    "read and replace": lambda client: client.update_with_retry(ConfigMap, "a", change, **IN_TEAM),
+    "patch": lambda client: client.patch(ConfigMap, "a", {}, patch=Patch.MERGE, **IN_TEAM),
+    "status": lambda client: client.patch(MAP, "a", {}, patch=Patch.MERGE, subresource="status", **IN_TEAM),
+    "apply": lambda client: client.apply(ConfigMap(name="a", namespace="team")),
+    "delete": lambda client: client.delete(ConfigMap, "a", **IN_TEAM),
+    "delete this one": lambda client: client.delete_answer(MAP, "a", uid="u", resource_version="1", **IN_TEAM),
+    "delete all": lambda client: client.delete_all(ConfigMap, **IN_TEAM),
+    "scale": lambda client: client.set_scale(ConfigMap, "a", 1, **IN_TEAM),
+    "evict": lambda client: client.evict("a", **IN_TEAM),
+    "token": lambda client: client.create_token("a", **IN_TEAM),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_no_write_of_the_client_goes_past_the_fence(write):
+    seen = []
+
+    async def handler(request):
+        seen.append(request.method)
+        metadata = {"name": "a", "namespace": "team", "uid": "u", "resourceVersion": "1"}
+        return web.json_response({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+
+    async with http_server(handler) as url, connected(url, fence=Validity(-1)) as client:
+        with pytest.raises(Fenced, match="the Lease is gone"):
+            await WRITES[write](client)
+    assert set(seen) <= {"GET"}

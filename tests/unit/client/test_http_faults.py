@@ -399,7 +399,6 @@ async def took(seconds, coroutine, since=None):
 
 async def test_nobody_answers_a_connection_within_its_deadline(black_hole, monkeypatch):
     monkeypatch.setattr(dial, "CONNECT_TIMEOUT", 1.0)
-    monkeypatch.setattr("asyncctl.client.transport.transport.CONNECT_TIMEOUT", 1.0)
     async with make_transport(black_hole, tries=1) as transport:
         error = await took(1.0, transport.request(POST))
     assert "no connection to http://127.0.0.1" in str(error)

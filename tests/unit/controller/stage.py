@@ -102,7 +102,8 @@ class Stage:
             controller=declaration.name, kind=declaration.kind, client=client, informers=self.caches,
             events=self.events, clock=self.clock, logger=self.log.logger, fence=NoFence(),
         )  # fmt: skip
-        settings = {"workers": 10, "timeout": 300.0, "resync": 36000.0, "retry_limit": 10, "retry_base": 5.0} | settings
+        # No resync, unless asked for: when an object's turn is goes by a hash that differs from run to run.
+        settings = {"workers": 10, "timeout": 300.0, "resync": 1e9, "retry_limit": 10, "retry_base": 5.0} | settings
         limits = {name: settings.pop(name) for name in ("interval", "rate", "burst") if name in settings}
         self.queue = WorkQueue(
             clock=self.clock, random=random, metrics=self.metrics.queue(declaration.name),

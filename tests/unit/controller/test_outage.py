@@ -46,7 +46,7 @@ async def test_nothing_is_parked_and_all_is_reconciled_within_one_longest_delay_
         widget.status.parts = widget.spec.size
 
     dice = random.Random(5)
-    stage = Stage(declared(reconcile), random=dice.random, resync=1e9)  # a pass for another reason moves the retries
+    stage = Stage(declared(reconcile), random=dice.random)
     ways = each_way()
     stage.server.error = lambda: next(ways)
     stage.there(*NAMES, spec={"size": 1})

@@ -3,7 +3,9 @@
 The campaigns and fences are the real ones; the server knows a Lease and some objects, both by optimistic concurrency.
 Each candidate also writes as the runtime does: what it changes it has read since it leads, updates carry the version
 that was read, creates have the names that any other would give them; the fence is asked as a write is handed to the
-network, and what is left caps the wait for its answer. A process that lost its Lease ends and is started anew.
+network, and what is left caps the wait for its answer. A process that lost its Lease ends and is started anew; one that
+is told to stop waits for its writes, gives up those that take too long, and gives the Lease back when these have had
+their time.
 
 What happens to them until `FAULTS`: they are stopped (the clock goes on), suspended (the monotonic clock does not),
 killed, asked to stop; their requests or answers are cut off, lost or slow; their clocks go wrong. What the server did
@@ -22,6 +24,7 @@ from tests.unit.ha.virtual import LocalClock, Loop
 
 FAULTS = 36.0  # seconds in which things go wrong
 OBJECTS = 4
+DRAIN = 1.0  # seconds that a process which is told to stop waits for its writes
 WORKERS = 6
 LANES = ("lease", "write")
 FAULTS_OF_A_HOST = (
@@ -46,7 +49,8 @@ class Setup:
         fenced: The fence is asked.
         booted: The fence goes by the boot clock.
         versioned: What is written carries the version that was read.
-        drained: The Lease is given back only when every write was answered.
+        drained: The Lease is given back only when every write was answered, or given up.
+        settled: And when what was given up has had the time that the bound says.
     """
 
     lease: float = 9.0
@@ -60,6 +64,7 @@ class Setup:
     booted: bool = True
     versioned: bool = True
     drained: bool = True
+    settled: bool = True
 
     @property
     def margin(self):
@@ -107,7 +112,7 @@ class Process:
         self._world = world
         self._stopping = False
         self._open = 0  # writes that are on their way
-        self._doubt = False  # a write was not answered
+        self._doubt = float("-inf")  # when a write was given up last
         self._cache = None
         clock = host.clock if world.setup.booted else Unboot(host.clock)
         self.fence = Fence(clock)
@@ -152,12 +157,17 @@ class Process:
             await clock.sleep(0.2 + random())
             if not self._stopping and self.campaign.lost is None and self._open < WORKERS:
                 self._tasks.append(self._world.loop.create_task(self._pass(f"o{int(random() * OBJECTS)}")))
-        while self._open:
+        until = clock.monotonic() + DRAIN
+        while self._open and clock.monotonic() < until:
             await clock.sleep(0.1)
-        if self._doubt:
-            self.kill()  # the Lease lapses
-        else:
-            self.campaign.call_off()
+        if self._open:
+            self._doubt = clock.monotonic()
+            for task in self._tasks[2:]:
+                task.cancel()
+        setup = self._world.setup
+        if setup.settled:
+            await clock.sleep(max(0.0, self._doubt + setup.lease - setup.renew - clock.monotonic()))
+        self.campaign.call_off()
 
     async def _pass(self, name):
         self._open += 1
@@ -186,7 +196,7 @@ class Process:
         try:
             written = await self._within(left, lambda: world.server.write(self.identity, name, version), departs)
         except TimeoutError:
-            self._doubt = True
+            self._doubt = self._host.clock.monotonic()
             raise
         if self._cache is not None:
             self._cache[name] = written

@@ -450,6 +450,37 @@ def test_giving_back_is_tried_for_four_seconds_and_then_left_to_lapse(loop):
     assert scene.log.said("could not be given back; the next leader has to wait", "warning")[0]["error"] == "away"
 
 
+def test_giving_back_asks_a_server_that_is_not_itself_no_more_than_any_other(loop):
+    scene = Scene(loop)
+    scene.leads()
+    most = len(scene.asked) + 20
+
+    def lost(verb):
+        assert len(scene.asked) < most
+        return error_from_reply(target(verb), 404, b"404 page not found\n", {})
+
+    scene.fault = lost
+    scene.campaign.call_off()
+    scene.loop.run_until(60, scene.task.done)
+    scene.task.result()
+    assert scene.log.said("could not be given back", "warning")
+
+
+def test_a_renewal_that_is_asked_for_again_while_it_is_called_off_leaves_time_to_give_back(loop):
+    scene = Scene(loop)
+    scene.leads()
+    scene.label(touched="yes")
+    scene.takes = 0.5
+    scene.elapse(2.6)  # the label was met, and the Lease is read again
+    assert [verb for _, verb in scene.asked][-2:] == ["update", "get"]
+    began = scene.loop.now
+    scene.fault = once(("update", "hang"))
+    scene.campaign.call_off()
+    scene.loop.run_until(scene.loop.now + 60, scene.task.done)
+    assert scene.spec["holderIdentity"] == ""
+    assert scene.loop.now - began < 4
+
+
 def test_a_lease_whose_validity_has_ended_is_not_given_back(loop):
     """A write may have been given up when it ended, and be on its way still."""
     scene = Scene(loop)
@@ -497,8 +528,9 @@ def test_a_lease_that_counts_as_lost_is_so_from_that_moment_and_not_given_back(l
     assert scene.task.done()
     assert scene.spec["holderIdentity"] == "me"
     assert len(scene.ends) == 1
+    assert not scene.log.said("leading, with trouble")
     scene.campaign.lose("again")
-    assert scene.campaign.lost == "the server says so"
+    assert scene.campaign.lost == scene.campaign.problem == "the server says so"
 
 
 def test_an_answer_that_comes_after_the_deadline_gives_no_right_to_write(loop):

@@ -11,6 +11,7 @@ from aiohttp import ClientSession, web
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Fenced
+from asyncctl.client.transport import dial
 from asyncctl.clock import SystemClock
 from asyncctl.ha.elector import Elector, LeaseSettings
 from asyncctl.ha.fence import Fence
@@ -199,6 +200,27 @@ async def test_the_fence_shuts_at_the_send_time_of_the_last_renewal_plus_the_dea
         assert one.fence._until <= last + 0.2  # a renewal may have been on its way
         assert SystemClock().boot() - one.fence._until < 0.5
         assert "could not be renewed within 1 s" in one.elector.lost
+
+
+async def test_a_connection_that_hangs_while_it_is_made_costs_no_leader(server, monkeypatch):
+    """A load balancer led it to a machine that is gone; the next one goes to another."""
+    connect, hangs = dial._connect, []
+
+    async def hang_once(url):
+        if hangs:
+            hangs.pop()
+            await asyncio.sleep(3600)
+        return await connect(url)
+
+    monkeypatch.setattr(dial, "_connect", hang_once)
+    async with campaign(server, renew_deadline=3.0, duration=4.0) as one:
+        await one.elected()
+        hangs.append(1)
+        faults = ["lose"]
+        server.fault = lambda method: faults.pop() if faults else None
+        await until(lambda: not hangs)
+        await one.renewed(2.0)
+        assert one.elector.leading
 
 
 async def test_a_short_outage_costs_nothing(server):

@@ -64,7 +64,7 @@ def test_without_leader_election_it_is_told_once_what_to_do():
     stage = Stage(identity=None)
     assert [stage.refusals(refusal("pod-0_1")) for _ in range(3)] == [False] * 3
     (line,) = stage.log.said("the API server refuses our writes", "warning")
-    assert "delete the ValidatingAdmissionPolicyBinding" in line["advice"]
+    assert "set validationActions of the ValidatingAdmissionPolicyBinding that the cause names to" in line["advice"]
     assert "'p' with binding 'p'" in line["cause"]
     assert stage.lost == []
 

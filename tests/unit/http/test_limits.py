@@ -90,6 +90,27 @@ async def test_a_crowd_that_says_nothing_holds_up_no_probe():
         assert server.open <= 5
 
 
+async def test_of_a_crowd_that_comes_in_one_moment_there_are_never_more_than_the_limit():
+    """All are accepted in one turn of the loop: some have to go before they have come all the way."""
+    async with serving(connections=5) as server, AsyncExitStack() as stack:
+        crowd = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(30)]
+        for each in crowd:
+            each.sendall(b"GET /livez HTTP/1.1\r\nX-Slow: ")
+            each.setblocking(False)
+        assert b"200 OK" in await ask(server)
+        await until(lambda: sum(map(still_open, crowd)) <= 5, 5.0)  # long before any of them has run out of patience
+        assert server.open <= 5
+
+
+def still_open(connection):
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
 class _Hanging(Collector):
     """Renders until it is let go."""
 

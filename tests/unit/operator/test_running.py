@@ -3,16 +3,18 @@
 import asyncio
 import re
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import ClientSession
 
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Fenced, NamespaceBoundaryExceeded
 from asyncctl.controller.sources import Watch
 from asyncctl.ha.probe import Finding, State
 from asyncctl.objects import ConfigMap, Namespace, Resource
 from asyncctl.operator import LeaseLost, Operator, server_fence
+from tests.unit.check.conftest import in_front_of
 from tests.unit.harness import Widget, quick_settings, working
 from tests.unit.support import Log, until
 
@@ -77,10 +79,26 @@ async def test_it_starts_and_stops_in_order(cluster):
 
 
 async def test_nothing_is_pending_after_it(cluster):
-    before = asyncio.all_tasks()
-    async with working(declare(nothing), cluster, **electing()):
-        pass
-    await until(lambda: {task for task in asyncio.all_tasks() - before if "aiohttp" not in repr(task)} == set())
+    begun = {"pass": asyncio.Event(), "background": asyncio.Event()}
+
+    async def reconcile(ctx, widget):
+        begun["pass"].set()
+        await asyncio.sleep(3600)
+
+    operator = declare(reconcile)
+
+    @operator.background
+    async def beside(running):
+        begun["background"].set()
+        await asyncio.sleep(3600)
+
+    await cluster.create(Widget, "w")
+    before, threads = asyncio.all_tasks(), set(threading.enumerate())
+    async with working(operator, cluster, **electing(drain_timeout=0.1)):
+        for each in begun.values():
+            await each.wait()
+    assert {task for task in asyncio.all_tasks() - before if "aiohttp" not in repr(task)} == set()
+    await until(lambda: all(each.name.startswith("asyncio_") for each in set(threading.enumerate()) - threads))
 
 
 async def test_each_step_of_the_stop_says_how_long_it_took(cluster):
@@ -225,6 +243,42 @@ async def test_no_pass_begins_after_the_stop(cluster):
     assert running.log.said("stopped")
 
 
+@pytest.mark.parametrize("margin", [1.0, 60.0])
+async def test_a_write_that_was_cancelled_may_take_effect_before_the_lease_is_given_back(cluster, margin):
+    """By the bound that the settings say; where that is too long to wait for, the Lease is left to lapse."""
+    asked, release, log, cancelled = asyncio.Event(), asyncio.Event(), Log(), []
+
+    async def hold(request):
+        if request.method == "POST" and request.path.endswith("/configmaps"):
+            asked.set()
+            await release.wait()
+
+    operator = declare(nothing)
+
+    @operator.background
+    async def write(running):
+        try:
+            await running.client.create(ConfigMap(name="late", namespace=cluster.namespace))
+        finally:
+            cancelled.append(datetime.now(UTC))
+
+    times = electing(lease_duration=margin + 2.0, renew_deadline=2.0)
+    async with in_front_of(cluster.config.server, hold) as url:
+        cluster.config = ClusterConfig(server=url)
+        async with working(operator, cluster, log, **times):
+            await asked.wait()
+    release.set()
+    holder = (await cluster.send("GET", LEASE))["spec"]["holderIdentity"]
+    if margin > 6:
+        assert log.said("a write that got no answer may take effect yet: the Lease is not given back", "warning")
+        assert holder.startswith("test_")
+        assert not log.said("gave the Lease back")
+    else:
+        (given_back,) = log.said("gave the Lease back", "info")
+        assert (datetime.fromisoformat(given_back["ts"]) - cancelled[0]).total_seconds() > margin - 0.1
+        assert holder == ""
+
+
 async def test_a_shutdown_hook_that_fails_keeps_neither_the_lease_nor_the_process(cluster):
     operator = declare(nothing)
 
@@ -262,6 +316,23 @@ async def test_a_standby_is_ready_and_works_only_when_elected(cluster):
             await until(lambda: seen["b"])
 
 
+async def test_a_standby_that_stops_wins_nothing_any_more(cluster):
+    operator, log, campaigns = declare(nothing), Log(), []
+
+    @operator.on_shutdown
+    async def goodbye(running):
+        campaigns.append(not running._elector.over.is_set())
+
+    async with working(declare(nothing), cluster, **electing()) as first:
+        await until(lambda: first.leading)
+        async with working(operator, cluster, log, **electing()) as second:
+            assert not second.leading
+    assert campaigns == [False]
+    stopped = [line["msg"] for line in log.lines if line["msg"].startswith("stopped")]
+    assert stopped[:3] == ["stopped: lease", "stopped: workers", "stopped: hooks"]
+    assert stopped.count("stopped: lease") == 1
+
+
 async def test_who_can_never_lead_is_not_ready_and_says_why(cluster):
     async with working(declare(nothing), cluster, **electing(lease_namespace="nowhere")) as running:
         await until(lambda: running._elector.blocked)
@@ -276,7 +347,7 @@ async def test_who_is_refused_everything_by_the_fence_at_the_server_is_not_ready
     """Else a rollout of pods with a wrong name would replace those that work."""
     found = [Finding(State.WRONG, "bound to pod pod-2")]
 
-    async def look(*_):
+    async def look(*_, **__):
         return found[0]
 
     monkeypatch.setattr(server_fence, "probe", look)
