@@ -1,4 +1,4 @@
-"""Why a list or a watch has to be asked for again, in the words that are counted."""
+"""Why a list or a watch has to be asked for again: in the words that are counted, and as what a person looks at."""
 
 from asyncctl.client.errors import (
     Forbidden,
@@ -7,6 +7,7 @@ from asyncctl.client.errors import (
     NotFound,
     StatusError,
     StreamError,
+    TLSError,
     TooManyRequests,
     TransportError,
     Unauthorized,
@@ -33,6 +34,19 @@ def cause_of(error: KubernetesError) -> str:
             return "broken"
         case _:
             return "error"
+
+
+def matter_of(cause: str, error: KubernetesError) -> str:
+    """What a person would look at. While the server or the way to it is away, error follows error: that is one."""
+    match error:
+        case TLSError():
+            return type(error).__name__
+        case TransportError() | StreamError() | TooManyRequests():
+            return cause if cause == "probe" else "away"
+        case StatusError() if error.code >= 500:
+            return "away"
+        case _:
+            return type(error).__name__
 
 
 def advice_on(error: Exception) -> str:

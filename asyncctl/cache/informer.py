@@ -336,10 +336,11 @@ class Informer:
     def _add(self, scope: Scope, known: Sequence[Store] = ()) -> None:
         self._was_synced = self._was_synced or (bool(self._watched) and self.synced)
         store = Store(self._functions, self._blame)
+        logger = self._logger if scope is None else self._logger.bind(namespace=scope)
         reflector = Reflector(
             self._client, self.kind, store, namespace=scope, labels=self._labels, fields=self._fields,
             metadata_only=self._metadata_only, manager=self._manager, streaming=self._streaming,
-            clock=self._clock, random=self._random, logger=self._logger, metrics=self._metrics,
+            clock=self._clock, random=self._random, logger=logger, metrics=self._metrics,
         )  # fmt: skip
         for handler in self._handlers:
             store.subscribe(handler)
@@ -347,7 +348,7 @@ class Informer:
         which: Selection = {"namespace": scope, "labels": self._labels, "fields": self._fields}
         barrier = Barrier(
             reflector, store, Lister(self._client, self.kind, which, metadata_only=True), self.kind.resource,
-            clock=self._clock, random=self._random, logger=self._logger,
+            clock=self._clock, random=self._random, logger=logger,
         )  # fmt: skip
         watched = self._watched[scope] = _Watched(store, reflector, barrier)
         if self._tasks is not None:

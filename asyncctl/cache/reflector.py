@@ -16,7 +16,7 @@ from typing import Never
 import anyio
 import msgspec
 
-from asyncctl.cache.causes import advice_on, cause_of, is_ahead
+from asyncctl.cache.causes import advice_on, cause_of, is_ahead, matter_of
 from asyncctl.cache.event import NoEvent, read_bookmark, read_event
 from asyncctl.cache.header import Entry, Key
 from asyncctl.cache.lister import Lister
@@ -113,6 +113,7 @@ class Reflector:
         self._heard_at = clock.monotonic()
         self._peer = ""
         self._brief = False
+        self._told: set[str] = set()  # what was told since the cache was current
         self._scope = anyio.CancelScope()
         self.synced = asyncio.Event()
         self.progressed = asyncio.Event()
@@ -213,17 +214,18 @@ class Reflector:
         # refused, 429 and 5xx: the server has enough to do, do not list anew
         return BackingOff(Watching() if isinstance(error, StatusError) else Probing())
 
-    def _trouble(self, cause: str, error: Exception) -> None:
+    def _trouble(self, cause: str, error: KubernetesError) -> None:
         self._metrics.restarted(cause)
-        text = f"{error}{advice_on(error)}"
-        if text != self.problem:  # an outage is told once, not each time it is met
-            self._logger.warning("the cache is not current", resource=self._kind.resource, cause=text)
-        self.problem = text
+        self.problem = f"{error}{advice_on(error)}"
+        if (matter := matter_of(cause, error)) not in self._told:  # an outage is told once, however its errors change
+            self._told.add(matter)
+            self._logger.warning("the cache is not current", resource=self._kind.resource, cause=self.problem)
 
     def _healthy(self) -> None:
         if self.problem is not None and self.synced.is_set():
             self._logger.info("the cache is current again", resource=self._kind.resource)
         self.problem = None
+        self._told.clear()
         self._heard_at = self._clock.monotonic()
 
     # Lists.

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,31 +40,14 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     )  # fmt: skip
 
 
-_SETTINGS = """\
-A setting is an environment variable; an empty one is as none, unless its line
-says otherwise. Durations are written 30s, 5m, 1h30m, 500ms, or in seconds."""
-_EXITS = """\
-exit code: 0 after SIGTERM or SIGINT, when all work under way is done; 1 if the
-Lease is lost, or for an error that nobody foresaw; 2 if settings are wrong or
-there is no cluster to be found; 130 or 143 at once on a second signal."""
-
-
 def _run(arguments: Sequence[str]) -> int:
     from asyncctl.database.operator import database_operator
     from asyncctl.operator.process import main as serve
-    from asyncctl.settings import SettingsError
+    from asyncctl.operator.usage import usage
 
     operator = database_operator()
     parser = _parser("asyncctl run", "The daemon. It is configured by environment variables alone.")
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # into a file or pipe: for grep
-    told = [_SETTINGS, operator.settings.describe(os.environ, width)]
-    if warnings := operator.settings.unknown(os.environ):
-        told.append("\n".join(warnings))
-    try:
-        operator.settings.from_environment(os.environ)
-    except SettingsError as error:
-        told.append(str(error))
-    parser.epilog = "\n\n".join([*told, _EXITS])
+    parser.epilog = usage(operator.settings, os.environ)
     parser.parse_args(arguments)
     return serve(operator, os.environ)
 

@@ -195,14 +195,19 @@ class Campaign:
                     trouble, until = stuck, now + _LOOK
                 else:
                     lease = await self._renew(lease)
-                    trouble, until, self.problem = _STOPPED, self._renew_at, None
+                    trouble, until = _STOPPED, self._renew_at
+                    if self.problem is not None and not self._ending:
+                        self.problem = None
+                        self._logger.info("the Lease is renewed again")
                     continue
             except _Lost as error:
                 self.lose(str(error))
                 break
             except KubernetesError as error:
                 trouble, until = self._advice(error), self._next_try(now)
-            self._warn("leading, with trouble", f"could not renew: {trouble}")
+            before, self.problem = self.problem, f"could not renew: {trouble}"
+            if before is None and self._called_off is None:  # once, however it changes: the last is told with the loss
+                self._logger.warning("leading, with trouble", cause=self.problem)
             until = min(until, max(self._ends, self._clock.monotonic() + _MOMENT))  # no later than it is lost
         if self.lost is None:
             self._maybe_ours = self._may_write()  # else a write may have been given up on its way: let it lapse

@@ -73,7 +73,7 @@ async def _asked(transport: Transport, namespace: str, lease: str, pod_name: str
     """What one try has found, and whom a fence that is as it should be names as the holder."""
     name = probe_name(lease)
     request = Request(
-        target=Target("create (dry run)", record.LEASE.resource, namespace, name), method="POST",
+        target=Target("create", record.LEASE.resource, namespace, name), method="POST",
         path=f"{record.LEASE.path(namespace)}?dryRun=All", lane=Lane.READ, repeatable=True,
         body=orjson.dumps(record.new(namespace, name)),
     )  # fmt: skip
@@ -84,7 +84,7 @@ async def _asked(transport: Transport, namespace: str, lease: str, pod_name: str
     except AlreadyExists:
         pass
     except Forbidden as error:
-        return Finding(State.UNKNOWN, f"can't tell, since a Lease may not be created: {error}"), None
+        return Finding(State.UNKNOWN, f"can't tell, since a Lease may not be created, as a dry run: {error}"), None
     except KubernetesError as error:
         return Finding(State.UNKNOWN, f"can't tell: {error}"), None
     text = f"not in force for whom this process writes as, or the Lease {namespace}/{lease} is gone; {_INSTALL}"

@@ -25,7 +25,6 @@ from asyncctl.client.errors import (
     KubernetesError,
     StatusError,
     Target,
-    TransportError,
     not_an_object,
 )
 from asyncctl.client.transport.transport import Lane, Request, Transport
@@ -115,6 +114,8 @@ class Access:
         digest = hashlib.blake2b(given[1].encode(), key=self._salt, digest_size=32).digest()
         found = self._remembered(digest)
         if found is None:
+            if self._transport is None:  # no news for the log: who scrapes comes again
+                return text(503, "the process is only starting: come again\n", Retry_After="1")
             try:
                 found = await self._review(digest, given[1])
             except _CannotAsk as error:
@@ -213,8 +214,7 @@ class Access:
         return (_Verdict.ALLOWED if status.get("allowed") is True else _Verdict.DENIED), name
 
     async def _post(self, resource: str, path: str, version: str, kind: str, spec: JsonObject) -> JsonObject:
-        if self._transport is None:
-            raise TransportError("the process is only starting", sent=False)
+        assert self._transport is not None
         target = Target("create", resource)
         request = Request(
             target=target, method="POST", path=path, lane=Lane.REVIEW, repeatable=True, timeout=DEADLINE,

@@ -145,8 +145,9 @@ class Families:
         self.requests = Numbers(
             counter, "rest_client_requests_total", "Requests to the API server.", ("code", "method", "host"),
             section="Requests",
-            advice="403: a rule of RBAC is missing, `asyncctl check` says which. 409: somebody else writes the same "
-            "objects. 429: the server is busy. `<error>`: the way to it is broken.",
+            advice="403: a rule of RBAC is missing, `asyncctl check` says which (one POST at the start is how a "
+            "process sees that the API server's fence is in force). 409: somebody else writes the same objects. "
+            "429: the server is busy. `<error>`: the way to it is broken.",
         )  # fmt: skip
         self.request_time = Distributions(
             "rest_client_request_duration_seconds", "How long a request takes.", http, REQUEST_BUCKETS

@@ -342,7 +342,10 @@ class Operator:
         return running.live(client.config if client is not None else config)
 
     def run(self) -> None:
-        """Run as a program until SIGTERM or SIGINT, and exit with the code that the end deserves."""
+        """Run as a program until SIGTERM or SIGINT, and exit with the code that the end deserves.
+
+        Called with `--help` alone, the program prints its settings and what is in force.
+        """
         from asyncctl.operator.process import run
 
         run(self)

@@ -26,6 +26,7 @@ from asyncctl.http import ListenError
 from asyncctl.observe.logs import Logger, make_logger, route_stdlib
 from asyncctl.operator.running import LeaseLost, Running
 from asyncctl.operator.termination import Ending, leave_message
+from asyncctl.operator.usage import asks_for_help, program_help
 from asyncctl.settings import Settings, SettingsError
 from asyncctl.version import __version__
 
@@ -33,11 +34,15 @@ if TYPE_CHECKING:
     from asyncctl.operator.operator import Operator
 
 TOGETHER = 0.2  # seconds in which two signals are one
+SHOWN = 10  # passes that are named at the end
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run(operator: "Operator") -> None:
-    """Run `operator` with the process's environment until it is told to stop, and exit."""
+    """Run `operator` with the process's environment until it is told to stop, and exit; or print `--help`."""
+    if asks_for_help(sys.argv[1:]):
+        print(program_help(operator.name, operator.settings))  # noqa: T201 - it was asked for
+        sys.exit(0)
     sys.exit(main(operator, os.environ))
 
 
@@ -82,8 +87,8 @@ async def serve(operator: "Operator", settings: Settings, logger: Logger) -> int
         ending.mendable(1, "ends, because the Lease is lost", _leaves(group))
     except* Exception as group:  # noqa: BLE001 - told, and the exit code
         ending.unforeseen(_leaves(group))
-    if running is not None and not running.ended:
-        _leave(ending, "a pass does not end")
+    if running is not None and (left := running.left):
+        _leave(ending, "something was cancelled and does not end", ", ".join(left[:SHOWN]))
     if ending.code:
         await anyio.to_thread.run_sync(ending.leave_message)
     return ending.code
@@ -97,8 +102,8 @@ async def _last_resort(running: Running, ending: Ending) -> None:
     _leave(ending, f"the stop takes longer than {seconds:g} s")
 
 
-def _leave(ending: Ending, what: str) -> NoReturn:
-    ending.never(what)
+def _leave(ending: Ending, what: str, which: str = "") -> NoReturn:
+    ending.never(what, which)
     os._exit(ending.code)
 
 

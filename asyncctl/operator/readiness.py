@@ -16,7 +16,7 @@ ReadyCheck = Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 """Returns None when all is well, else the reason in one line."""
 EVERY = 5.0  # seconds between two questions to a coroutine function
 DEADLINE = 5.0  # seconds that it may take
-RESERVED = frozenset({"ping", "shutdown", "startup"})
+RESERVED = frozenset({"ping", "shutdown", "startup", "leader-election", "leader", "caught-up", "fence-at-the-server"})
 
 
 class Ready:

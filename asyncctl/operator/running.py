@@ -76,7 +76,6 @@ class Running:
     probes: Probes
     fence: Fence
     port: int
-    _server_fence: ServerFence
 
     def __init__(
         self,
@@ -113,6 +112,7 @@ class Running:
         self._controllers: list[Controller] = []
         self._stuck = Stuck(self._controllers, logger)
         self._elector: Elector | None = None
+        self._server_fence: ServerFence | None = None
         self._transport: Transport | None = None
         self._debug = Debug(settings, self._controllers, lambda: self._informers)
         self._workers = anyio.CancelScope()
@@ -120,10 +120,15 @@ class Running:
         self.stopping = anyio.Event()
 
     @property
-    def ended(self) -> bool:
-        """Whether every pass and background task has ended; one that swallows its cancellation can't be made to."""
-        passes = [task for controller in self._controllers for task in controller.left if not task.done()]
-        return not passes and not self._backgrounds.left
+    def left(self) -> list[str]:
+        """What has not ended though it was cancelled: passes by controller and object, and background tasks."""
+        passes = [
+            f"pass of {controller.declaration.name} over {'/'.join(filter(None, controller.at_work(task) or ()))}"
+            for controller in self._controllers
+            for task in controller.left
+            if not task.done()
+        ]
+        return sorted(passes) + sorted(task.get_name() for task in self._backgrounds.left)
 
     @property
     def leading(self) -> bool:
@@ -134,6 +139,10 @@ class Running:
     def longest_stop(self) -> float:
         """Seconds that its stop takes at most."""
         return longest(self.settings.drain_timeout, self._hooks.patience)
+
+    def _why_it_can_never_lead(self) -> str | None:
+        blocked = self._elector.blocked if self._elector is not None else None
+        return blocked or (self._server_fence.refuses if self._server_fence is not None else None)
 
     def _why_not_leading(self) -> str | None:
         problem = self._elector.problem if self._elector is not None else None
@@ -148,7 +157,7 @@ class Running:
         probes.live("workers", self._stuck.problem)
         probes.ready("shutdown", lambda: "the process is stopping" if self.stopping.is_set() else None)
         probes.ready("startup", lambda: self._hooks.now or self._starting)
-        probes.ready("leader-election", lambda: self._elector.blocked if self._elector is not None else None)
+        probes.ready("leader-election", self._why_it_can_never_lead)
         for name, check in self._checks.items():
             probes.ready(name, check)
         probes.inform("leader", self._why_not_leading)
@@ -183,8 +192,8 @@ class Running:
         async with self._steps.leaving("transport", self._parts.transport(config, fence)) as transport:
             self._transport = transport
             side.connect(transport)
-            self._server_fence = self._parts.server_fence(config, transport)
-            self.probes.inform("fence-at-the-server", lambda: self._server_fence.problem)
+            self._server_fence = server_fence = self._parts.server_fence(config, transport)
+            self.probes.inform("fence-at-the-server", lambda: server_fence.problem)
             self.client = Client(
                 transport,
                 field_manager=f"asyncctl-{self.name}",
@@ -322,7 +331,8 @@ class Running:
         tasks.start_soon(self._announce_ready, name="readiness")
         if self._elector is not None:
             self._elector.start()
-            tasks.start_soon(self._server_fence.run, name="fence at the API server")
+            if self._server_fence is not None:
+                tasks.start_soon(self._server_fence.run, name="fence at the API server")
             tasks.start_soon(self._watch_lease, self._elector, name="lease")
         tasks.start_soon(self._work, name="workers")
 

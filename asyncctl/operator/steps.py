@@ -82,6 +82,7 @@ class _Leaving(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         began = self._now()
-        suppressed = await self._owner.__aexit__(kind, error, trace)
-        self._say(began)
-        return suppressed
+        try:
+            return await self._owner.__aexit__(kind, error, trace)
+        finally:  # also where it hands on the error that has ended all
+            self._say(began)

@@ -88,12 +88,12 @@ class Ending:
             self._reasons += (what, "".join(traceback.format_exception_only(error)))
             self._logger.critical(what, exc_info=error)
 
-    def never(self, what: str) -> None:
-        """Something does not end; the caller ends the process."""
+    def never(self, what: str, which: str = "") -> None:
+        """Something does not end, and `which` that is; the caller ends the process."""
         self.code = self.code or 1
         text = f"{what}; the process ends without it"
-        self._logger.critical(text)
-        self._reasons.insert(0, text)
+        self._logger.critical(text, **({"cause": which} if which else {}))
+        self._reasons[:0] = filter(None, (text, which))
         self.leave_message()
 
     def leave_message(self) -> None:

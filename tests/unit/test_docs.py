@@ -69,3 +69,18 @@ def test_importing_has_no_effect_and_brings_nothing_heavy(module):
     threads, *modules = done.stdout.split()
     assert (threads, done.stderr) == ("1", "")
     assert not {"kubernetes_asyncio", "cryptography", "yaml", "psycopg"} & set(modules)
+
+
+def test_each_message_of_the_log_that_is_explained_is_one_that_the_code_says():
+    text = (ROOT / "docs" / "operating.md").read_text()
+    source = "".join(file.read_text() for file in sorted((ROOT / "asyncctl").rglob("*.py")))
+    told = []
+    for section, column in (("How it starts", 2), ("How it stops", 2), ("Messages, and what to do", 1)):
+        body = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+        cells = [row.split("|")[column] for row in body.splitlines() if row.startswith("| ")]
+        told += [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+    assert len(told) > 30
+    for message in told:
+        step = message.removeprefix("stopped: ")
+        parts = [f'"{step}"'] if step != message else message.strip("…").split("…")
+        assert all(part in source for part in parts), message

@@ -229,6 +229,34 @@ async def test_a_connection_that_breaks_is_watched_again_after_a_probe():
     assert [path.split("?")[1][:9] for path in asked if "watch" not in path] == ["limit=500", "limit=1"]
 
 
+async def test_an_outage_is_told_once_however_its_errors_change_and_the_next_one_again():
+    away = [(503, "ServiceUnavailable", "no endpoints"), (500, "InternalError", "etcd is away"), (429, "Busy", "later")]
+    lists = [lambda each=each: status(*each) for each in away]
+    api = Api(lists=[page(9), *lists, page(9), page(10)], watches=[Watch(b"{"), Watch(bookmark(10), b"{"), Watch(HANG)])
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 3 and running.informer.problem is None)
+        told = [line["cause"] for line in running.log.said("the cache is not current", "warning")]
+    assert len(told) == 2, told
+
+
+async def test_of_a_cache_of_one_namespace_it_is_told_which():
+    api = Api(lists=[lambda: status(403, "Forbidden", "may not"), page(9)])
+    async with reflecting(api, namespaces=("team",)) as running:
+        await until(lambda: api.of("watch"))
+        (line,) = running.log.said("the cache is not current")
+    assert line["namespace"] == "team"
+
+
+async def test_a_right_that_is_missing_after_an_outage_is_told_of_as_well():
+    lists = [lambda: status(503, "ServiceUnavailable", "no"), lambda: status(403, "Forbidden", "may not")]
+    api = Api(lists=[page(9), *lists, page(9)], watches=[Watch(b"{"), Watch(HANG)])
+    async with reflecting(api) as running:
+        await until(lambda: len(api.of("watch")) == 2)
+        first, second = (line["cause"] for line in running.log.said("the cache is not current", "warning"))
+    assert "may not" not in first
+    assert "may not" in second
+
+
 async def test_a_server_restored_from_a_backup_is_listed_anew():
     """Its resourceVersions are lower; a watch from ours would be silent for ever."""
     api = Api(

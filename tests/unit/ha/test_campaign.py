@@ -354,6 +354,23 @@ def test_renewal_stops_while_the_main_loop_is_stuck_and_goes_on_when_it_is_not(l
     assert scene.spec["holderIdentity"] == "me"  # it lapses
 
 
+def test_trouble_is_told_once_however_it_changes_and_that_it_is_over_as_well(loop):
+    scene = Scene(loop)
+    scene.leads()
+    faults = iter([ServiceUnavailable(target("update"), 503, {}), TransportError("refused", sent=False)])
+    scene.fault = lambda verb: next(faults, None)
+    scene.elapse(7)
+    scene.stuck = "stuck for 5 s"
+    scene.elapse(2)
+    scene.stuck = "stuck for 6 s"
+    scene.elapse(2)
+    scene.stuck = None
+    scene.elapse(5)
+    leading = [line["msg"] for line in scene.log.lines][1:]
+    assert leading == ["leading, with trouble", "the Lease is renewed again"] * 2
+    assert scene.campaign.problem is None
+
+
 def test_the_loss_is_known_as_soon_as_the_validity_ends(loop):
     scene = Scene(loop)
     scene.leads()

@@ -9,6 +9,7 @@ from asyncctl.ha.refusal import BEHIND
 from tests.unit.support import http_server, make_transport, status
 
 DENIED = "leases \"l-fence-probe\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
+NO_RIGHT = 'User "u" cannot create resource "leases" in API group "coordination.k8s.io" in the namespace "team"'
 BOUND = "asyncctl-fenced: in force; writer pod-1, the Lease is held by pod-0_x"
 PATH = "/apis/coordination.k8s.io/v1/namespaces/team/leases"
 
@@ -60,7 +61,7 @@ async def probed(answer, held=lambda: lease("pod-0_x")):
         (lambda: forbidden("asyncctl-fenced: in force"), State.IN_FORCE, "in force, for the Lease team/l"),
         (lambda: web.json_response({}, status=201), State.OFF, "or the Lease team/l is gone; install what"),
         (lambda: status(409, "AlreadyExists", "it is there"), State.OFF, "not in force"),
-        (lambda: status(403, "Forbidden", "no rights"), State.UNKNOWN, "a Lease may not be created: create (dry run)"),
+        (lambda: status(403, "Forbidden", NO_RIGHT), State.UNKNOWN, "resources: [leases], verbs: [create]}, bound"),
         (lambda: status(404, "NotFound", "no namespace"), State.UNKNOWN, "can't tell: "),
         (lambda: status(503, "ServiceUnavailable", "not now"), State.UNKNOWN, "can't tell: "),
     ],

@@ -120,11 +120,12 @@ async def test_a_user_who_may_not_is_named_with_what_would_allow_it(parts, api):
     assert api.times(ACCESS_REVIEWS) == 2
 
 
-async def test_before_there_is_an_api_server_to_ask_it_is_503():
-    access = Access("/metrics", clock=FakeClock(), logger=Log().logger)
-    answer, said, headers = await ask(access)
-    assert (answer, headers["Retry-After"]) == (503, "10")
-    assert "can't be reached" in said
+async def test_before_there_is_an_api_server_to_ask_it_is_503_and_no_news():
+    log = Log()
+    answer, said, headers = await ask(Access("/metrics", clock=FakeClock(), logger=log.logger))
+    assert (answer, headers["Retry-After"]) == (503, "1")
+    assert "only starting" in said
+    assert log.lines == []
 
 
 async def test_while_the_api_server_is_away_who_was_let_in_is_and_others_are_told(parts, api):

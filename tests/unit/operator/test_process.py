@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -66,6 +67,27 @@ def kubeconfig(tmp_path, server="http://127.0.0.1:1"):
         "contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\ncurrent-context: c\n"
     )
     return str(path)
+
+
+def test_help_of_a_program_of_ones_own_lists_its_settings_and_what_is_wrong_with_them(tmp_path):
+    own = """
+from asyncctl import Settings, setting
+from asyncctl.operator import Operator
+
+class WidgetSettings(Settings, prefix="WIDGETS_"):
+    size: int = setting(default=3, at_least=1, meaning="parts of a new widget")
+
+Operator("widgets", settings=WidgetSettings).run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", own, "--help"], env=environment(tmp_path, WIDGETS_SIZE="0", ASYNCCTL_WORKRES="1"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^WIDGETS_SIZE +0 \(not usable\) +parts of a new widget", done.stdout, re.MULTILINE)
+    assert "did you mean ASYNCCTL_WORKERS?" in done.stdout
+    assert "Operator widgets." in done.stdout
+    assert "exit code: 0 after SIGTERM" in done.stdout
 
 
 def test_bad_settings_end_with_2_and_one_message_that_lists_them(tmp_path):
@@ -319,6 +341,7 @@ operator.run()
 
 async def test_a_pass_that_swallows_its_cancellation_does_not_keep_the_process(cluster, tmp_path):
     await cluster.create(ConfigMap, "c")
+    (tmp_path / "termination-log").touch()
     process = start(
         tmp_path, KUBECONFIG=kubeconfig(tmp_path, cluster.config.server), ASYNCCTL_DRAIN_TIMEOUT="100ms",
         program=PROGRAM.replace("            raise", "            pass").replace(
@@ -330,6 +353,7 @@ async def test_a_pass_that_swallows_its_cancellation_does_not_keep_the_process(c
     code, text = await asyncio.to_thread(ended, process, 5)
     assert code == 1
     assert "the process ends without it" in text
+    assert f"pass of configmaps over {cluster.namespace}/c" in (tmp_path / "termination-log").read_text()
 
 
 @pytest.mark.parametrize("together, exits", [(3600.0, []), (0.0, [128 + signal.SIGTERM])], ids=["together", "later"])

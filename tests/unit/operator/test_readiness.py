@@ -127,7 +127,7 @@ async def test_the_checks_of_an_operator_are_shown_by_name_and_decide(cluster):
         assert (await probe(running, "/livez"))[0] == 200
 
 
-@pytest.mark.parametrize("name", ["", " ", "ping", "shutdown", "startup", "cache-widgets"])
+@pytest.mark.parametrize("name", ["", " ", "ping", "startup", "leader-election", "caught-up", "cache-widgets"])
 def test_a_name_of_the_runtimes_own_is_refused(name):
     with pytest.raises(ValueError, match="can't be called"):
         Operator("test").ready_check(name, lambda: None)

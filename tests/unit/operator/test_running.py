@@ -11,8 +11,9 @@ from aiohttp import ClientSession
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import Fenced, NamespaceBoundaryExceeded
 from asyncctl.controller.sources import Watch
+from asyncctl.ha.probe import Finding, State
 from asyncctl.objects import ConfigMap, Namespace, Resource
-from asyncctl.operator import LeaseLost, Operator
+from asyncctl.operator import LeaseLost, Operator, server_fence
 from tests.unit.check.conftest import in_front_of
 from tests.unit.harness import Widget, quick_settings, working
 from tests.unit.support import Log, until
@@ -342,6 +343,24 @@ async def test_who_can_never_lead_is_not_ready_and_says_why(cluster):
         assert 'namespaces "nowhere" not found; create the namespace first, or set ASYNCCTL_LEASE_NAMESPACE' in text
 
 
+async def test_who_is_refused_everything_by_the_fence_at_the_server_is_not_ready(cluster, monkeypatch):
+    """Else a rollout of pods with a wrong name would replace those that work."""
+    found = [Finding(State.WRONG, "bound to pod pod-2")]
+
+    async def look(*_, **__):
+        return found[0]
+
+    monkeypatch.setattr(server_fence, "probe", look)
+    monkeypatch.setattr(server_fence, "LATER", 0.01)
+    async with working(declare(nothing), cluster, **electing()) as running:
+        await until(lambda: running.leading and running.ready.is_set() and running._server_fence.refuses)
+        code, text = await probe(running, "/readyz")
+        assert code == 500
+        assert "[-]leader-election failed: bound to pod pod-2" in text
+        found[0] = Finding(State.OFF, "not in force")
+        await until(lambda: running.probes.readyz().ok)
+
+
 async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
     began = asyncio.Event()
     cancelled = []
@@ -375,7 +394,10 @@ async def test_a_lost_lease_ends_the_operator_and_seals_it(cluster):
     assert cancelled == [1]
     said = [line["msg"] for line in log.lines]
     assert "stopped: workers" not in said
-    assert said.index("the Lease is lost") < said.index("stopped: lease") < said.index("stopped")
+    assert said[said.index("the Lease is lost") :] == [
+        "the Lease is lost", "stopped: cancelled passes", "stopped: lease", "stopped: caches", "stopped: transport",
+        "stopped: side server", "stopped",
+    ]  # fmt: skip
     assert (await cluster.send("GET", LEASE))["spec"]["holderIdentity"] == "other"
 
 

@@ -48,9 +48,9 @@ def test_what_can_not_be_written_is_told_and_waits_for_nobody(tmp_path):
 def test_what_hangs_is_told_before_what_led_to_it(file):
     ending = Ending(Log().logger, file)
     ending.mendable(1, "ends, because the Lease is lost", [ValueError("it was deleted")])
-    ending.never("a pass does not end")
+    ending.never("something does not end", "pass of widgets over team/w")
     assert ending.code == 1
     assert file.read_text().splitlines() == [
-        "exit code 1: a pass does not end; the process ends without it",
-        "ends, because the Lease is lost; it was deleted",
+        "exit code 1: something does not end; the process ends without it",
+        "pass of widgets over team/w; ends, because the Lease is lost; it was deleted",
     ]
