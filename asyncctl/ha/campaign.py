@@ -205,9 +205,10 @@ class Campaign:
                 break
             except KubernetesError as error:
                 trouble, until = self._advice(error), self._next_try(now)
-            before, self.problem = self.problem, f"could not renew: {trouble}"
-            if before is None and self._called_off is None:  # once, however it changes: the last is told with the loss
-                self._logger.warning("leading, with trouble", cause=self.problem)
+            if not self._ending:
+                before, self.problem = self.problem, f"could not renew: {trouble}"
+                if before is None:  # once, however it changes: the last is told with the loss
+                    self._logger.warning("leading, with trouble", cause=self.problem)
             until = min(until, max(self._ends, self._clock.monotonic() + _MOMENT))  # no later than it is lost
         if self.lost is None:
             self._maybe_ours = self._may_write()  # else a write may have been given up on its way: let it lapse
