@@ -330,10 +330,9 @@ class Running:
             tasks.start_soon(check.run, name=f"ready check {name}")
         tasks.start_soon(self._announce_ready, name="readiness")
         if self._elector is not None:
-            self._elector.start()
             if self._server_fence is not None:
                 tasks.start_soon(self._server_fence.run, name="fence at the API server")
-            tasks.start_soon(self._watch_lease, self._elector, name="lease")
+            tasks.start_soon(self._campaign, self._elector, name="lease")
         tasks.start_soon(self._work, name="workers")
 
     def _cluster_kinds(self) -> Iterator[ResourceType]:
@@ -393,7 +392,16 @@ class Running:
         self.logger.info("working", controller=controller.declaration.name, workers=controller.workers)
         await controller.work()
 
-    async def _watch_lease(self, elector: Elector) -> None:
+    async def _campaign(self, elector: Elector) -> None:
+        """Ask for the Lease once a controller's caches are filled: who can do nothing leaves it to who can."""
+        able = anyio.Event()
+        async with anyio.create_task_group() as waits:
+            for controller in self._controllers:
+                waits.start_soon(_when_filled, controller, able, name=f"caches of {controller.declaration.name}")
+            if self._controllers:
+                await able.wait()
+            waits.cancel_scope.cancel()
+        elector.start()
         await elector.over.wait()
         if elector.lost is not None:
             self._led(False)
@@ -406,3 +414,9 @@ class Running:
             stuck = self._stuck.problem()  # without an elector, too: it is logged
             if self._elector is not None and stuck is None:
                 self._elector.heartbeat()
+
+
+async def _when_filled(controller: Controller, then: anyio.Event) -> None:
+    for informer in controller.informers:
+        await informer.wait_synced()
+    then.set()

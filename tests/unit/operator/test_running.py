@@ -333,6 +333,15 @@ async def test_a_standby_that_stops_wins_nothing_any_more(cluster):
     assert stopped.count("stopped: lease") == 1
 
 
+async def test_who_has_no_cache_filled_leaves_the_lease_to_who_can_work(cluster):
+    async with working(declare(nothing, kind=Absent), cluster, **electing()) as unable:
+        await until(lambda: "absent.example.com" in str(unable._controllers[0].informers[0].problem))
+        async with working(declare(nothing), cluster, **electing()) as able:
+            await until(lambda: able.leading)
+        assert unable._elector.problem is None
+        assert not unable.leading
+
+
 async def test_who_can_never_lead_is_not_ready_and_says_why(cluster):
     async with working(declare(nothing), cluster, **electing(lease_namespace="nowhere")) as running:
         await until(lambda: running._elector.blocked)
