@@ -334,7 +334,10 @@ async def test_a_standby_that_stops_wins_nothing_any_more(cluster):
 
 
 async def test_who_has_no_cache_filled_leaves_the_lease_to_who_can_work(cluster):
-    async with working(declare(nothing, kind=Absent), cluster, **electing()) as unable:
+    settings, log = quick_settings(**electing()), Log()
+    async with declare(nothing, kind=Absent).running(
+        settings=settings, logger=log.logger, config=cluster.config
+    ) as unable:
         await until(lambda: "absent.example.com" in str(unable._controllers[0].informers[0].problem))
         async with working(declare(nothing), cluster, **electing()) as able:
             await until(lambda: able.leading)
