@@ -471,10 +471,12 @@ async def test_a_pass_that_swallows_its_cancellation_does_not_hold_up_the_stop(c
     await cluster.create(Widget, "a")
     async with working(operator, cluster, drain_timeout=0.1) as stuck:
         await until(lambda: passes)
-    assert not stuck.ended
+    (left,) = stuck.left
+    assert left.startswith("pass of ")
+    assert left.endswith("/a")
     assert stuck.log.said("a pass does not end, though it was cancelled")
     held.set()
-    await until(lambda: stuck.ended)
+    await until(lambda: not stuck.left)
 
 
 async def test_an_object_that_can_not_be_decoded_is_parked_with_the_reason_and_others_go_on(begun, cluster):
