@@ -97,11 +97,12 @@ def stop_before_sending(file):
 def take_the_fence_down():
     """Let a process write that has lost the Lease: what the judge has to find."""
 
-    async def for_ever(self, *_):
+    async def for_ever(self, elector):
+        elector.start()
         await asyncio.Event().wait()
 
     fence.Fence.__call__ = lambda self: float("inf")
-    running.Running._watch_lease = for_ever
+    running.Running._campaign = for_ever
     running.Running._led = lambda *_: None
 
 
