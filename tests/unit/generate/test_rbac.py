@@ -223,7 +223,6 @@ async def test_an_operator_at_work_asks_for_its_rules_and_nothing_else(asked):
     allowed = {(str(rule), verb) for rule in found for verb in rule.verbs}
     assert sent <= allowed
     assert allowed - sent == {
-        (f"widgets.{GROUP}", "list"), ("configmaps", "list"), ("secrets", "list"),  # of a server that streams no list
         (f"widgets.{GROUP}", "get"), ("configmaps", "get"),  # after a conflict
         ("secrets", "get"),  # for an author's own live read
         ("configmaps", "create"),  # what a real server asks for, where an apply makes the object
