@@ -219,7 +219,7 @@ class Context:
 
         Raises:
             NotOwned: There is an object of that name, and it is not ours.
-            Conflict: It was deleted or replaced at this moment.
+            Conflict: It was deleted or replaced at this moment, or others have changed it at each of five tries.
             TypeError: Of a dict the kind is not said.
             ValueError: It has no name, or the owner would be in another namespace.
         """
