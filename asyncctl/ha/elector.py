@@ -99,7 +99,9 @@ class Elector:
         self._beat = self._clock.monotonic()
 
     def start(self) -> None:
-        """Begin the campaign, in its own thread."""
+        """Begin the campaign, in its own thread; one that was called off does not begin."""
+        if self._called_off:
+            return
         self._main = asyncio.get_running_loop()
         self.heartbeat()
         threading.Thread(target=self._run, name="elector", daemon=True).start()
@@ -117,7 +119,9 @@ class Elector:
         """Give the Lease back, if it is ours, and end the campaign. Call it after the last write was answered."""
         self._called_off = True  # for a thread that has not come as far as its loop
         self._in_thread(self._campaign.call_off)
-        if self._main is not None:
+        if self._main is None:
+            self.over.set()
+        else:
             await self._ended.wait()
 
     async def leave(self) -> None:

@@ -1,8 +1,9 @@
 """The supervised life of an operator: what starts in which order, who owns which task, what stops in which order.
 
-Start: side server (live, not ready), credentials, transport, hooks, caches, Lease (once a controller's are filled; ready,
-when all are), caches caught up, workers and background tasks. Stop: as `stopping` has it, then caches, transport, side
-server last. Lost Lease: transport sealed, workers cancelled, and then as every stop. No task outlives `live`.
+Start: side server (live, not ready), credentials, transport, hooks, caches, Lease (when a controller's are
+filled; ready, when all are), caches caught up, workers and background tasks. Stop: as `stopping` has it, then caches,
+transport, side server last. Lost Lease: transport sealed, workers cancelled, and then as every stop. No task outlives
+`live`.
 """
 
 import os

@@ -343,6 +343,7 @@ async def test_who_has_no_cache_filled_leaves_the_lease_to_who_can_work(cluster)
             await until(lambda: able.leading)
         assert unable._elector.problem is None
         assert not unable.leading
+    assert unable._elector.over.is_set()  # called off before it began
 
 
 async def test_who_can_never_lead_is_not_ready_and_says_why(cluster):
