@@ -1,0 +1,39 @@
+"""Where a database is: the server that we work on as its admin, and what applications are told to connect to."""
+
+from dataclasses import dataclass
+
+from asyncctl.database.postgres.connection import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server that answers, found or made by a provisioner.
+
+    Attributes:
+        server: As our admin connects to it.
+        host: For applications, as the Secret and the status say it.
+        port: Likewise.
+        ca: The certificates by which applications verify the server, where they are not the system's.
+        replicas: Instances that run, in the cluster; None on a server that is not ours.
+    """
+
+    server: Server
+    host: str
+    port: int
+    ca: bytes | None = None
+    replicas: int | None = None
+
+
+class Waiting(Exception):
+    """The place is not ready yet, and what makes it so wakes the object: nothing failed, there is just nothing to do.
+
+    Args:
+        message: What is waited for, and what to do where it never comes.
+        aspect: The condition that is False meanwhile: `StorageReady` or `WorkloadReady`.
+        reason: One CamelCase word.
+    """
+
+    def __init__(self, message: str, *, aspect: str, reason: str) -> None:
+        super().__init__(message)
+        self.aspect = aspect
+        self.reason = reason
