@@ -1,27 +1,16 @@
-"""A database on a server that exists already: the SQL steps, in an order in which each may be the last before a crash.
-
-Claim, database, closed to the public, login, proof; each reads first and writes only what differs, so that a settled
-database is only looked at. Secrets and status are not known here.
-"""
+"""A database on a server that exists already: the SQL steps, then the login is proven."""
 
 from contextlib import suppress
 from dataclasses import dataclass
 
 from asyncctl.database.naming import login_name
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Check, Limits, Server, connect
-from asyncctl.database.postgres.database import (
-    Facts,
-    close_to_public,
-    drop,
-    ensure_database,
-    facts,
-    lock,
-    prove_login,
-)
-from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached, ServerReplaced
-from asyncctl.database.postgres.roles import claim_owner, ensure_login
-from asyncctl.database.types import Claim as Recorded, Database
+from asyncctl.database.postgres.connection import Check, Limits, Server
+from asyncctl.database.postgres.database import Facts, prove_login
+from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached
+from asyncctl.database.postgres.provision import provision, remove
+from asyncctl.database.postgres.wanted import Login, Wanted
+from asyncctl.database.types import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,40 +47,20 @@ class External:
 
     async def remove(self) -> bool:
         """Drop the database, its logins and its owner, if they bear our claim; returns whether there was anything."""
-        async with connect(self.server, limits=self.limits, check=self.check) as admin:
-            await lock(admin, self.database)
-            return await drop(admin, self.database, self.claim)
+        return await remove(self.server, self.database, self.claim, limits=self.limits, check=self.check)
 
     async def _ensure(self, db: Database, login: str, password: str, *, set_password: bool) -> Facts:
-        recorded = db.status.claim
-        async with connect(self.server, limits=self.limits, check=self.check) as admin:
-            await lock(admin, self.database)
-            if recorded is not None:  # nothing is written where what was made can't be found
-                _same_server(recorded, await facts(admin, self.database), self.server)
-            await claim_owner(admin, self.database, self.claim)
-            await ensure_database(
-                admin,
-                self.database,
-                made_before=recorded is not None,
-                encoding=db.spec.encoding,
-                locale=db.spec.locale,
-                connection_limit=db.spec.connection_limit,
-            )
-            await close_to_public(admin, self.database)
-            await ensure_login(
-                admin, login, database=self.database, claim=self.claim, password=password, set_password=set_password
-            )
-            return await facts(admin, self.database)
+        wanted = Wanted(
+            database=self.database,
+            claim=self.claim,
+            recorded=db.status.claim,
+            encoding=db.spec.encoding,
+            locale=db.spec.locale,
+            connection_limit=db.spec.connection_limit,
+            logins=(Login(name=login, password=password if set_password else None),),
+        )
+        return (await provision(self.server, wanted, limits=self.limits, check=self.check)).facts
 
     async def _prove(self, login: str, password: str) -> None:
         with suppress(ConnectionLimitReached):  # the password was accepted before the limit was looked at
             await prove_login(self.server, self.database, login, password, limits=self.limits)
-
-
-def _same_server(recorded: Recorded, found: Facts, server: Server) -> None:
-    before, now = recorded.system_identifier, found.system_identifier
-    if before and now and before != now:
-        raise ServerReplaced(
-            f"{server} is another PostgreSQL server (system identifier {now}) than the one this database was made on "
-            f"({before}): correct the catalogue; nothing was changed"
-        )
