@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
+from asyncctl.database import parameters
 from asyncctl.objects import (
     Column,
     JsonObject,
@@ -226,7 +227,14 @@ class InClusterSpec(
             "self.split('.')[0] == oldSelf.split('.')[0]",
             "the major version is immutable: make a new Database of that version and move the data",
             path="version",
-        )
+        ),
+        Rule(f"self.all(name, name.matches('{parameters.NAME}'))", parameters.NAME_ADVICE, path="parameters"),
+        Rule(
+            f"self.all(name, name != 'ssl' && !name.startsWith('ssl_') && !(name in {list(parameters.PLACE)}))",
+            parameters.PLACE_ADVICE,
+            path="parameters",
+        ),
+        Rule(f"self.all(name, !(name in {list(parameters.PROGRAMS)}))", parameters.PROGRAMS_ADVICE, path="parameters"),
     ],
 ):
     """An instance of its own, in the cluster."""
