@@ -71,6 +71,7 @@ class InCluster:
         wanted, names = _wanted(db), Names.of(db.name)
         if why := parameters.refusal(wanted.parameters):
             raise PlaceRefused(f"{why}; nothing was made or changed", aspect=workload.ASPECT, reason="Invalid")
+        _refuse_secret_name(db, names.secret)
         claim, too_small = await self._volume(ctx, db)
         secret = await self._admin(ctx, db)
         db.status.host, db.status.port, db.status.replicas = names.host(db.namespace), PORT, 0
@@ -89,7 +90,8 @@ class InCluster:
             raise waiting
         server = Server(
             name=f"{db.namespace}/{db.name}",
-            host=pod["status"]["podIP"],
+            host=names.host(db.namespace),
+            address=pod["status"]["podIP"],  # a name is cached, and may lead to where the pod was
             port=PORT,
             ssl_mode=SslMode.DISABLE,
             admin_user=SUPERUSER,
@@ -101,35 +103,30 @@ class InCluster:
         db.status.conditions.set(workload.ASPECT, True, "LoginProven", f"pod {names.pod} lets {SUPERUSER} in")
         return Place(server=server, host=names.host(db.namespace), port=PORT, replicas=1)
 
-    async def let_go(self, ctx: Context, *, orphan: bool) -> str:
-        """Before the object goes and its data stays: take its owner reference off what is to stay.
+    async def known_place(self, ctx: Context, db: Database) -> None:
+        """See `Provisioner.known_place`: the volume goes, and all that is on it, whether a server runs or not."""
 
-        Args:
-            ctx: Of the pass; the names are made from the object's own, so that it need not be readable.
-            orphan: Everything stays as it is, and runs on; else volume and credentials stay, and the rest goes.
+    async def let_go(self, ctx: Context, *, orphan: bool) -> None:
+        """See `Provisioner.let_go`: volume and credentials stay, and if `orphan` the rest, which else goes by itself.
 
-        Returns:
-            What stays, in words.
+        A `Database` that is made again under the name takes up what it finds.
         """
         names = Names.of(ctx.header.name)
         kept = [(VOLUME_CLAIM, names.claim), (_SECRET, names.secret)]
         if orphan:
             kept += [(SERVICE, names.service), (SERVICE, names.pods), (STATEFUL_SET, names.service)]
-        said = []
         for kind, name in kept:
             found = await _find(ctx, kind, name)
             if found is not None and ctx.owns(found):
                 await ctx.release(found, kind)
-                said.append(f"{kind.resource_type.kind} {name}")
-        return ", ".join(said)
 
-    async def remove(self, ctx: Context) -> None:
-        """Delete everything that is ours, the data with it; return when it is gone.
+    async def remove(self, ctx: Context, db: Database) -> None:
+        """See `Provisioner.remove`: everything that is ours goes, the data with it; returns when it is gone.
 
         Raises:
             Waiting: It is going.
         """
-        names = Names.of(ctx.header.name)
+        names = Names.of(db.name)
         going = []
         for kind, name in (
             (STATEFUL_SET, names.service),
@@ -243,6 +240,17 @@ class InCluster:
             f"the password in Secret {names.secret} was changed: pod {names.pod} starts anew with it",
             aspect=workload.ASPECT,
             reason="PasswordChanged",
+        )
+
+
+def _refuse_secret_name(db: Database, admin: str) -> None:
+    chosen = {user.secret_name for user in db.spec.users}
+    chosen |= {db.spec.credentials.secret_name} if db.spec.credentials else set()
+    if admin in chosen:
+        raise PlaceRefused(
+            f"Secret {admin} is the superuser's: choose another secretName; nothing was made or changed",
+            aspect="CredentialsReady",
+            reason="Invalid",
         )
 
 
