@@ -18,13 +18,16 @@ from asyncctl.client.errors import (
 )
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
-from asyncctl.database import binding, credentials, naming, status
+from asyncctl.database import binding, naming, status
+from asyncctl.database.accounts import accounts
 from asyncctl.database.catalogue import Catalogue, CatalogueError, ServerRefused
 from asyncctl.database.postgres.claim import Claim as RoleClaim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.errors import DatabaseError
 from asyncctl.database.postgres.roles import owner_role
 from asyncctl.database.provisioners.external import External
+from asyncctl.database.provisioners.place import Place
+from asyncctl.database.rotation import dropped, plan
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import (
     AdoptionPolicy,
@@ -112,8 +115,9 @@ class DatabaseReconciler:
 
     async def _provision(self, ctx: Context, db: Database) -> None:
         _refuse_what_is_not_there_yet(db)
-        secret = await binding.find(ctx, db)
         name = naming.database_name(db, await self._cluster_id(ctx))
+        people = accounts(db, name)
+        secrets = await binding.find(ctx, db, people)
         external = await self._external(ctx, db, name)
         server = external.server
         recorded, provisioned = db.status.database_name is not None, db.status.claim is not None
@@ -122,18 +126,19 @@ class DatabaseReconciler:
         if not recorded:
             status.working(db.status, "Provisioning", f"database {name} is being made on {server}")
             await ctx.save_status()  # on record before anything outside is made
-        login = naming.login_name(name)
-        known_password = credentials.known_password(secret, login)
-        password = known_password or credentials.new_password()
-        known = await external.provision(db, password, new_password=known_password is None)
+        (account,) = people
+        turn = plan(account, secrets.get(account.user), rotation=None, active=None, now=self._clock.now())
+        known = await external.provision(db, turn.password, new_password=turn.new_password)
         ca = await anyio.to_thread.run_sync(server.ca_file.read_bytes) if server.ca_file else None
-        secret = credentials.secret_for(db, server, name, login, password, ca=ca)
+        place = Place(server, server.host, server.port, ca)
+        secret = binding.secret_for(db, place, name, account, dropped(turn))
         await binding.write(ctx, db, secret)
+        await binding.prune(ctx, db, people)
         db.status.claim = Claim(system_identifier=known.system_identifier, database_oid=known.database_oid)
         db.status.host, db.status.port = server.host, server.port
         db.status.server_version = known.server_version
         db.status.binding = Binding(name=secret.name)
-        db.status.credentials = CredentialsStatus(active_users=[login])
+        db.status.credentials = CredentialsStatus(active_users=[turn.login])
         message = f"database {name} on {server.host} port {server.port}; credentials in Secret {secret.name}"
         status.running(db.status, message)
         if not provisioned:  # also where the first pass had to wait, or was cut short
