@@ -1,8 +1,11 @@
 """Where a database is: the server that we work on as its admin, and what applications are told to connect to."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
+from asyncctl.controller.context import Context
 from asyncctl.database.postgres.connection import Server
+from asyncctl.database.types import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +40,33 @@ class Waiting(Exception):
         super().__init__(message)
         self.aspect = aspect
         self.reason = reason
+
+
+class Provisioner(Protocol):
+    """Finds servers, or makes them. One serves all objects; `db` is the one of the pass."""
+
+    async def place(self, ctx: Context, db: Database) -> Place:
+        """Make it so, as far as the server is concerned; returns when it answers.
+
+        Raises:
+            Waiting: Something that wakes the object has to happen first.
+            DatabaseError: As it fits; so `ServerRefused`, `NotOwned`, `TerminalError` and errors of the API server.
+        """
+        ...
+
+    async def known_place(self, ctx: Context, db: Database) -> Place | None:
+        """Where it is, to drop the database there; nothing is made. None where `remove` takes the data as well.
+
+        Raises:
+            Waiting: As `place`.
+            DatabaseError: As `place`.
+        """
+        ...
+
+    async def let_go(self, ctx: Context, db: Database) -> None:
+        """Before `db` goes and its data stays: what holds data must not go with it."""
+        ...
+
+    async def remove(self, ctx: Context, db: Database) -> None:
+        """Before `db` goes and its data is gone, or goes by this."""
+        ...
