@@ -21,13 +21,13 @@ from asyncctl.database.postgres.claim import Claim as RoleClaim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached
-from asyncctl.database.postgres.provision import provision, retire
+from asyncctl.database.postgres.provision import provision
 from asyncctl.database.postgres.roles import owner_role
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.provisioners.external import External
 from asyncctl.database.provisioners.in_cluster import InCluster
 from asyncctl.database.provisioners.place import Place, Provisioner
-from asyncctl.database.rotation import Turn, dropped, plan, stamped
+from asyncctl.database.rotation import Turn, plan, stamped
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import (
     AdoptionPolicy,
@@ -98,7 +98,8 @@ class DatabaseReconciler:
         turns = {account: self._turn(db, account, secrets.get(account.user)) for account in people}
         done = await self._provision(ctx, place, _wanted(db, name, claim), turns)
         for account, turn in turns.items():
-            turns[account] = await self._bind(ctx, db, place, account, turn, claim)
+            turns[account] = stamped(turn, _rotation(db), self._clock.now())
+            await binding.write(ctx, db, binding.secret_for(db, place, name, account, turns[account]))
         await binding.prune(ctx, db, people)
         _say(ctx, db, place, done, turns)
         return min((turn.next_step for turn in turns.values() if turn.next_step), default=None)
@@ -108,20 +109,6 @@ class DatabaseReconciler:
         active = next((login for login in known.active_users if login in account.logins), None)
         now, last = self._clock.now(), known.last_rotation_time
         return plan(account, secret, rotation=_rotation(db), active=active, now=now, last=last)
-
-    async def _bind(
-        self, ctx: Context, db: Database, place: Place, account: Account, turn: Turn, claim: RoleClaim
-    ) -> Turn:
-        """Write the Secret; then the login before goes, if its time is over, and from the record in the Secret too."""
-        assert db.status.database_name is not None
-        name = db.status.database_name
-        turn = stamped(turn, _rotation(db), self._clock.now())
-        await binding.write(ctx, db, binding.secret_for(db, place, name, account, turn))
-        if turn.retired is not None:
-            await retire(place.server, name, turn.retired, claim=claim, limits=self._limits, check=ctx.fence.check)
-            turn = dropped(turn)
-            await binding.write(ctx, db, binding.secret_for(db, place, name, account, turn))
-        return turn
 
     async def _provision(
         self, ctx: Context, place: Place, wanted: Wanted, turns: Mapping[Account, Turn]

@@ -42,8 +42,8 @@ class Turn:
         password: Its own.
         new_password: It was made just now: to be set before it is proven.
         rotated: The login has changed, in its time.
-        kept: The login in use before, in its grace period: it is not to be touched.
-        retired: The login in use before, whose grace period is over: to be dropped.
+        kept: The login in use before, in its grace period, or until the Secret is written: it is not to be dropped.
+        retired: The login in use before, whose grace period is over: to be dropped before the Secret is written.
         rotated_at: When the password was made.
         trigger: The last trigger that was followed.
         next_rotation: When the password is to change next.
@@ -63,11 +63,11 @@ class Turn:
 
     @property
     def annotations(self) -> dict[str, str]:
-        """The record of it, for the Secret."""
+        """The record of it, for the Secret; to be written when what is retired was dropped."""
         return {
             ROTATED_AT: _text(self.rotated_at),
             TRIGGER: _text(self.trigger) if self.trigger else _NONE,
-            PREVIOUS: self.kept or self.retired or _NONE,
+            PREVIOUS: self.kept or _NONE,
         }
 
 
@@ -128,11 +128,6 @@ def stamped(turn: Turn, rotation: RotationSpec | None, now: datetime) -> Turn:
     return _timed(replace(turn, rotated_at=now), rotation or RotationSpec(), now) if turn.new_password else turn
 
 
-def dropped(turn: Turn) -> Turn:
-    """The same when the login in use before is gone."""
-    return replace(turn, retired=None)
-
-
 def duration(text: str) -> timedelta:
     """The length of a `types.Duration`, such as `1h30m`; a hundred years at most."""
     seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([hms])", text))
@@ -146,7 +141,7 @@ def _timed(turn: Turn, rules: RotationSpec, now: datetime) -> Turn:
     due = _due(turn, rules)
     if due is not None and free is not None:
         due = max(due, free)
-    over = free is not None and free <= now
+    over = free is not None and free <= now and not turn.rotated  # the Secret still has that login's credentials
     return replace(
         turn,
         kept=None if over else previous,

@@ -9,7 +9,7 @@ from asyncctl.database.accounts import Account
 from asyncctl.database.credentials import values
 from asyncctl.database.postgres.connection import Server
 from asyncctl.database.provisioners.place import Place
-from asyncctl.database.rotation import PREVIOUS, ROTATED_AT, TRIGGER, dropped, duration, plan, stamped
+from asyncctl.database.rotation import PREVIOUS, ROTATED_AT, TRIGGER, duration, plan, stamped
 from asyncctl.database.types import Privileges, RotationSpec
 from asyncctl.objects import Secret
 
@@ -46,7 +46,7 @@ class User:
 
     def keep(self, turn):
         data = values(PLACE, "d", turn.login, turn.password)
-        self.secret = Secret(name="s", data=data, annotations=dropped(turn).annotations)
+        self.secret = Secret(name="s", data=data, annotations=turn.annotations)
         self.active = turn.login
 
 
@@ -142,8 +142,9 @@ def test_without_grace_the_login_before_goes_in_the_next_pass():
     user.look()
     user.rotation = RotationSpec(trigger=NOW + HOUR, grace_period="0s")
     turn = user.look(HOUR)
-    assert (turn.kept, turn.retired) == (None, "d_a")
-    assert turn.annotations[PREVIOUS] == "d_a"
+    assert (turn.kept, turn.retired, turn.next_step) == ("d_a", None, user.now)  # the Secret still names it
+    assert user.look().retired == "d_a"
+    assert user.look().retired is None
 
 
 def test_a_grace_period_counts_from_when_the_secret_was_written():
