@@ -31,6 +31,7 @@ from asyncctl.database.postgres.errors import (
     connection_failed,
     statement_failed,
 )
+from asyncctl.database.postgres.startup import options, was_cut_off
 from asyncctl.database.types import SslMode
 
 # A tenant can set these for his database, and a DBA for the admin: what a statement of ours means must not depend on
@@ -45,6 +46,7 @@ _SESSION = sql.SQL(
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
 
+_SINCE_17 = sql.SQL("; SET transaction_timeout = 0")
 _SHARE = 0.75  # of the time that is left, for a statement: so the next one, after moments, needs no other limit
 _SLOW = 1000  # statements that are remembered
 _CANCELED = "57014"  # SQLSTATE of a statement that has taken too long
@@ -228,7 +230,12 @@ class Connection:
         """Make the session's settings ours, whatever role and database say; `connect` has done it."""
         times = self._limit, self.server.lock_timeout, self.server.idle_timeout
         statement, lock, idle = (int(1000 * seconds) for seconds in times)
-        await self._execute(_SESSION.format(statement=statement, lock=lock, idle=idle), "SET")
+        settings = _SESSION.format(statement=statement, lock=lock, idle=idle)
+        await self._execute(settings + _SINCE_17 if self.version >= 170000 else settings, "SET")
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._raw.close()
 
     def _remember(self, slow: tuple[str, str]) -> None:
         if len(self._slow) >= _SLOW:
@@ -287,13 +294,11 @@ async def connect(
     """
     database = database or server.maintenance_database
     async with limits.slot(server):
-        raw = await open_session(server, database, server.admin_user, server.admin_password)
+        connection = await _begin(server, database, server.admin_user, server.admin_password, check, limits)
         try:
-            connection = Connection(server, raw, check, limits)
-            await connection.pin_settings()
             yield connection
         finally:
-            await raw.close()
+            await connection.close()
 
 
 @asynccontextmanager
@@ -305,16 +310,33 @@ async def connect_as(
     Its role is the one that the server gives it: of a login of ours, the database's owner.
     """
     async with limits.slot(server):
-        raw = await open_session(server, database, user, password)
+        connection = await _begin(server, database, user, password, check, limits)
         try:
-            connection = Connection(server, raw, check, limits)
-            await connection.pin_settings()
             yield connection
         finally:
-            await raw.close()
+            await connection.close()
 
 
-async def open_session(server: Server, database: str, user: str, password: str) -> psycopg.AsyncConnection[TupleRow]:
+async def _begin(
+    server: Server, database: str, user: str, password: str, check: Check, limits: Limits, *, since_17: bool = False
+) -> Connection:
+    """Open a session whose settings are ours."""
+    raw = await open_session(server, database, user, password, since_17=since_17)
+    connection = Connection(server, raw, check, limits)
+    try:
+        await connection.pin_settings()
+    except BaseException as error:
+        await raw.close()
+        if since_17 or not (isinstance(error, DatabaseError) and was_cut_off(error)):
+            raise
+    else:
+        return connection
+    return await _begin(server, database, user, password, check, limits, since_17=True)
+
+
+async def open_session(
+    server: Server, database: str, user: str, password: str, *, since_17: bool = False
+) -> psycopg.AsyncConnection[TupleRow]:
     """Open a bare session as any user; the caller closes it. Raises as `connect` does."""
     where = _place(server, database, user)
     try:
@@ -332,6 +354,7 @@ async def open_session(server: Server, database: str, user: str, password: str) 
                 require_auth=None if server.ssl_mode.startswith("verify-") else "!password",
                 gssencmode="disable",
                 application_name="asyncctl",
+                options=options(since_17=since_17),
                 client_encoding="UTF8",
                 keepalives_idle=10,
                 keepalives_interval=5,
@@ -341,12 +364,16 @@ async def open_session(server: Server, database: str, user: str, password: str) 
                 prepare_threshold=None,
             )
     except psycopg.Error as error:
+        cut_off = was_cut_off(error) and not since_17
         failure: DatabaseError = connection_failed(error, where)
     except TimeoutError:
+        cut_off = False
         failure = ServerUnreachable(
             f"can't connect to {where}: no answer within {server.connect_timeout:g} s: check that it runs, its"
             " host and its port"
         )
+    if cut_off:
+        return await open_session(server, database, user, password, since_17=True)
     raise failure
 
 
