@@ -46,8 +46,8 @@ def understood(error: Exception) -> status.Failed | None:
             return status.Failed(error.aspect, error.reason, message, stalled=False)
         case DatabaseError():
             return status.Failed("DatabaseReady", error.reason, message, stalled=error.stalled)
-        case ServerRefused():  # a new catalogue can allow it at any time, and wakes nobody
-            return status.Failed("DatabaseReady", error.reason, message, stalled=False)
+        case ServerRefused():
+            return status.Failed("DatabaseReady", error.reason, message, stalled=error.stalled)
         case NotOwned():
             return status.Failed("CredentialsReady", "SecretNotOwned", message, stalled=True)
         case TerminalError():

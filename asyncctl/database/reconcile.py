@@ -48,6 +48,7 @@ class DatabaseReconciler:
         self._limits = Limits()
         self._cluster = Cluster(None)
         self._provisioners: dict[Kind, Provisioner] = {}
+        self._external: External | None = None
 
     async def start(self, running: Running) -> None:
         """Read the settings and the catalogue; a bad one ends the start, with file, line and field."""
@@ -63,7 +64,14 @@ class DatabaseReconciler:
         for warning in catalogue.warnings:
             running.logger.warning(warning)
         running.probes.inform("catalogue", lambda: catalogue.problem)
-        self._provisioners[Kind.EXTERNAL] = External(catalogue, logger=running.logger)
+        self._external = External(catalogue, admin_hosts=running.settings.admin_hosts, logger=running.logger)
+        self._provisioners[Kind.EXTERNAL] = self._external
+
+    async def stop(self, running: Running) -> None:
+        """Leave nothing behind, also where the start did not come to its end."""
+        del running
+        if self._external is not None:
+            await self._external.close()
 
     async def reconcile(self, ctx: Context, db: Database) -> Requeue:
         """Make the world match `db`."""
@@ -189,7 +197,6 @@ def _refuse_what_is_not_there_yet(db: Database) -> None:
     spec = db.spec
     wishes = {
         "provisioner InCluster": spec.provisioner is Kind.IN_CLUSTER,
-        "external.adminSecretRef": spec.external is not None and spec.external.admin_secret_ref is not None,
         "users": bool(spec.users),
         "schemas": bool(spec.schemas),
         "extensions": bool(spec.extensions),
