@@ -1,4 +1,4 @@
-"""What is made from the code: the CRD of a kind, its protection from deletion, the fence of an operator. It writes documents and asks no server."""
+"""What is made from the code: a kind's CRD and its protection from deletion, an operator's fence. It asks no server."""
 
 from asyncctl.generate.fence import fence_yaml
 from asyncctl.generate.protection import protection_yaml
