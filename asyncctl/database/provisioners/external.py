@@ -50,7 +50,7 @@ class External:
         )
         return Place(server, server.host, server.port, ca)
 
-    async def let_go(self, ctx: Context, db: Database) -> None:
+    async def let_go(self, ctx: Context, *, orphan: bool) -> None:
         """See `Provisioner.let_go`: there is nothing here that would go."""
 
     async def remove(self, ctx: Context, db: Database) -> None:
