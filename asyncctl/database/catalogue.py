@@ -4,6 +4,7 @@ Passwords come from files beside it, never inline. What is wrong is told with fi
 again when they change; a bad new state keeps the last good one and shows in `problem`. It opens no connection.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -185,17 +186,19 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
             raise CatalogueError(f"{where}: {password_file} holds no password")
         if "\n" in password or "\r" in password:
             raise CatalogueError(f"{where}: {password_file} has more than one line: it may hold the password alone")
-        ca_file = None
+        ca_file = ca_digest = None
         if entry.ca_file is not None:
             ca_file = path.parent / entry.ca_file
             field = f"{at}.caFile"
-            _text(ca_file, seen, f"{path}:{_line(field, lines)}: {_shown(field)}")
+            authorities = _text(ca_file, seen, f"{path}:{_line(field, lines)}: {_shown(field)}")
+            ca_digest = hashlib.sha256(authorities.encode()).hexdigest()
         server = Server(
             name=entry.name,
             host=entry.host,
             port=entry.port,
             ssl_mode=entry.ssl_mode,
             ca_file=ca_file,
+            ca_digest=ca_digest,
             admin_user=entry.admin_user,
             admin_password=password,
             maintenance_database=entry.maintenance_database,

@@ -23,6 +23,8 @@ def database_operator() -> Operator:
     declared = operator.controller(Database, watches=[secrets])(reconciler)
     declared.finalizer(FINALIZER)(reconciler.clean_up)
     operator.on_startup(reconciler.start)
+    operator.on_shutdown(reconciler.stop)
+    operator.background(reconciler.tidy)
     operator.needs(Secret, "create", "patch", "delete", why="holds the credentials")
     operator.needs(
         Database, "update", subresource="finalizers", optional=True,

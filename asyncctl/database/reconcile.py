@@ -40,6 +40,7 @@ from asyncctl.operator import Running
 from asyncctl.settings import Problem, SettingsError
 
 ORPHAN = "apps.example.com/on-delete"
+_IDLE = 60.0  # seconds for which a session on a server is kept for its next use
 _TOLD = (DatabaseError, ServerRefused, NotOwned, TerminalError, KubernetesError)
 
 
@@ -65,6 +66,16 @@ class DatabaseReconciler:
         for warning in self._catalogue.warnings:
             running.logger.warning(warning)
         running.probes.inform("catalogue", lambda: self._catalogue.problem)
+
+    async def stop(self, _: Running) -> None:
+        """Close the sessions on the servers."""
+        await self._limits.close()
+
+    async def tidy(self, running: Running) -> None:
+        """Close sessions that are not used any more, now and then, for as long as the program runs."""
+        while True:
+            await running.clock.sleep(_IDLE)
+            await self._limits.close_idle(_IDLE)
 
     async def reconcile(self, ctx: Context, db: Database) -> Requeue:
         """Make the world match `db`."""
