@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from asyncctl.database.types import Privileges
+from asyncctl.database import naming
+from asyncctl.database.types import Database, Privileges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,3 +25,17 @@ class Account:
     secret: str
     logins: tuple[str, str]
     main: bool
+
+
+def accounts(db: Database, database: str) -> list[Account]:
+    """Those of `db`, whose database has this name."""
+    return [
+        Account(
+            user="",
+            privileges=Privileges.OWNER,
+            connection_limit=-1,
+            secret=naming.secret_name(db),
+            logins=(f"{database}_a", f"{database}_b"),
+            main=True,
+        )
+    ]

@@ -4,16 +4,19 @@ Whose a Secret is, is looked at before anything is made for it; one that is some
 holds those that bear our label; one that lost it is read live, so that its password is not taken for lost.
 """
 
+from collections.abc import Sequence
+
 from asyncctl.client.errors import NotFound
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned
+from asyncctl.database.accounts import Account
 from asyncctl.database.naming import secret_name
 from asyncctl.database.types import Database, ReclaimPolicy
 from asyncctl.objects import Secret
 
 
-async def find(ctx: Context, db: Database) -> Secret | None:
-    """The Secret as it is: under its name, or under the one that it had before `secretName` was changed.
+async def find(ctx: Context, db: Database, accounts: Sequence[Account]) -> dict[str, Secret]:
+    """The Secrets as they are, by user: each under its name, or under the one that it had before that was changed.
 
     Raises:
         NotOwned: There is one of the wanted name, and it is not ours.
@@ -24,7 +27,8 @@ async def find(ctx: Context, db: Database) -> Secret | None:
             f"Secret {found.name} exists and is not this Database's; it was not touched. "
             "Set spec.credentials.secretName to another name, or delete that Secret if nobody needs it"
         )
-    return found or await _earlier(ctx, db)
+    secret = found or await _earlier(ctx, db)
+    return {accounts[0].user: secret} if secret is not None else {}
 
 
 async def write(ctx: Context, db: Database, secret: Secret) -> None:

@@ -16,14 +16,15 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from asyncctl.database.authorities import certificates
+from asyncctl.database.hosts import HOST
 from asyncctl.database.postgres.connection import Server
 from asyncctl.database.types import SERVER_NAME, SslMode
 
 _Name = Annotated[str, Meta(pattern=rf"^{SERVER_NAME}\Z", max_length=63)]
-# A name or an address and nothing else that libpq understands: neither a list of hosts nor a socket's folder.
-_HOST = r"^([A-Za-z0-9][-A-Za-z0-9_.]*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?)\Z"
-_Host = Annotated[str, Meta(pattern=_HOST)]
+_Host = Annotated[str, Meta(pattern=HOST, max_length=253)]
 _Text = Annotated[str, Meta(min_length=1)]
+_Named = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]+\Z", max_length=63)]  # PostgreSQL cuts off what is longer
 _Stamp = tuple[int, int, int] | None
 
 
@@ -35,6 +36,8 @@ class ServerRefused(Exception):
     """A `Database` asks for a server that it can't have."""
 
     reason: ClassVar[str] = "ServerNotAllowed"
+    stalled: ClassVar[bool] = False
+    """Trying again soon is useless: someone has to change something first, and that does not wake the object."""
 
 
 class ServerUnknown(ServerRefused):
@@ -49,9 +52,9 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     port: Annotated[int, Meta(ge=1, le=65535)] = 5432
     ssl_mode: SslMode = SslMode.VERIFY_FULL
     ca_file: _Text | None = None
-    admin_user: _Text
+    admin_user: _Named
     admin_password_file: _Text
-    maintenance_database: _Text = "postgres"
+    maintenance_database: _Named = "postgres"
     max_connections: Annotated[int, Meta(ge=1)] = 5
     allowed_namespaces: Annotated[list[_Text], Meta(min_length=1)]
 
@@ -64,6 +67,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Known:
     server: Server
     allowed_namespaces: tuple[str, ...]
+    ca: bytes | None
 
     def allows(self, namespace: str) -> bool:
         return any(fnmatchcase(namespace, pattern) for pattern in self.allowed_namespaces)
@@ -138,6 +142,11 @@ class Catalogue:
             )
         return known.server
 
+    def authorities(self, name: str) -> bytes | None:
+        """Return the certificates by which a server is verified, for its clients; None where the machine's serve."""
+        known = self._known.get(name)
+        return known.ca if known else None
+
     def _refresh(self) -> bool:
         if self._path is None or (self._seen and all(_stamp(path) == stamp for path, stamp in self._seen.items())):
             return False
@@ -186,12 +195,16 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
             raise CatalogueError(f"{where}: {password_file} holds no password")
         if "\n" in password or "\r" in password:
             raise CatalogueError(f"{where}: {password_file} has more than one line: it may hold the password alone")
-        ca_file = ca_digest = None
+        ca_file, ca, ca_digest = None, None, None
         if entry.ca_file is not None:
             ca_file = path.parent / entry.ca_file
             field = f"{at}.caFile"
-            authorities = _text(ca_file, seen, f"{path}:{_line(field, lines)}: {_shown(field)}")
-            ca_digest = hashlib.sha256(authorities.encode()).hexdigest()
+            where = f"{path}:{_line(field, lines)}: {_shown(field)}"
+            try:
+                ca = certificates(_text(ca_file, seen, where).encode())
+            except ValueError as error:
+                raise CatalogueError(f"{where}: {ca_file} {error}") from None
+            ca_digest = hashlib.sha256(ca).hexdigest()
         server = Server(
             name=entry.name,
             host=entry.host,
@@ -204,7 +217,7 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
             maintenance_database=entry.maintenance_database,
             max_connections=entry.max_connections,
         )
-        known[entry.name] = _Known(server, tuple(entry.allowed_namespaces))
+        known[entry.name] = _Known(server, tuple(entry.allowed_namespaces), ca)
     return known
 
 

@@ -1,30 +1,34 @@
-"""The reconcile of a `Database`, read from top to bottom: refuse, name, claim, record, provision, bind, say.
+"""The reconcile of a `Database`, read from top to bottom: refuse, name, record, place, provision, prove, bind, say.
 
 Name and claim are on record in the status before anything outside is made. Nothing is dropped or altered that does
 not bear this object's claim.
 """
 
-from datetime import timedelta
+import math
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-import anyio.to_thread
-
-from asyncctl.client.errors import (
-    ApplyConflict,
-    Forbidden,
-    Invalid,
-    KubernetesError,
-    NamespaceBoundaryExceeded,
-    NotFound,
-)
 from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
-from asyncctl.database import binding, credentials, naming, status
-from asyncctl.database.catalogue import Catalogue, CatalogueError, ServerRefused
+from asyncctl.controller.outcome import Requeue, TerminalError
+from asyncctl.database import binding, failures, naming, status
+from asyncctl.database.accounts import Account, accounts
+from asyncctl.database.catalogue import Catalogue, CatalogueError
+from asyncctl.database.cluster import Cluster
+from asyncctl.database.credentials import secret_for
+from asyncctl.database.deletion import Deletion, tell
 from asyncctl.database.postgres.claim import Claim as RoleClaim
 from asyncctl.database.postgres.connection import Limits
-from asyncctl.database.postgres.errors import DatabaseError
+from asyncctl.database.postgres.database import prove_login
+from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached
+from asyncctl.database.postgres.provision import provision, retire
 from asyncctl.database.postgres.roles import owner_role
+from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.provisioners.external import External
+from asyncctl.database.provisioners.in_cluster import InCluster
+from asyncctl.database.provisioners.place import Place, Provisioner
+from asyncctl.database.rotation import Turn, plan
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import (
     AdoptionPolicy,
@@ -32,16 +36,13 @@ from asyncctl.database.types import (
     Claim,
     CredentialsStatus,
     Database,
-    Provisioner,
-    ReclaimPolicy,
+    Provisioner as Kind,
 )
-from asyncctl.objects import DecodeError, Json, JsonObject, Namespace, from_dict
+from asyncctl.objects import JsonObject, Secret
 from asyncctl.operator import Running
 from asyncctl.settings import Problem, SettingsError
 
-ORPHAN = "apps.example.com/on-delete"
 _IDLE = 60.0  # seconds for which a session on a server is kept for its next use
-_TOLD = (DatabaseError, ServerRefused, NotOwned, TerminalError, KubernetesError)
 
 
 class DatabaseReconciler:
@@ -49,23 +50,25 @@ class DatabaseReconciler:
 
     def __init__(self) -> None:
         self._limits = Limits()
-        self._cluster: str | None = None
+        self._cluster = Cluster(None)
+        self._provisioners: dict[Kind, Provisioner] = {}
 
     async def start(self, running: Running) -> None:
         """Read the settings and the catalogue; a bad one ends the start, with file, line and field."""
         assert isinstance(running.settings, DatabaseSettings)
         self._settings = running.settings
-        self._logger = running.logger
         self._clock = running.clock
-        self._cluster = running.settings.cluster_id
-        self._catalogue = Catalogue(running.settings.servers)
+        self._cluster = Cluster(running.settings.cluster_id)
+        catalogue = Catalogue(running.settings.servers)
         try:
-            await self._catalogue.load()
+            await catalogue.load()
         except CatalogueError as error:
             raise SettingsError([Problem(("servers",), f"ASYNCCTL_DATABASE_SERVERS: {error}")]) from error
-        for warning in self._catalogue.warnings:
+        for warning in catalogue.warnings:
             running.logger.warning(warning)
-        running.probes.inform("catalogue", lambda: self._catalogue.problem)
+        running.probes.inform("catalogue", lambda: catalogue.problem)
+        self._provisioners[Kind.IN_CLUSTER] = InCluster(image=running.settings.image, limits=self._limits)
+        self._provisioners[Kind.EXTERNAL] = External(catalogue, logger=running.logger)
 
     async def stop(self, _: Running) -> None:
         """Close the sessions on the servers."""
@@ -80,189 +83,126 @@ class DatabaseReconciler:
     async def reconcile(self, ctx: Context, db: Database) -> Requeue:
         """Make the world match `db`."""
         before = status.essence(db)
-        if db.spec.suspend:
-            status.suspended(db.status)
-        else:
-            try:
-                await self._provision(ctx, db)
-            except _TOLD as error:
-                raise self._failure(ctx, db, error) from error
-        status.confirm(db, before, self._clock.now())
-        return Requeue(after=timedelta(seconds=self._settings.drift))
+        next_step: datetime | None = None
+        with failures.told(ctx, db) as this:
+            if db.spec.suspend:
+                status.suspended(db.status)
+            else:
+                next_step = await self._settle(ctx, db)
+        now = self._clock.now()
+        status.confirm(db, before, now)
+        after = timedelta(seconds=min(self._settings.drift, this.after or math.inf))
+        return Requeue(after if next_step is None else max(min(after, next_step - now), timedelta(seconds=1)))
 
     async def clean_up(self, ctx: Context, db: Database | JsonObject) -> None:
-        """Before `db` may go: keep or drop its data, as it says. A dict is one that can't be decoded."""
-        if not isinstance(db, Database):
-            await _let_go_unread(ctx, db)
-            return
-        try:
-            await self._let_go(ctx, db)
-        except _TOLD as error:
-            raise self._failure(ctx, db, error) from error
+        """Before `db` may go: keep or drop its data, as it says."""
+        await Deletion(self._provisioners, self._cluster, self._limits).clean_up(ctx, db)
 
-    async def _let_go(self, ctx: Context, db: Database) -> None:
-        name = db.status.database_name
-        if name is None:
-            return  # nothing was made
-        if db.annotations.get(ORPHAN) == "orphan":
-            await binding.let_go(ctx, binding.recorded_name(db))
-            _say_orphaned(ctx, name)
-        elif db.spec.deletion_protection:
-            message = "spec.deletionProtection is true; set it to false to let this object go"
-            raise TerminalError(message, reason="DeletionProtected")
-        elif db.spec.reclaim_policy is ReclaimPolicy.RETAIN:
-            await binding.let_go(ctx, binding.recorded_name(db))
-            _say_retained(ctx, name)
-        else:
-            external = await self._external(ctx, db, name)
-            removed = await external.remove()
-            await binding.remove(ctx, db)
-            _tell(
-                ctx, "Deleted", f"database {name} was dropped" if removed else f"database {name} was not ours to drop"
-            )
-
-    async def _provision(self, ctx: Context, db: Database) -> None:
+    async def _settle(self, ctx: Context, db: Database) -> datetime | None:
+        """The pass itself; returns when there is something to do next."""
         _refuse_what_is_not_there_yet(db)
-        secret = await binding.find(ctx, db)
-        name = naming.database_name(db, await self._cluster_id(ctx))
-        external = await self._external(ctx, db, name)
-        server = external.server
-        recorded, provisioned = db.status.database_name is not None, db.status.claim is not None
-        db.status.database_name = name
-        db.status.owner_role = owner_role(name)
-        if not recorded:
-            status.working(db.status, "Provisioning", f"database {name} is being made on {server}")
-            await ctx.save_status()  # on record before anything outside is made
-        login = naming.login_name(name)
-        known_password = credentials.known_password(secret, login)
-        password = known_password or credentials.new_password()
-        known = await external.provision(db, password, new_password=known_password is None)
-        ca = await anyio.to_thread.run_sync(server.ca_file.read_bytes) if server.ca_file else None
-        secret = credentials.secret_for(db, server, name, login, password, ca=ca)
-        await binding.write(ctx, db, secret)
-        db.status.claim = Claim(system_identifier=known.system_identifier, database_oid=known.database_oid)
-        db.status.host, db.status.port = server.host, server.port
-        db.status.server_version = known.server_version
-        db.status.binding = Binding(name=secret.name)
-        db.status.credentials = CredentialsStatus(active_users=[login])
-        message = f"database {name} on {server.host} port {server.port}; credentials in Secret {secret.name}"
-        status.running(db.status, message)
-        if not provisioned:  # also where the first pass had to wait, or was cut short
-            _tell(ctx, "Provisioned", message)
+        claim = await self._cluster.claim(ctx, db)
+        name = naming.database_name(db, claim.cluster)
+        people = accounts(db, name)
+        secrets = await binding.find(ctx, db, people)  # whose they are is known before anything is made
+        await _record(ctx, db, name)
+        place = await self._provisioners[db.spec.provisioner].place(ctx, db)
+        turns = {account: self._turn(db, account, secrets.get(account.user)) for account in people}
+        done = await self._provision(ctx, place, _wanted(db, name, claim), turns)
+        for turn in turns.values():
+            await binding.write(ctx, db, secret_for(db, place.server, name, turn.login, turn.password, ca=place.ca))
+        for turn in turns.values():
+            if turn.retired is not None:
+                await retire(place.server, name, turn.retired, claim=claim, limits=self._limits, check=ctx.fence.check)
+        _say(ctx, db, place, done, turns)
+        return min((turn.next_step for turn in turns.values() if turn.next_step), default=None)
 
-    async def _external(self, ctx: Context, db: Database, name: str) -> External:
-        await self._refresh_catalogue()
-        wanted = db.spec.external.server_name if db.spec.external else None
-        server = self._catalogue.server(wanted or "", db.namespace)
-        claim = RoleClaim(await self._cluster_id(ctx), db.namespace, db.name, db.uid)
-        return External(server, name, claim, self._limits, ctx.fence.check)
+    def _turn(self, db: Database, account: Account, secret: Secret | None) -> Turn:
+        spec, known = db.spec.credentials, db.status.credentials
+        active = next((login for login in known.active_users if login in account.logins), None) if known else None
+        return plan(account, secret, rotation=spec.rotation if spec else None, active=active, now=self._clock.now())
 
-    async def _refresh_catalogue(self) -> None:
-        if await self._catalogue.refresh():
-            if self._catalogue.problem:
-                self._logger.error("the catalogue's new state is not used", cause=self._catalogue.problem)
-            else:
-                self._logger.info("the catalogue was read anew")
-
-    async def _cluster_id(self, ctx: Context) -> str:
-        if self._cluster is None:
-            try:
-                self._cluster = (await ctx.client.get(Namespace, "kube-system")).uid
-            except (NotFound, NamespaceBoundaryExceeded) as error:
-                why = "is not there" if isinstance(error, NotFound) else "is outside of ASYNCCTL_NAMESPACES"
-                message = f"namespace kube-system, whose uid names this cluster, {why}; set ASYNCCTL_CLUSTER_ID"
-                raise TerminalError(message, reason="NoClusterId") from error
-        return self._cluster
-
-    def _failure(self, ctx: Context, db: Database, error: Exception) -> Exception:
-        """Say `error` in the status, and return what the runtime is to do about it."""
-        failure = _understood(error)
-        if failure is None:
-            return error
-        news = status.failed(db.status, failure, deleting=ctx.header.deleting)
-        if failure.stalled:
-            return TerminalError(failure.message, reason=failure.reason)
-        if news:
-            ctx.warning(failure.reason, failure.message)
-        return TransientError(failure.message)
+    async def _provision(
+        self, ctx: Context, place: Place, wanted: Wanted, turns: Mapping[Account, Turn]
+    ) -> Provisioned:
+        """Make it so, and prove each login; where one refuses a password that it should have, that is set anew."""
+        set_anew: set[str] = set()
+        while True:
+            logins = tuple(login for account, turn in turns.items() for login in _logins(account, turn, set_anew))
+            server, limits = place.server, self._limits
+            done = await provision(server, replace(wanted, logins=logins), limits=limits, check=ctx.fence.check)
+            refused = set()
+            for turn in turns.values():
+                try:
+                    with suppress(ConnectionLimitReached):  # the password was accepted before the limit was looked at
+                        await prove_login(server, wanted.database, turn.login, turn.password, limits=limits)
+                except AuthenticationFailed:
+                    if turn.new_password or turn.login in set_anew:
+                        raise
+                    refused.add(turn.login)
+            if not refused:
+                return done
+            set_anew |= refused
 
 
-async def _let_go_unread(ctx: Context, db: JsonObject) -> None:
-    """Before one may go that can't be decoded: its data is kept where its raw fields say so, and never dropped."""
-    spec, status = _part(db, "spec"), _part(db, "status")
-    name, secret = status.get("databaseName"), _part(status, "binding").get("name")
-    secret = secret if isinstance(secret, str) else None
-    if name is None:
-        return  # nothing was made
-    if _part(_part(db, "metadata"), "annotations").get(ORPHAN) == "orphan":
-        await binding.let_go(ctx, secret)
-        _say_orphaned(ctx, name)
-    elif spec.get("reclaimPolicy", ReclaimPolicy.RETAIN) == ReclaimPolicy.RETAIN and not spec.get("deletionProtection"):
-        await binding.let_go(ctx, secret)
-        _say_retained(ctx, name)
-    else:
-        raise TerminalError(
-            f"this object can't be read ({_why_not(db)}), so that database {name} is not dropped; correct the field, "
-            f"or keep the data and let the object go with annotation {ORPHAN}: orphan",
-            reason="Unreadable",
-        )
+def _logins(account: Account, turn: Turn, set_anew: Container[str]) -> Iterator[Login]:
+    """The roles of an account: the one in use, and the one before it in its grace period."""
+    login = Login(
+        name=turn.login,
+        user=account.user,
+        privileges=account.privileges,
+        connection_limit=account.connection_limit,
+        password=turn.password if turn.new_password or turn.login in set_anew else None,
+    )
+    yield login
+    if turn.kept is not None:
+        yield replace(login, name=turn.kept, password=None)
 
 
-def _why_not(db: JsonObject) -> str:
-    try:
-        from_dict(Database, db)
-    except DecodeError as error:
-        return f"{error.path}: {error.reason}" if error.path else error.reason
-    return "it can by now"
+def _wanted(db: Database, name: str, claim: RoleClaim) -> Wanted:
+    """The database without its logins, which depend on the Secrets."""
+    return Wanted(
+        database=name,
+        claim=claim,
+        recorded=db.status.claim,
+        adopt=db.spec.adoption_policy is AdoptionPolicy.IF_UNOWNED,
+        encoding=db.spec.encoding,
+        locale=db.spec.locale,
+        connection_limit=db.spec.connection_limit,
+        schemas=tuple(db.spec.schemas),
+        extensions=tuple(db.spec.extensions),
+    )
 
 
-def _part(of: JsonObject, name: str) -> JsonObject:
-    found = of.get(name)
-    return found if isinstance(found, dict) else {}
+async def _record(ctx: Context, db: Database, name: str) -> None:
+    """What it will be called is on record before anything outside is made."""
+    if db.status.database_name == name and db.status.owner_role == owner_role(name):
+        return
+    db.status.database_name, db.status.owner_role = name, owner_role(name)
+    status.working(db.status, "Provisioning", f"database {name} is being made")
+    await ctx.save_status()
 
 
-def _say_orphaned(ctx: Context, name: Json) -> None:
-    _tell(ctx, "Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secret stay as they are")
-
-
-def _say_retained(ctx: Context, name: Json) -> None:
-    _tell(ctx, "Retained", f"database {name} was kept, with its logins and its Secret (reclaimPolicy Retain)")
-
-
-def _understood(error: Exception) -> status.Failed | None:
-    """What `error` means for the database; None where the API server's outage or a conflict is all there is to it."""
-    message = str(error)
-    match error:
-        case DatabaseError():
-            return status.Failed("DatabaseReady", error.reason, message, stalled=error.stalled)
-        case ServerRefused():  # a new catalogue can allow it at any time, and wakes nobody
-            return status.Failed("DatabaseReady", error.reason, message, stalled=False)
-        case NotOwned():
-            return status.Failed("CredentialsReady", "SecretNotOwned", message, stalled=True)
-        case TerminalError():
-            return status.Failed("", error.reason, message, stalled=True)
-        case ApplyConflict():
-            return status.Failed("CredentialsReady", "FieldConflict", message, stalled=True)
-        case Forbidden():
-            reason = "QuotaExceeded" if "exceeded quota" in error.server_message else "Forbidden"
-            return status.Failed("CredentialsReady", reason, message, stalled=True)
-        case Invalid():
-            return status.Failed("CredentialsReady", "Invalid", message, stalled=True)
-        case _:
-            return None
-
-
-def _tell(ctx: Context, reason: str, note: str) -> None:
-    """Say what went as it should: to the tenant by an event, to the operator by the log."""
-    ctx.normal(reason, note)
-    ctx.log.info(note, reason=reason)
+def _say(ctx: Context, db: Database, place: Place, done: Provisioned, turns: Mapping[Account, Turn]) -> None:
+    main = next(account for account in turns if account.main)
+    first = db.status.claim is None  # also where the first pass had to wait, or was cut short
+    db.status.claim = Claim(system_identifier=done.facts.system_identifier, database_oid=done.facts.database_oid)
+    db.status.host, db.status.port, db.status.replicas = place.host, place.port, place.replicas
+    db.status.server_version = done.facts.server_version
+    db.status.binding = Binding(name=main.secret)
+    db.status.credentials = CredentialsStatus(active_users=[turn.login for turn in turns.values()])
+    message = (
+        f"database {db.status.database_name} on {place.host} port {place.port}; credentials in Secret {main.secret}"
+    )
+    status.running(db.status, message)
+    if first:
+        tell(ctx, "Provisioned", message)
 
 
 def _refuse_what_is_not_there_yet(db: Database) -> None:
     """What this version can't do is said, not half done."""
     spec = db.spec
     wishes = {
-        "provisioner InCluster": spec.provisioner is Provisioner.IN_CLUSTER,
         "external.adminSecretRef": spec.external is not None and spec.external.admin_secret_ref is not None,
         "users": bool(spec.users),
         "schemas": bool(spec.schemas),

@@ -6,6 +6,7 @@ from psycopg import sql
 
 from tests.e2e.cluster import condition
 from tests.e2e.server import ask_as_tenant
+from tests.e2e.waiting import until
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_database_gets_running_and_says_where_it_is(daemon, team, cluster, pos
     assert status["serverVersion"] == postgres.version
     assert status["binding"] == {"name": "orders-credentials"}
     assert status["credentials"]["activeUsers"] == [f"{name}_a"]
-    assert set(team.reasons()) == {"Provisioned"}
+    assert until(team.reasons) == ["Provisioned"]
 
 
 def test_the_secret_has_all_that_an_application_needs(daemon, team, postgres):

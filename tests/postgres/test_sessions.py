@@ -62,7 +62,7 @@ async def test_nothing_of_a_use_is_left_for_the_next(admin, limits, database, su
         before = await read(session)
         await lock(session, database)
         for change in ("search_path = public", "work_mem = '1MB'", "lock_timeout = 1", "client_min_messages = error"):
-            await session.write(sql.SQL(f"SET {change}"), "work")
+            await session.write(sql.SQL(f"SET {change}"), about="work")
         await session.write(sql.SQL("SET ROLE {}").format(sql.Identifier(database)))
         assert not set(before) & set(await read(session))
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = %s"
@@ -254,8 +254,8 @@ async def test_the_duration_of_each_operation_is_told_by_its_kind(admin, databas
     async with connect(admin, limits=limits) as session:
         await session.read("SELECT pg_sleep(0.02)")
         async with session.transaction():
-            await session.write(sql.SQL("CREATE ROLE {}").format(sql.Identifier(database)), "users[a]")
-            await session.write(sql.SQL("DROP ROLE {}").format(sql.Identifier(database)), "users[a]")
+            await session.write(sql.SQL("CREATE ROLE {}").format(sql.Identifier(database)), about="users[a]")
+            await session.write(sql.SQL("DROP ROLE {}").format(sql.Identifier(database)), about="users[a]")
         assert session.corrected == ["users[a]"]
     await limits.close()
     expected = {"wait", "connect", "SET", "SELECT", "BEGIN", "CREATE ROLE", "DROP ROLE", "COMMIT", "RESET"}

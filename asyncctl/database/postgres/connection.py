@@ -74,7 +74,7 @@ class Connection:
         self.written: list[str] = []
         """The statements that had an effect, as they may be shown: empty when all was as it should be."""
         self.corrected: list[str] = []
-        """What they put right, by the spec's names, each once."""
+        """What they put right, each once, as the spec calls it."""
         self._raw = raw
         self._check = check
         self._limits = limits
@@ -98,7 +98,7 @@ class Connection:
         """
         return await (await self._execute(query, " ".join(query.split()), parameters)).fetchall()
 
-    async def write(self, statement: sql.SQL | sql.Composed, about: str | None = None) -> None:
+    async def write(self, statement: sql.SQL | sql.Composed, *, about: str | None = None) -> None:
         """Execute a statement that has an effect, after `check`, and for no longer than that allows.
 
         One that was given up for that has all of `statement_timeout` the next time, or it would be given up for ever:
@@ -107,7 +107,7 @@ class Connection:
 
         Args:
             statement: composed; a secret in it is a `Secret`.
-            about: the spec's name of what it puts right, for `corrected`.
+            about: what it puts right, as the spec calls it, for `corrected`; such as `connectionLimit`.
 
         Raises:
             InsufficientPrivilege: the server warned instead of doing it (SQLSTATE class 01).
@@ -132,14 +132,14 @@ class Connection:
             ) from None
         self._slow.discard(known)
         self.written.append(shown)
-        if about is not None and about not in self.corrected:
-            self.corrected.append(about)
         for sqlstate, text in self._warnings:
             raise InsufficientPrivilege(
                 f"{shown} did nothing on {self._where}: {text} (SQLSTATE {sqlstate}): give the admin role what is"
                 " missing",
                 sqlstate=sqlstate,
             )
+        if about is not None and about not in self.corrected:
+            self.corrected.append(about)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

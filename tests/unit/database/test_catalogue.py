@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import trustme
 
 from asyncctl.database.catalogue import Catalogue, CatalogueError, ServerRefused, ServerUnknown
 from asyncctl.database.postgres.connection import Server
@@ -53,7 +54,7 @@ async def test_what_is_left_out_has_the_documented_default(path):
 
 
 async def test_every_field_reaches_the_server(path, tmp_path):
-    (tmp_path / "ca.crt").write_text("a certificate")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.crt")
     path.write_text(
         GOOD
         + "    port: 6432\n    sslMode: verify-ca\n    caFile: ca.crt\n"

@@ -10,8 +10,9 @@ from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.client.errors import NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import TerminalError
+from asyncctl.database.deletion import ORPHAN
 from asyncctl.database.operator import FINALIZER
-from asyncctl.database.reconcile import ORPHAN, DatabaseReconciler
+from asyncctl.database.reconcile import DatabaseReconciler
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from asyncctl.objects import Secret, Unstructured
