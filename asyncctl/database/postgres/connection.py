@@ -136,6 +136,8 @@ class Connection:
         """As libpq counts: 150018 is 15.18."""
         self.written: list[str] = []
         """The statements that had an effect, as they may be shown: empty when all was as it should be."""
+        self.corrected: list[str] = []
+        """What they put right, each once, as the spec calls it."""
         self._raw = raw
         self._check = check
         self._slow = limits.slow
@@ -157,12 +159,16 @@ class Connection:
         """
         return await (await self._execute(query, " ".join(query.split()), parameters)).fetchall()
 
-    async def write(self, statement: sql.SQL | sql.Composed) -> None:
+    async def write(self, statement: sql.SQL | sql.Composed, *, about: str | None = None) -> None:
         """Execute a statement that has an effect, after `check`, and for no longer than that allows.
 
         One that was given up for that has all of `statement_timeout` the next time, or it would be given up for ever:
         a CREATE DATABASE takes minutes on a busy server. Late it harms nobody, whatever becomes of this process: the
         session holds the database's lock (`database.lock`), so that the next leader waits for its end.
+
+        Args:
+            statement: composed; a secret in it is a `Secret`.
+            about: what it puts right, as the spec calls it, for `corrected`; such as `connectionLimit`.
 
         Raises:
             InsufficientPrivilege: the server warned instead of doing it (SQLSTATE class 01).
@@ -193,6 +199,8 @@ class Connection:
                 " missing",
                 sqlstate=sqlstate,
             )
+        if about is not None and about not in self.corrected:
+            self.corrected.append(about)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
