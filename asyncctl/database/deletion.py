@@ -45,7 +45,7 @@ class Deletion:
         provisioner = self._provisioners[db.spec.provisioner]
         if orphaned or db.spec.reclaim_policy is ReclaimPolicy.RETAIN:
             await binding.let_go(ctx, binding.recorded_name(db))
-            await provisioner.let_go(ctx, db)
+            await provisioner.let_go(ctx, orphan=orphaned)
             _say_orphaned(ctx, name) if orphaned else _say_retained(ctx, name)
             return
         dropped = await self._drop(ctx, db, name, provisioner)

@@ -6,6 +6,8 @@ from asyncctl.cache.header import Header, Key
 from asyncctl.controller.sources import Watch
 from asyncctl.database.check import check_servers
 from asyncctl.database.naming import LABEL, MANAGED, MANAGER
+from asyncctl.database.provisioners.in_cluster import EVENT
+from asyncctl.database.provisioners.manifests import POD, SERVICE, STATEFUL_SET, VOLUME_CLAIM
 from asyncctl.database.reconcile import DatabaseReconciler
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
@@ -20,7 +22,10 @@ def database_operator() -> Operator:
     operator = Operator("database", settings=DatabaseSettings)
     reconciler = DatabaseReconciler()
     secrets = Watch(Secret, to=_database_of, labels=f"{MANAGED}={MANAGER}")
-    declared = operator.controller(Database, watches=[secrets])(reconciler)
+    pods = Watch(POD, to=_database_of, labels=LABEL)
+    volumes = Watch(VOLUME_CLAIM, to=_database_of, labels=LABEL)  # they outlive it, and so have no owner
+    owns = [Watch(STATEFUL_SET, labels=LABEL), Watch(SERVICE, labels=LABEL), volumes]
+    declared = operator.controller(Database, owns=owns, watches=[secrets, pods])(reconciler)
     declared.finalizer(FINALIZER)(reconciler.clean_up)
     operator.on_startup(reconciler.start)
     operator.needs(Secret, "create", "patch", "delete", why="holds the credentials")
@@ -32,6 +37,7 @@ def database_operator() -> Operator:
         Namespace, "get", names=["kube-system"], when=lambda settings: settings.cluster_id is None,
         why="its uid names the cluster; with ASYNCCTL_CLUSTER_ID it is not read",
     )  # fmt: skip
+    operator.needs(EVENT, "list", optional=True, why="they tell why an instance has no pod")
     operator.check("catalogue")(check_servers)
     return operator
 

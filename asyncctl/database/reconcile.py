@@ -4,6 +4,7 @@ Name and claim are on record in the status before anything outside is made. Noth
 not bear this object's claim.
 """
 
+import math
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from asyncctl.database.postgres.provision import provision, retire
 from asyncctl.database.postgres.roles import owner_role
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.provisioners.external import External
+from asyncctl.database.provisioners.in_cluster import InCluster
 from asyncctl.database.provisioners.place import Place, Provisioner
 from asyncctl.database.rotation import Turn, plan
 from asyncctl.database.settings import DatabaseSettings
@@ -63,20 +65,21 @@ class DatabaseReconciler:
         for warning in catalogue.warnings:
             running.logger.warning(warning)
         running.probes.inform("catalogue", lambda: catalogue.problem)
+        self._provisioners[Kind.IN_CLUSTER] = InCluster(image=running.settings.image, limits=self._limits)
         self._provisioners[Kind.EXTERNAL] = External(catalogue, logger=running.logger)
 
     async def reconcile(self, ctx: Context, db: Database) -> Requeue:
         """Make the world match `db`."""
         before = status.essence(db)
         next_step: datetime | None = None
-        with failures.told(ctx, db):
+        with failures.told(ctx, db) as this:
             if db.spec.suspend:
                 status.suspended(db.status)
             else:
                 next_step = await self._settle(ctx, db)
         now = self._clock.now()
         status.confirm(db, before, now)
-        after = timedelta(seconds=self._settings.drift)
+        after = timedelta(seconds=min(self._settings.drift, this.after or math.inf))
         return Requeue(after if next_step is None else max(min(after, next_step - now), timedelta(seconds=1)))
 
     async def clean_up(self, ctx: Context, db: Database | JsonObject) -> None:
@@ -188,7 +191,6 @@ def _refuse_what_is_not_there_yet(db: Database) -> None:
     """What this version can't do is said, not half done."""
     spec = db.spec
     wishes = {
-        "provisioner InCluster": spec.provisioner is Kind.IN_CLUSTER,
         "external.adminSecretRef": spec.external is not None and spec.external.admin_secret_ref is not None,
         "users": bool(spec.users),
         "schemas": bool(spec.schemas),

@@ -58,6 +58,7 @@ class Server:
 
     name: str
     host: str
+    address: str | None = None
     port: int = 5432
     ssl_mode: SslMode = SslMode.VERIFY_FULL
     ca_file: Path | None = None
@@ -302,6 +303,7 @@ async def open_session(server: Server, database: str, user: str, password: str) 
         async with asyncio.timeout(server.connect_timeout):
             return await psycopg.AsyncConnection.connect(
                 host=server.host,
+                hostaddr=server.address,
                 port=server.port,
                 dbname=database,
                 user=user,

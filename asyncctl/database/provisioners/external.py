@@ -29,7 +29,7 @@ class External:
         ca = await anyio.to_thread.run_sync(server.ca_file.read_bytes) if server.ca_file else None
         return Place(server, server.host, server.port, ca)
 
-    async def let_go(self, ctx: Context, db: Database) -> None:
+    async def let_go(self, ctx: Context, *, orphan: bool) -> None:
         """See `Provisioner.let_go`."""
 
     async def remove(self, ctx: Context, db: Database) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from asyncctl.controller.context import Context
+from asyncctl.controller.outcome import TerminalError
 from asyncctl.database.postgres.connection import Server
 from asyncctl.database.types import Database
 
@@ -34,12 +35,39 @@ class Waiting(Exception):
         message: What is waited for, and what to do where it never comes.
         aspect: The condition that is False meanwhile: `StorageReady` or `WorkloadReady`.
         reason: One CamelCase word.
+        trouble: It does not look as if it would come by itself: worth a Warning event.
+        after: Seconds after which to look again, where nothing may tell that it came; None: at the next resync.
     """
 
-    def __init__(self, message: str, *, aspect: str, reason: str) -> None:
+    def __init__(
+        self, message: str, *, aspect: str, reason: str, trouble: bool = False, after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.aspect = aspect
         self.reason = reason
+        self.trouble = trouble
+        self.after = after
+
+
+class Stopped(Waiting):
+    """There is no server because none is wanted; the data is kept. The phase is Suspended."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, aspect="WorkloadReady", reason="Stopped")
+
+
+class PlaceRefused(TerminalError):
+    """The place can't be made as it is wanted: somebody has to change something first.
+
+    Args:
+        message: What is wrong, and what to do.
+        aspect: The condition that is False.
+        reason: One CamelCase word.
+    """
+
+    def __init__(self, message: str, *, aspect: str, reason: str) -> None:
+        super().__init__(message, reason=reason)
+        self.aspect = aspect
 
 
 class Provisioner(Protocol):
@@ -63,8 +91,13 @@ class Provisioner(Protocol):
         """
         ...
 
-    async def let_go(self, ctx: Context, db: Database) -> None:
-        """Before `db` goes and its data stays: what holds data must not go with it."""
+    async def let_go(self, ctx: Context, *, orphan: bool) -> None:
+        """Before the object of the pass, be it readable or not, goes and its data stays: what holds it must not go too.
+
+        Args:
+            ctx: Of the pass.
+            orphan: All that was made stays as it is, and runs on.
+        """
         ...
 
     async def remove(self, ctx: Context, db: Database) -> None:
