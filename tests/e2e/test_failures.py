@@ -77,7 +77,6 @@ class Row:
     wrong: Callable[[World], AbstractContextManager[object]]
     reason: str
     retry: str
-    aspect: str = "DatabaseReady"
     writes: bool = True  # whether something may have been written to PostgreSQL
 
 
@@ -186,45 +185,117 @@ def warnings(team):
     return [(event["reason"], event.get("series")) for event in team.events() if event["type"] == "Warning"]
 
 
-def retries(daemon):
-    """The delays before the next pass, as they were told; and whether it was parked."""
-    return [record["retry_in"] for record in daemon.said("the pass has failed")]
-
-
 def is_retried(daemon, how):
+    """What goes by itself soon and ever later, though two counted failures would park it; the other hardly ever."""
     if how == SLOW:
-        parked = daemon.until_said("parked until the object changes")
-        assert 480 <= parked["retry_in"] <= 720
+        assert 480 <= daemon.until_said("parked until the object changes")["retry_in"] <= 720
         return
-    first, second, third = until(lambda: retries(daemon), lambda found: len(found) >= 3)[:3]
+    failed = until(lambda: daemon.said("the pass has failed"), lambda found: len(found) >= 3)
+    first, second, third = [record["retry_in"] for record in failed[:3]]
     assert first < second < third
-    assert not daemon.said("parked until the object changes")  # though two counted failures would do
+    assert not daemon.said("parked until the object changes")
+
+
+def is_told(team, daemon, reason, retry, aspect):
+    """The condition, the reason, one Warning, the phase, and how it is retried."""
+    said = team.until_refused(reason)
+    is_retried(daemon, retry)
+    found = team.database()
+    about = condition(found, aspect)
+    assert (about["status"], about["reason"], about["message"]) == ("False", reason, said["message"])
+    assert found["status"]["phase"] == ("Failed" if retry == SLOW else "Pending")
+    assert condition(found, "Stalled").get("status", "False") == str(retry == SLOW)
+    assert until(lambda: warnings(team)) == [(reason, None)]
+
+
+def is_over(team, reason, retry, aspect):
+    """It comes right by itself, or when somebody touches it, and nothing more is said of it."""
+    if retry == SLOW:
+        team.look_again()
+    found = team.until_running()
+    assert condition(found, "Stalled").get("status", "False") == "False"
+    assert condition(found, aspect)["status"] == "True"
+    assert warnings(team) == [(reason, None)]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_failure_is_told_retried_and_over_when_its_cause_is_gone(row, world, fork, tmp_path):
-    team = world.team
+def test_a_failure_is_told_retried_and_over_when_its_cause_is_gone(row, world, fork):
     daemon = fork(**QUICK)
     daemon.until_working()
     with row.wrong(world):
         before = world.superuser.versions()
-        team.create(databaseName=world.name)
-        said = team.until_refused(row.reason)
-        is_retried(daemon, row.retry)
-        found = team.database()
-        assert condition(found, row.aspect)["status"] == "False"
-        assert condition(found, row.aspect)["reason"] == row.reason
-        assert said["message"] == condition(found, row.aspect)["message"]
-        stalled = row.retry == SLOW
-        assert found["status"]["phase"] == ("Failed" if stalled else "Pending")
-        assert condition(found, "Stalled").get("status", "False") == str(stalled)
-        assert until(lambda: warnings(team)) == [(row.reason, None)]
-        assert not team.secrets()
+        world.team.create(databaseName=world.name)
+        is_told(world.team, daemon, row.reason, row.retry, "DatabaseReady")
+        assert not world.team.secrets()
         if not row.writes:
             assert world.superuser.versions() == before
-    if row.retry == SLOW:
-        team.look_again()
-    found = team.until_running()
-    assert condition(found, "Stalled").get("status", "False") == "False"
-    assert condition(found, row.aspect)["status"] == "True"
-    assert warnings(team) == [(row.reason, None)]
+    is_over(world.team, row.reason, row.retry, "DatabaseReady")
+
+
+# What the API server refuses.
+
+ROLES = "/apis/rbac.authorization.k8s.io/v1/clusterrole"
+ALL_BUT_SECRETS = [
+    {"apiGroups": ["apps.example.com", "events.k8s.io", "apps", "policy"], "resources": ["*"], "verbs": ["*"]},
+    {"apiGroups": [""], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+]
+
+
+@contextlib.contextmanager
+def without_the_right(team):
+    """User c may all, but write Secrets."""
+    meta = {"metadata": {"name": team.namespace}}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": team.namespace}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "c"}
+    team.cluster.call("POST", f"{ROLES}s", meta | {"rules": ALL_BUT_SECRETS})
+    team.cluster.call("POST", f"{ROLES}bindings", meta | {"roleRef": role, "subjects": [subject]})
+    yield
+    for kind in ("bindings", "s"):
+        team.cluster.call("DELETE", f"{ROLES}{kind}/{team.namespace}")
+
+
+@contextlib.contextmanager
+def out_of_quota(team):
+    """No Secret more; what a quota's controller would write is written by hand, as none runs here."""
+    path = f"/api/v1/namespaces/{team.namespace}/resourcequotas"
+    hard = {"count/secrets": "0"}
+    team.cluster.call("POST", path, {"metadata": {"name": "none"}, "spec": {"hard": hard}})
+    status = {"status": {"hard": hard, "used": hard}}
+    team.cluster.call("PATCH", f"{path}/none/status", status, content_type="application/merge-patch+json")
+    yield
+    team.cluster.call("DELETE", f"{path}/none")
+
+
+@contextlib.contextmanager
+def denied_by_a_policy(team):
+    """An admission policy of the cluster's operators wants no such Secret."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    name = {"metadata": {"name": team.namespace}}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}
+    match = {"namespaceSelector": here, "resourceRules": [rule]}
+    refuses = {"matchConstraints": match, "validations": [{"expression": "false", "message": "not here"}]}
+    team.cluster.call("POST", f"{path}ies", name | {"spec": refuses})
+    bound = {"policyName": team.namespace, "validationActions": ["Deny"]}
+    team.cluster.call("POST", f"{path}ybindings", name | {"spec": bound})
+    until(lambda: team.try_secret() == 422)
+    yield
+    for kind in ("ybindings", "ies"):
+        team.cluster.call("DELETE", f"{path}{kind}/{team.namespace}")
+    until(lambda: team.try_secret() == 201)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [(without_the_right, "Forbidden"), (out_of_quota, "QuotaExceeded"), (denied_by_a_policy, "Invalid")],
+)
+def test_what_the_api_server_refuses_is_told_parked_and_over_when_it_is_touched(wrong, reason, team, fork, cluster):
+    with contextlib.ExitStack() as until_the_end:
+        with wrong(team):
+            daemon = fork("c" if wrong is without_the_right else "a", **QUICK)
+            daemon.until_working()
+            team.create()
+            is_told(team, daemon, reason, SLOW, "CredentialsReady")
+            assert not team.secrets()
+            until_the_end.enter_context(cluster.admin("c"))
+        is_over(team, reason, SLOW, "CredentialsReady")
