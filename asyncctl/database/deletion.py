@@ -58,7 +58,9 @@ class Deletion:
         if place is None:
             return True
         claim = await self._cluster.claim(ctx, db)
-        return await provision.remove(place.server, name, claim, limits=self._limits, check=ctx.fence.check)
+        return await provision.remove(
+            place.server, name, claim, recorded=db.status.claim, limits=self._limits, check=ctx.fence.check
+        )
 
 
 async def _let_go_unread(ctx: Context, db: JsonObject) -> None:

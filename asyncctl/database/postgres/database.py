@@ -148,9 +148,14 @@ async def facts(admin: Connection, database: str) -> Facts:
             f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
             f' owner "{owner_role(database)}", or delete the Database object; it is not made again, empty'
         )
+    return Facts(await system_identifier(admin), int(rows[0][0]), admin.server_version)
+
+
+async def system_identifier(admin: Connection) -> str | None:
+    """Return the identity that the server got from initdb; None where the admin may not ask."""
     allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
-    system = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
-    return Facts(str(system[0][0]) if system else None, int(rows[0][0]), admin.server_version)
+    found = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
+    return str(found[0][0]) if found else None
 
 
 async def prove_login(server: Server, database: str, user: str, password: str, *, limits: Limits) -> None:
