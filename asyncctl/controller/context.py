@@ -15,6 +15,7 @@ from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Target
+from asyncctl.client.patch import Patch
 from asyncctl.controller.applier import Applier, without_nulls
 from asyncctl.controller.deleter import Deleter
 from asyncctl.controller.environment import Environment, Fence
@@ -261,6 +262,37 @@ class Context:
         await deleter.delete(resource, (metadata.get("namespace", ""), name), uid, version)
 
     @overload
+    async def release(self, obj: Resource, kind: None = None, /) -> None: ...
+    @overload
+    async def release(self, obj: JsonObject, kind: Unstructured, /) -> None: ...
+    async def release(self, obj: Resource | JsonObject, kind: Unstructured | None = None, /) -> None:
+        """Take the owner reference off `obj` as it was read, so that it outlives its owner, and change nothing else.
+
+        It stays the owner's as what `apply(owned=False)` makes is: one that is made again under its name has it again.
+        Without such a reference nothing is sent.
+
+        Args:
+            obj: What is to stay.
+            kind: Of a dict.
+
+        Raises:
+            Conflict: It was changed or replaced since.
+            NotFound: It is gone.
+            TypeError: Of a dict the kind is not said.
+        """
+        resource, metadata = resource_type_of(_kind_of(obj, kind)), _metadata(obj)
+        change = self._ownership.released(metadata)
+        if change is None:
+            return
+        answer = await self.client.patch(
+            resource, metadata["name"], {"metadata": change}, patch=Patch.MERGE,
+            namespace=metadata.get("namespace") or None,
+        )  # fmt: skip
+        informer = self._environment.informers.get(resource)
+        if informer is not None:
+            informer.wrote(read_entry(answer, self.client.field_manager))
+
+    @overload
     async def prune(self, kind: type[R], *, keep: Iterable[R | str]) -> builtins.list[R]: ...
     @overload
     async def prune(self, kind: Unstructured, *, keep: Iterable[JsonObject | str]) -> builtins.list[JsonObject]: ...
@@ -299,8 +331,10 @@ class Context:
             Conflict: Others changed it each time it was tried.
         """
         status = getattr(self._object, "status", None)
-        if isinstance(status, Status) and status.condition_list:
-            status.conditions.stamp(self._environment.clock.now(), self._generation)
+        if isinstance(status, Status):
+            status.summarize()
+            if status.condition_list:
+                status.conditions.stamp(self._environment.clock.now(), self._generation)
         look = _look_of(self._object)
         if look is not None and look == self._looked:  # the usual end of a pass
             return

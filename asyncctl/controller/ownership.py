@@ -61,6 +61,18 @@ class Ownership:
         others = [each for each in metadata.get("ownerReferences", []) if each["uid"] != mine.uid]
         metadata["ownerReferences"] = [*others, reference]
 
+    def released(self, metadata: JsonObject) -> JsonObject | None:
+        """The merge patch of `metadata`, an object's as it was read, by which it outlives its owner and stays ours.
+
+        None where there is nothing to take off it. It is of this uid and version alone.
+        """
+        owners = metadata.get("ownerReferences") or []
+        others = [each for each in owners if each["uid"] != self.header.uid]
+        if len(others) == len(owners):
+            return None
+        pinned = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        return pinned | {"ownerReferences": others or None, "annotations": {OWNER: self.mark}}
+
     def has(self, controller: str | None, annotations: Mapping[str, str]) -> bool:
         """Whether an object that the owner of this uid controls, or nobody, and with these annotations, is ours."""
         return self.header.uid == controller or annotations.get(OWNER) == self.mark

@@ -10,6 +10,12 @@ class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):
     """The settings of `asyncctl run`."""
 
     servers: Path | None = setting(default=None, meaning="file with the catalogue of External servers")
+    image: str = setting(
+        default="postgres",
+        meaning="repository of the image of an instance in the cluster, to which its version is the tag",
+        matches=r"[a-z0-9]([-a-z0-9._:/]{0,253}[a-z0-9])?",
+        allowed="a repository without a tag",
+    )
     admin_hosts: tuple[str, ...] = setting(
         default=(),
         shown="none",

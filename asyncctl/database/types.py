@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
+from asyncctl.database import parameters
 from asyncctl.objects import (
     Column,
     JsonObject,
@@ -28,10 +29,16 @@ LoginName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*$", min_le
 ObjectName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", min_length=1, max_length=253)]
 SERVER_NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 """What a server of the catalogue may be called; without anchors, as RE2 and Python differ on how to write the end."""
+LabelValue: TypeAlias = Annotated[str, Meta(pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", max_length=63)]
+QUALIFIED = "([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
+"""The key of a label or a taint, and the name of a resource: `example.com/disk`."""
+ParameterValue: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]*$", max_length=1024)]
+Amount: TypeAlias = Annotated[Quantity, Meta(extra_json_schema={"maxLength": 32})]
 Duration: TypeAlias = Annotated[
     str,
     Meta(
-        pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$",
+        # Go's durations wrap around without a word; so many digits can't.
+        pattern=r"^([0-9]{1,5}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?$",
         min_length=2,
         max_length=20,
         extra_json_schema={"format": "duration"},
@@ -59,6 +66,21 @@ class AdoptionPolicy(StrEnum):
 
     NEVER = "Never"
     IF_UNOWNED = "IfUnowned"
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration compares its value with the taint's."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """What a taint does to a Pod that does not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
 
 
 class Privileges(StrEnum):
@@ -109,12 +131,21 @@ class SchemaSpec(
     """Its name."""
 
 
-class ExtensionSpec(Spec):
+class ExtensionSpec(
+    Spec,
+    rules=[
+        Rule(
+            "!self.startsWith('pg_') && self != 'information_schema'",
+            "pg_* and information_schema belong to PostgreSQL: choose another schema, or leave it out",
+            path="schema",
+        )
+    ],
+):
     """An extension in the database."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]*$", min_length=1, max_length=63)]
+    name: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*(-[a-z0-9_]+)*$", min_length=1, max_length=63)]
     """Its name, such as `pgcrypto`."""
-    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)] | None = None
+    version: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+]+(-[A-Za-z0-9._+]+)*$", max_length=63)] | None = None
     """Default: the server's."""
     schema: Identifier | None = None
     """The schema of its objects. Default: the extension's own choice."""
@@ -140,7 +171,16 @@ class RotationSpec(
             "self >= duration('24h')",
             "interval must be 24h or more; for a rotation now, change trigger",
             path="interval",
-        )
+        ),
+        Rule(
+            "self >= duration('1s') && self <= duration('720h')",
+            "gracePeriod must be from 1s to 720h: the old password works that long after a change",
+            path="gracePeriod",
+        ),
+        Rule(
+            "!has(self.interval) || self.gracePeriod < self.interval",
+            "gracePeriod must be shorter than interval: a password may not outlive the one after it",
+        ),
     ],
 ):
     """When passwords change."""
@@ -150,7 +190,7 @@ class RotationSpec(
     interval: Duration | None = None
     """Passwords change when they are this old: 24h or more."""
     grace_period: Duration = "1h"
-    """How long the old login still works after a change."""
+    """How long the old login still works after a change: from 1s to 720h, and shorter than interval."""
 
 
 class CredentialsSpec(Spec):
@@ -166,7 +206,9 @@ class StorageSpec(
     Spec,
     rules=[
         Rule(
-            "quantity(string(self)).compareTo(quantity('0')) > 0", "size must be more than 0, such as 10Gi", path="size"
+            "quantity(string(self)).compareTo(quantity('100Mi')) >= 0",
+            "size must be 100Mi or more, such as 10Gi: PostgreSQL does not start on less",
+            path="size",
         ),
         Rule(
             "quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
@@ -181,35 +223,83 @@ class StorageSpec(
 ):
     """The volume of an instance in the cluster."""
 
-    size: Quantity
-    """Its size, such as `10Gi`. It can grow and never shrink."""
+    size: Amount
+    """Its size, such as `10Gi`; 100Mi at least. It can grow and never shrink."""
     storage_class_name: ObjectName | None = None
     """Default: the cluster's default class. Immutable."""
 
 
-class ResourcesSpec(Spec):
+class ResourcesSpec(
+    Spec,
+    rules=[
+        *(
+            Rule(
+                f"self.all(name, name.matches('^{QUALIFIED}$')"
+                " && !quantity(string(self[name])).isLessThan(quantity('0')))",
+                f"{each} must be names of resources with amounts that are not negative, such as cpu: 500m, memory: 1Gi",
+                path=each,
+            )
+            for each in ("requests", "limits")
+        ),
+        Rule(
+            "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) ||"
+            " !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
+            "what requests asks for can't be more than what limits allows: raise the limit, or ask for less",
+        ),
+    ],
+):
     """CPU and memory of the instance, as in a Pod."""
 
-    requests: Annotated[dict[str, Quantity], Meta(max_length=16)] = field(default_factory=dict)
-    """What it is sure to get."""
-    limits: Annotated[dict[str, Quantity], Meta(max_length=16)] = field(default_factory=dict)
+    requests: Annotated[dict[str, Amount], Meta(max_length=16)] = field(default_factory=dict)
+    """What it is sure to get; no more than the limits."""
+    limits: Annotated[dict[str, Amount], Meta(max_length=16)] = field(default_factory=dict)
     """What it can get at most."""
 
 
-class TolerationSpec(Spec):
+class TolerationSpec(
+    Spec,
+    rules=[
+        Rule(
+            "has(self.key) && self.key != '' || has(self.operator) && self.operator == 'Exists'",
+            "a toleration without a key is for all taints: say so with operator Exists, or set key",
+        ),
+        Rule(
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "a toleration with operator Exists has no value: remove value, or use operator Equal",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+            "tolerationSeconds goes with effect NoExecute: the other effects evict nobody",
+        ),
+    ],
+):
     """A taint that the instance tolerates, as in a Pod."""
 
-    key: Annotated[str, Meta(max_length=316)] | None = None
-    operator: Annotated[str, Meta(max_length=16)] | None = None
-    value: Annotated[str, Meta(max_length=63)] | None = None
-    effect: Annotated[str, Meta(max_length=32)] | None = None
+    key: Annotated[str, Meta(pattern=f"^({QUALIFIED})?$", max_length=316)] | None = None
+    """Of the taint. Left out, with operator Exists: any."""
+    operator: TolerationOperator | None = None
+    """Exists, or Equal to value. Default: Equal."""
+    value: LabelValue | None = None
+    """Of the taint, with operator Equal."""
+    effect: TaintEffect | None = None
+    """Of the taint. Left out: any."""
     toleration_seconds: int | None = None
+    """How long the instance may stay, with effect NoExecute. Left out: for ever."""
 
 
-class SchedulingSpec(Spec):
+class SchedulingSpec(
+    Spec,
+    rules=[
+        Rule(
+            f"self.all(name, name.matches('^{QUALIFIED}$'))",
+            "nodeSelector must be labels of nodes, such as topology.kubernetes.io/zone: a",
+            path="nodeSelector",
+        )
+    ],
+):
     """Where the instance may run, as in a Pod."""
 
-    node_selector: Annotated[dict[str, str], Meta(max_length=32)] = field(default_factory=dict)
+    node_selector: Annotated[dict[str, LabelValue], Meta(max_length=32)] = field(default_factory=dict)
     """Labels that the node must have."""
     tolerations: Annotated[list[TolerationSpec], Meta(max_length=32)] = field(default_factory=list)
     """Taints that the node may have."""
@@ -226,14 +316,21 @@ class InClusterSpec(
             "self.split('.')[0] == oldSelf.split('.')[0]",
             "the major version is immutable: make a new Database of that version and move the data",
             path="version",
-        )
+        ),
+        Rule(f"self.all(name, name.matches('{parameters.NAME}'))", parameters.NAME_ADVICE, path="parameters"),
+        Rule(
+            f"self.all(name, !(name in {list(parameters.PLACE)} || name == 'ssl' || name.startsWith('ssl_')))",
+            parameters.PLACE_ADVICE,
+            path="parameters",
+        ),
+        Rule(f"self.all(name, !(name in {list(parameters.PROGRAMS)}))", parameters.PROGRAMS_ADVICE, path="parameters"),
     ],
 ):
     """An instance of its own, in the cluster."""
 
     version: Annotated[str, Meta(pattern=r"^(1[4-9]|[2-9][0-9])(\.[0-9]+)?$", max_length=8)]
     """The version of PostgreSQL, 14 or newer: `17` for the newest 17, or `17.5`. The major version is immutable."""
-    image: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    image: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)] | None = None
     """The container image. Default: the official one of that version."""
     replicas: Annotated[int, Meta(ge=0, le=1)] = 1
     """0 stops the instance and keeps its data. More than 1 would be separate databases, not copies."""
@@ -241,9 +338,9 @@ class InClusterSpec(
     """Its volume."""
     resources: ResourcesSpec | None = None
     """Its CPU and memory."""
-    parameters: Annotated[dict[str, Annotated[str, Meta(max_length=1024)]], Meta(max_length=128)] = field(
-        default_factory=dict
-    )
+    parameters: Annotated[
+        dict[str, Annotated[str, Meta(pattern=r"^[^\x00-\x1f]*$", max_length=1024)]], Meta(max_length=128)
+    ] = field(default_factory=dict)
     """Settings of PostgreSQL, such as `max_connections: "200"`."""
     scheduling: SchedulingSpec | None = None
     """Where it may run."""
@@ -306,6 +403,17 @@ class DatabaseSpec(
         Rule("self == oldSelf", "encoding is immutable: make a new Database and move the data", path="encoding"),
         Rule(_same("locale"), "locale is immutable: make a new Database and move the data"),
         Rule("self == oldSelf", "external is immutable: make a new Database and move the data", path="external"),
+        Rule(
+            "self.all(user, !has(user.secretName)"
+            " || self.exists_one(other, has(other.secretName) && other.secretName == user.secretName))",
+            "two users can't have one Secret: give each its own secretName",
+            path="users",
+        ),
+        Rule(
+            "!has(self.users) || !has(self.credentials) || !has(self.credentials.secretName)"
+            " || self.users.all(user, !has(user.secretName) || user.secretName != self.credentials.secretName)",
+            "credentials.secretName is the Secret of the first owner: give the other users another secretName",
+        ),
     ],
 ):
     """What is wanted."""
@@ -421,6 +529,14 @@ class DatabaseStatus(Status):
     """Which database is ours."""
     last_reconcile_time: datetime | None = None
     """When the status last changed, or was last confirmed."""
+
+    def summarize(self) -> None:
+        """See `Status.summarize`: the phase is Failed exactly while `Stalled` is True."""
+        stalled = self.conditions.get("Stalled")
+        if stalled is not None and stalled.status == "True":
+            self.phase = Phase.FAILED
+        elif self.phase is Phase.FAILED:
+            self.phase = Phase.PENDING
 
 
 class Database(

@@ -30,6 +30,21 @@ _PORTRAIT: dict[str, LiteralString] = {
         JOIN pg_database ON pg_database.oid = setdatabase WHERE datname = %(name)s ORDER BY 1
         """,
 }
+# What there is in it.
+_INTERIOR: dict[str, LiteralString] = {
+    "schemas": """
+        SELECT nspname, pg_get_userbyid(nspowner), nspacl::text FROM pg_namespace
+        WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
+        """,
+    "extensions": """
+        SELECT extname, extversion, extnamespace::regnamespace::text, pg_get_userbyid(extowner)
+        FROM pg_extension ORDER BY 1
+        """,
+    "default privileges": """
+        SELECT pg_get_userbyid(defaclrole), defaclnamespace::regnamespace::text, defaclobjtype, defaclacl::text
+        FROM pg_default_acl ORDER BY 1, 2, 3
+        """,
+}
 # Each row's xmin and ctid: any write to it, even one that changes nothing, moves them.
 _VERSIONS: LiteralString = """
     SELECT 'database', oid, xmin::text, ctid::text FROM pg_database
@@ -62,6 +77,15 @@ class Superuser:
         return {
             what: [_without(row, database) for row in self.ask(query, {"name": database})]
             for what, query in _PORTRAIT.items()
+        }
+
+    def interior(self, database: str) -> dict[str, Rows]:
+        """All that we may make in a database, likewise; nothing where there is no database."""
+        if database not in self.databases():
+            return {}
+        return {
+            what: [_without(row, database) for row in self.ask(query, database=database)]
+            for what, query in _INTERIOR.items()
         }
 
     def versions(self) -> Rows:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 from asyncctl.database.postgres.connection import connect
 from asyncctl.database.postgres.database import (
@@ -10,9 +11,46 @@ from asyncctl.database.postgres.database import (
     ensure_database,
     lock,
 )
-from asyncctl.database.postgres.roles import claim_owner, ensure_login
+from asyncctl.database.postgres.logins import ensure_login
+from asyncctl.database.postgres.roles import claim_owner
+from asyncctl.database.postgres.wanted import Login, Wanted
+from asyncctl.database.types import Claim as Recorded
 
 PASSWORD = "pa'ss\\word-ü"
+
+
+def wish(database, claim, **values):
+    """What the controller wants: a database with one Owner, `app`, whose login is `<database>_a`."""
+    logins = (Login(name=f"{database}_a", user="app"),)
+    return Wanted(**{"database": database, "claim": claim, "logins": logins} | values)
+
+
+def with_passwords(wanted):
+    """The same in the first pass, in which each login gets its password."""
+    return replace(wanted, logins=tuple(replace(login, password=PASSWORD) for login in wanted.logins))
+
+
+def recorded(known):
+    """What the status holds of a database, after the pass."""
+    return Recorded(
+        system_identifier=known.facts.system_identifier,
+        database_oid=known.facts.database_oid,
+        adopted=known.adopted or None,
+    )
+
+
+class Effects:
+    """A `check` that counts what was about to have an effect, and may crash before one of them, by its number."""
+
+    def __init__(self, crash_at=None):
+        self.count = 0
+        self.crash_at = crash_at
+
+    def __call__(self):
+        if self.count == self.crash_at:
+            raise Crash
+        self.count += 1
+        return math.inf
 
 
 async def ensure(server, database, claim, *, limits, check=lambda: math.inf, made_before=False, **options):
@@ -22,7 +60,10 @@ async def ensure(server, database, claim, *, limits, check=lambda: math.inf, mad
         await claim_owner(admin, database, claim)
         await ensure_database(admin, database, made_before=made_before, **options)
         await close_to_public(admin, database)
-        await ensure_login(admin, f"{database}_a", database=database, claim=claim, password=PASSWORD)
+        name = f"{database}_a"
+        new = not await admin.read("SELECT FROM pg_roles WHERE rolname = %s", name)
+        login = Login(name=name, user="app", password=PASSWORD if new else None)
+        await ensure_login(admin, login, database=database, claim=claim)
         return admin.written
 
 

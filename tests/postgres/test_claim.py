@@ -7,7 +7,8 @@ import pytest
 from asyncctl.database.postgres.connection import connect
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
-from asyncctl.database.postgres.roles import claim_owner, drop_login
+from asyncctl.database.postgres.logins import drop_login
+from asyncctl.database.postgres.roles import claim_owner
 from tests.postgres.steps import PASSWORD, ensure, remove
 
 
@@ -135,8 +136,8 @@ async def test_dropping_one_login_keeps_what_it_made_for_the_owner(
     session.execute("CREATE TABLE own.things AS SELECT 1")
     superuser.execute(f"SET ROLE {admin.admin_user}; REVOKE {login} FROM {admin.admin_user}; RESET ROLE")
     async with connect(admin, database, limits=limits) as inside:
-        await drop_login(inside, login, claim=claim)
-        await drop_login(inside, login, claim=claim)
+        await drop_login(inside, login, database=database, claim=claim)
+        await drop_login(inside, login, database=database, claim=claim)
     owners = session.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'things'").fetchall()
     assert owners == [(owner,)]
     assert superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [login]).fetchall() == []
@@ -147,5 +148,5 @@ async def test_dropping_a_login_that_is_another_objects_is_refused(admin, databa
     before = state()
     async with connect(admin, database, limits=limits) as inside:
         with pytest.raises(NameConflict):
-            await drop_login(inside, login, claim=other)
+            await drop_login(inside, login, database=database, claim=other)
     assert state() == before

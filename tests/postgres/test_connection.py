@@ -334,3 +334,14 @@ async def test_what_a_machine_holds_that_was_switched_off_is_free_soon(admin, li
         names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
         found = [(await session.read(f"SHOW {name}"))[0][0] for name in names]
         assert found == ["10", "5", "3"]
+
+
+async def test_what_a_write_puts_right_is_noted_once_and_only_where_it_did(admin, limits, database):
+    async with connect(admin, limits=limits) as session:
+        await session.write(sql.SQL("SELECT 1"))
+        assert session.corrected == []
+        for _ in range(2):
+            await session.write(sql.SQL("SELECT 1"), about="owner")
+        with pytest.raises(DatabaseError):
+            await session.write(sql.SQL("DROP ROLE {}").format(sql.Identifier(database)), about="claim")
+        assert session.corrected == ["owner"]

@@ -9,7 +9,8 @@ import pytest
 from asyncctl.database.postgres.connection import connect
 from asyncctl.database.postgres.database import lock
 from asyncctl.database.postgres.errors import DatabaseInUse, RoleHasDependents
-from asyncctl.database.postgres.roles import ensure_login
+from asyncctl.database.postgres.logins import ensure_login
+from asyncctl.database.postgres.wanted import Login
 from tests.postgres.steps import PASSWORD, Crash, crash_at, ensure, remove
 
 NOTHING = [[], [], [], []]
@@ -71,7 +72,7 @@ async def test_what_a_crash_left_half_made_can_be_dropped(admin, database, claim
 
 async def test_second_login_of_ours_goes_too(made, admin, database, claim, limits, state):
     async with connect(admin, limits=limits) as session:
-        await ensure_login(session, f"{database}_b", database=database, claim=claim, password="b")
+        await ensure_login(session, Login(name=f"{database}_b", password="b"), database=database, claim=claim)
     await remove(admin, database, claim, limits=limits)
     assert state() == NOTHING
 

@@ -15,7 +15,9 @@ from asyncctl.database.postgres.errors import (
     InsufficientPrivilege,
     InvalidRequest,
 )
-from asyncctl.database.postgres.roles import claim_owner, ensure_login
+from asyncctl.database.postgres.logins import ensure_login
+from asyncctl.database.postgres.roles import claim_owner
+from asyncctl.database.postgres.wanted import Login
 from tests.postgres.steps import PASSWORD, Crash, crash_at, ensure, remove
 
 
@@ -184,14 +186,13 @@ async def test_privilege_of_public_that_another_role_granted_is_said_not_hidden(
 async def test_password_of_an_existing_login_changes_only_when_told(made, admin, database, login, claim, limits):
     new = "another password"
 
-    async def again(*, set_password):
+    async def again(password):
         async with connect(admin, limits=limits) as session:
-            wanted = {"database": database, "claim": claim, "password": new, "set_password": set_password}
-            await ensure_login(session, login, **wanted)
+            await ensure_login(session, Login(name=login, password=password), database=database, claim=claim)
 
-    await again(set_password=False)
+    await again(None)
     await prove_login(admin, database, login, PASSWORD, limits=limits)
-    await again(set_password=True)
+    await again(new)
     await prove_login(admin, database, login, new, limits=limits)
     with pytest.raises(AuthenticationFailed):
         await prove_login(admin, database, login, PASSWORD, limits=limits)

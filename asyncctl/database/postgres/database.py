@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Connection, Limits, Server, open_session
+from asyncctl.database.postgres.connection import Connection, Limits, Server
 from asyncctl.database.postgres.errors import (
     DatabaseInUse,
     DatabaseMissing,
@@ -60,7 +60,7 @@ async def ensure_database(
     encoding: str = "UTF8",
     locale: str | None = None,
     connection_limit: int = -1,
-) -> None:
+) -> bool:
     """Make sure that the database exists, belongs to the owner role and has this connection limit.
 
     Args:
@@ -70,6 +70,9 @@ async def ensure_database(
         encoding: of a new database.
         locale: of a new database; the server's default when not given.
         connection_limit: sessions at once; -1 is no limit.
+
+    Returns:
+        Whether it was made now.
 
     Raises:
         DatabaseMissing: it was made before and is gone, or its DROP was interrupted.
@@ -89,7 +92,7 @@ async def ensure_database(
         parts = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} CONNECTION LIMIT {}")
         statement = parts.format(name, sql.Identifier(owner), sql.Literal(encoding), limit)
         await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
-        return
+        return True
     if found[0] != owner:
         raise foreign_database(admin, database, found[0])
     if found[1] == _INVALID:
@@ -98,7 +101,8 @@ async def ensure_database(
             " drop and restore it, or delete the Database object"
         )
     if found[1] != connection_limit:
-        await admin.write(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, limit))
+        await admin.write(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, limit), about="connectionLimit")
+    return False
 
 
 async def close_to_public(admin: Connection, database: str) -> None:
@@ -110,7 +114,8 @@ async def close_to_public(admin: Connection, database: str) -> None:
     """
     if not await public_privileges(admin, database):
         return
-    await admin.write(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
+    statement = sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database))
+    await admin.write(statement, about="privileges")
     if left := await public_privileges(admin, database):
         raise InsufficientPrivilege(
             f'PUBLIC still has {", ".join(left)} on database "{database}" on {admin.server} after REVOKE:'
@@ -143,9 +148,14 @@ async def facts(admin: Connection, database: str) -> Facts:
             f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
             f' owner "{owner_role(database)}", or delete the Database object; it is not made again, empty'
         )
+    return Facts(await system_identifier(admin), int(rows[0][0]), admin.server_version)
+
+
+async def system_identifier(admin: Connection) -> str | None:
+    """Return the identity that the server got from initdb; None where the admin may not ask."""
     allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
-    system = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
-    return Facts(str(system[0][0]) if system else None, int(rows[0][0]), admin.server_version)
+    found = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
+    return str(found[0][0]) if found else None
 
 
 async def prove_login(server: Server, database: str, user: str, password: str, *, limits: Limits) -> None:
@@ -155,9 +165,8 @@ async def prove_login(server: Server, database: str, user: str, password: str, *
         DatabaseError: AuthenticationFailed where the password is not the role's, or another kind as it fits.
 
     """
-    async with limits.slot(server):
-        session = await open_session(server, database, user, password)
-        await session.close()
+    async with limits.session(server, database, user, password):
+        pass
 
 
 async def drop(admin: Connection, database: str, claim: Claim) -> bool:
@@ -185,6 +194,11 @@ async def drop(admin: Connection, database: str, claim: Claim) -> bool:
         await _drop_database(admin, database)
     await drop_roles(admin, database, claim)
     return True
+
+
+async def exists(admin: Connection, database: str) -> bool:
+    """Whether there is a database of that name."""
+    return bool(await admin.read("SELECT FROM pg_database WHERE datname = %s", database))
 
 
 async def _drop_database(admin: Connection, database: str) -> None:

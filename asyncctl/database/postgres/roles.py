@@ -1,4 +1,4 @@
-"""The roles of one database: the owner, which cannot log in and bears the claim, and the logins that act as it.
+"""The roles of one database, which bear the claim: its owner, which cannot log in, and what logins are members of.
 
 Each step reads first and writes only what differs, so that it may be repeated after a crash at any point, and writes
 nothing once all is as it should be. A role that bears another's claim, or none, is never touched.
@@ -8,12 +8,21 @@ from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Connection
-from asyncctl.database.postgres.errors import DatabaseMissing, InsufficientPrivilege, NameConflict
+from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
+from asyncctl.database.types import Privileges
+
+GROUPS = (Privileges.READ_WRITE, Privileges.READ_ONLY)
+"""For whose logins there is a role, made for the first of them, that has the privileges."""
 
 
 def owner_role(database: str) -> str:
     """Return the name of the role that owns a database."""
     return f"{database}_owner"
+
+
+def acting_role(database: str, privileges: Privileges) -> str:
+    """Return the name of the role whose privileges a login has: the owner's, or a group's."""
+    return owner_role(database) if privileges is Privileges.OWNER else f"{database}_{privileges.lower()}"
 
 
 async def claim_owner(admin: Connection, database: str, claim: Claim) -> None:
@@ -28,124 +37,81 @@ async def claim_owner(admin: Connection, database: str, claim: Claim) -> None:
 
     """
     owner = owner_role(database)
-    found = await _ours(admin, owner, claim)
+    found = await ours(admin, owner, claim)
     rows = await admin.read("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", database)
     if rows and rows[0][0] != owner:
         raise foreign_database(admin, database, rows[0][0])
-    async with admin.transaction():
-        if found is None:
-            await admin.write(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(owner)))
-        await _mark(admin, owner, found, claim)
-        await _join(admin, owner)
+    await _stand(admin, owner, found, claim)
 
 
-async def ensure_login(
-    admin: Connection,
-    login: str,
-    *,
-    database: str,
-    claim: Claim,
-    password: str,
-    set_password: bool = False,
-    connection_limit: int = -1,
-) -> None:
-    """Make sure that a login exists that may connect to the database and acts there as its owner.
-
-    Args:
-        admin: a session in the maintenance database.
-        login: the role's name.
-        database: it exists already.
-        claim: ours.
-        password: for a role that is made now; sent as a SCRAM verifier.
-        set_password: give the password to a role that exists too (a verifier is never compared).
-        connection_limit: sessions of this login at once; -1 is no limit.
+async def ensure_group(admin: Connection, database: str, privileges: Privileges, claim: Claim) -> None:
+    """Make sure that the role of a group is there; what it may do in the database is granted in the database.
 
     Raises:
         NameConflict: a role of that name is not ours; nothing was written.
 
     """
-    owner, role = owner_role(database), sql.Identifier(login)
-    found = await _ours(admin, login, claim)
-    limit = sql.Literal(connection_limit)
+    group = acting_role(database, privileges)
+    found = await ours(admin, group, claim)
+    await _stand(admin, group, found, claim, about="privileges")
+
+
+async def _stand(admin: Connection, role: str, found: Claim | None, claim: Claim, about: str | None = None) -> None:
+    """Make sure that a role without login is there, bears the claim, and is the admin's to use."""
+    if found == claim:
+        await join(admin, role)
+        return
     async with admin.transaction():
         if found is None:
-            statement = sql.SQL("CREATE ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
-            await admin.write(statement.format(role, limit, admin.verifier(login, password)))
-        await _mark(admin, login, found, claim)
-    if found and set_password:
-        await admin.write(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, admin.verifier(login, password)))
-    facts = await admin.read(
-        """
-        SELECT login.rolcanlogin AND login.rolconnlimit = %s,
-               EXISTS (SELECT FROM pg_auth_members WHERE roleid = owner.oid AND member = login.oid),
-               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = login.oid AND privilege_type = 'CONNECT'),
-               EXISTS (SELECT FROM pg_db_role_setting
-                       WHERE setdatabase = pg_database.oid AND setrole = login.oid AND 'role=' || %s = ANY (setconfig))
-        FROM pg_roles login, pg_roles owner, pg_database
-        WHERE login.rolname = %s AND owner.rolname = %s AND datname = %s
-        """,
-        *(connection_limit, owner, login, owner, database),
-    )
-    if not facts:
-        raise DatabaseMissing(f'database "{database}" on {admin.server} or its role "{owner}" is gone')
-    attributes, member, may_connect, acts_as_owner = facts[0]
-    names = {"role": role, "owner": sql.Identifier(owner), "database": sql.Identifier(database), "limit": limit}
-    if not attributes:
-        await admin.write(sql.SQL("ALTER ROLE {role} LOGIN CONNECTION LIMIT {limit}").format(**names))
-    if not member:
-        await admin.write(sql.SQL("GRANT {owner} TO {role}").format(**names))
-    if not may_connect:
-        await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names))
-    if not acts_as_owner:
-        await admin.write(sql.SQL("ALTER ROLE {role} IN DATABASE {database} SET role TO {owner}").format(**names))
-    await _join(admin, login)  # so that its sessions can be ended when the database is dropped
-
-
-async def drop_login(connection: Connection, login: str, *, claim: Claim) -> None:
-    """Drop a login and keep what it made, for the owner. Does nothing where the role is gone.
-
-    Args:
-        connection: a session **in the login's database**: what a role owns is seen from there only.
-        login: the role's name.
-        claim: ours.
-
-    Raises:
-        NameConflict: the role is not ours; nothing was written.
-        RoleHasDependents: it owns or may do something in yet another database.
-
-    """
-    if await _ours(connection, login, claim) is None:
-        return
-    await _join(connection, login)
-    names = {"role": sql.Identifier(login), "owner": sql.Identifier(owner_role(connection.database))}
-    await connection.write(sql.SQL("REASSIGN OWNED BY {role} TO {owner}").format(**names))
-    await connection.write(sql.SQL("DROP OWNED BY {role}").format(**names))
-    await connection.write(sql.SQL("DROP ROLE {role}").format(**names))
+            await admin.write(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)), about=about)
+        await mark(admin, role, found, claim)
+        await join(admin, role)
 
 
 async def drop_roles(admin: Connection, database: str, claim: Claim) -> None:
-    """Drop all roles that bear this claim, the owner last: while it is there, what is left is known to be ours."""
+    """Drop all roles of ours of this database, the owner last: while it is there, what is left is known to be ours."""
     owner = owner_role(database)
-    for role in [*await claimed_logins(admin, database, claim), owner]:
+    for role in [*await our_roles(admin, database, claim), owner]:
         await admin.write(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 async def join_roles(admin: Connection, database: str, claim: Claim) -> None:
-    """Make the admin a member of the roles that bear this claim: to drop what they own and end their sessions."""
-    for role in [owner_role(database), *await claimed_logins(admin, database, claim)]:
-        await _join(admin, role)
+    """Make the admin a member of the roles of ours: to drop what they own and end their sessions."""
+    for role in [owner_role(database), *await our_roles(admin, database, claim)]:
+        await join(admin, role)
 
 
-async def claimed_logins(admin: Connection, database: str, claim: Claim) -> list[str]:
-    """Return the roles, but for the owner, that bear exactly this claim."""
+async def our_roles(admin: Connection, database: str, claim: Claim, *, logins: bool = False) -> list[str]:
+    """Return the roles of this database, but for the owner, that are ours; the caller has made sure that the owner is.
+
+    That are those which bear exactly this claim; and of an object of the same cluster, namespace and name that was
+    deleted before, whose database we took up again, those that are members here: it could have had another database.
+
+    Args:
+        admin: a session in any database of the server.
+        database: its name.
+        claim: ours.
+        logins: only those of users, also where they may not log in just now.
+
+    """
+    owner, groups = owner_role(database), [acting_role(database, group) for group in GROUPS]
     rows = await admin.read(
         """
-        SELECT rolname FROM pg_roles
-        WHERE shobj_description(oid, 'pg_authid') = %s AND rolname <> %s ORDER BY rolname
+        SELECT rolname, rolname IN (%s, %s), shobj_description(oid, 'pg_authid'),
+               EXISTS (
+                   SELECT FROM pg_auth_members
+                   WHERE member = role.oid AND pg_get_userbyid(roleid) IN (%s, %s, %s))
+        FROM pg_roles role
+        WHERE starts_with(shobj_description(oid, 'pg_authid'), 'asyncctl:') AND rolname <> %s ORDER BY rolname
         """,
-        *(str(claim), owner_role(database)),
+        *(*groups, owner, *groups, owner),
     )
-    return [name for (name,) in rows]
+    found = []
+    for name, is_group, comment, is_member in rows:
+        theirs = Claim.parse(comment)
+        if theirs == claim or ((is_group or is_member) and claim.same_object(theirs)):
+            found.append((name, is_group))
+    return [name for name, is_group in found if not (is_group and logins)]
 
 
 async def role_claim(admin: Connection, role: str) -> Claim | None:
@@ -162,7 +128,7 @@ def foreign_database(admin: Connection, database: str, actual: str) -> NameConfl
     )
 
 
-async def _ours(admin: Connection, role: str, claim: Claim) -> Claim | None:
+async def ours(admin: Connection, role: str, claim: Claim) -> Claim | None:
     """Return the claim of a role of ours, or None where there is no role; NameConflict where it is not ours."""
     found = await role_claim(admin, role)
     if claim.same_object(found):
@@ -175,13 +141,15 @@ async def _ours(admin: Connection, role: str, claim: Claim) -> Claim | None:
     )
 
 
-async def _mark(admin: Connection, role: str, found: Claim | None, claim: Claim) -> None:
+async def mark(admin: Connection, role: str, found: Claim | None, claim: Claim) -> None:
+    """Write the claim down on a role that bears none, or `found`."""
     if found != claim:
         comment = sql.SQL("COMMENT ON ROLE {} IS {}")
-        await admin.write(comment.format(sql.Identifier(role), sql.Literal(str(claim))))
+        statement = comment.format(sql.Identifier(role), sql.Literal(str(claim)))
+        await admin.write(statement, about="claim" if found else None)
 
 
-async def _join(admin: Connection, role: str) -> None:
+async def join(admin: Connection, role: str) -> None:
     """Make the admin a member that inherits from a role and may become it."""
     if await _joined(admin, role):
         return

@@ -25,6 +25,11 @@ class Login:
     connection_limit: int = -1
     password: str | None = field(default=None, repr=False)
 
+    @property
+    def about(self) -> str:
+        """What a correction of it is called."""
+        return f"users[{self.user or self.name}]"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:

@@ -91,8 +91,13 @@ class Provisioner(Protocol):
         """
         ...
 
-    async def let_go(self, ctx: Context, db: Database) -> None:
-        """Before `db` goes and its data stays: what holds data must not go with it."""
+    async def let_go(self, ctx: Context, *, orphan: bool) -> None:
+        """Before the object of the pass, be it readable or not, goes and its data stays: what holds it must not go too.
+
+        Args:
+            ctx: Of the pass.
+            orphan: All that was made stays as it is, and runs on.
+        """
         ...
 
     async def remove(self, ctx: Context, db: Database) -> None:

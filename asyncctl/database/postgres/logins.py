@@ -1,0 +1,164 @@
+"""The logins of one database: each bears the claim, acts by what it is a member of, and goes when no longer wanted.
+
+An Owner acts as the owner role from its first statement on, so that what it makes belongs to that. A ReadWrite or
+ReadOnly has what the role `<database>_readwrite` or `<database>_readonly` has: privileges are granted to those once,
+and not to each login again at each change of password.
+"""
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from asyncctl.database.postgres.claim import Claim
+from asyncctl.database.postgres.connection import Connection
+from asyncctl.database.postgres.errors import DatabaseMissing, InsufficientPrivilege
+from asyncctl.database.postgres.roles import GROUPS, acting_role, join, mark, ours, owner_role
+from asyncctl.database.postgres.wanted import Login
+from asyncctl.database.types import Privileges
+
+_END = 5000  # milliseconds for the end of a session
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a login is now, of what we look at."""
+
+    can_log_in: bool
+    connection_limit: int
+    member_of: list[str]
+    acts: bool
+    """It has what its acting role has, and may become it."""
+    may_connect: bool
+    may_pass_on: bool
+    """It can grant others what it may do with the database."""
+    settings: list[str]
+
+
+async def ensure_login(admin: Connection, login: Login, *, database: str, claim: Claim) -> None:
+    """Make sure that a login exists that may connect to the database and has the privileges of its user there.
+
+    Args:
+        admin: a session in the maintenance database.
+        login: as it is to be; with a password, that is set, as a SCRAM verifier.
+        database: it exists already.
+        claim: ours.
+
+    Raises:
+        NameConflict: a role of that name is not ours; nothing was written.
+        InsufficientPrivilege: it keeps a privilege that it is not to have, as another role granted it.
+
+    """
+    found = await ours(admin, login.name, claim)
+    # A role that is made with a password is news of ours and no drift. One without can't be logged in with yet.
+    about = None if found is None and login.password is not None else login.about
+    role, limit = sql.Identifier(login.name), sql.Literal(login.connection_limit)
+    secret = sql.NULL if login.password is None else admin.verifier(login.name, login.password)
+    if found is None:
+        async with admin.transaction():
+            statement = sql.SQL("CREATE ROLE {} LOGIN CONNECTION LIMIT {} PASSWORD {}")
+            await admin.write(statement.format(role, limit, secret), about=about)
+            await mark(admin, login.name, found, claim)
+    else:
+        await mark(admin, login.name, found, claim)
+    if found and login.password is not None:
+        await admin.write(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, secret))
+    owner, acting = owner_role(database), acting_role(database, login.privileges)
+    state = await _state(admin, login.name, acting, database)
+    names = {"role": role, "acting": sql.Identifier(acting), "database": sql.Identifier(database), "limit": limit}
+    if not state.can_log_in or state.connection_limit != login.connection_limit:
+        statement = sql.SQL("ALTER ROLE {role} LOGIN INHERIT CONNECTION LIMIT {limit} VALID UNTIL 'infinity'")
+        await admin.write(statement.format(**names), about=about)
+    if not state.acts:
+        options = sql.SQL(" WITH SET TRUE, INHERIT TRUE" if admin.version >= 160000 else "")
+        await admin.write(sql.SQL("GRANT {acting} TO {role}").format(**names) + options, about=about)
+    if state.may_pass_on:
+        statement = sql.SQL("REVOKE GRANT OPTION FOR ALL ON DATABASE {database} FROM {role} CASCADE")
+        await admin.write(statement.format(**names), about=about)
+    if not state.may_connect:
+        await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names), about=about)
+    await _act_as(admin, login, state, database, about)
+    for group in [owner, *(acting_role(database, group) for group in GROUPS)]:
+        if group != acting and group in state.member_of:
+            await _leave(admin, login, group, about)
+    await join(admin, login.name)  # so that its sessions can be ended when the database is dropped
+
+
+async def _act_as(admin: Connection, login: Login, state: _State, database: str, about: str | None) -> None:
+    """Have an Owner's sessions begin as the owner role, and nobody else's."""
+    owner = owner_role(database)
+    names = {"role": sql.Identifier(login.name), "database": sql.Identifier(database), "owner": sql.Identifier(owner)}
+    if login.privileges is Privileges.OWNER:
+        if f"role={owner}" not in state.settings:
+            statement = sql.SQL("ALTER ROLE {role} IN DATABASE {database} SET role TO {owner}")
+            await admin.write(statement.format(**names), about=about)
+    elif any(setting.startswith("role=") for setting in state.settings):
+        await admin.write(sql.SQL("ALTER ROLE {role} IN DATABASE {database} RESET role").format(**names), about=about)
+
+
+async def _leave(admin: Connection, login: Login, group: str, about: str | None) -> None:
+    names = {"group": sql.Identifier(group), "role": sql.Identifier(login.name)}
+    await admin.write(sql.SQL("REVOKE {group} FROM {role}").format(**names), about=about)
+    rows = await admin.read("SELECT pg_has_role(%s, %s, 'MEMBER')", login.name, group)
+    if rows[0][0]:
+        raise InsufficientPrivilege(
+            f'login "{login.name}" on {admin.server} still is a member of role "{group}" after REVOKE, as another role'
+            " granted it: let a superuser revoke it"
+        )
+
+
+async def _state(admin: Connection, login: str, acting: str, database: str) -> _State:
+    become = "SET" if admin.version >= 160000 else "MEMBER"
+    rows = await admin.read(
+        """
+        SELECT login.rolcanlogin AND login.rolinherit AND coalesce(login.rolvaliduntil, 'infinity') = 'infinity',
+               login.rolconnlimit,
+               ARRAY(SELECT pg_get_userbyid(roleid)::text FROM pg_auth_members WHERE member = login.oid),
+               pg_has_role(login.oid, acting.oid, 'USAGE') AND pg_has_role(login.oid, acting.oid, %s),
+               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = login.oid AND privilege_type = 'CONNECT'),
+               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = login.oid AND is_grantable),
+               ARRAY(SELECT unnest(setconfig) FROM pg_db_role_setting
+                     WHERE setdatabase = pg_database.oid AND setrole = login.oid)
+        FROM pg_roles login, pg_roles acting, pg_database
+        WHERE login.rolname = %s AND acting.rolname = %s AND datname = %s
+        """,
+        *(become, login, acting, database),
+    )
+    if not rows:
+        raise DatabaseMissing(f'database "{database}" on {admin.server} or its role "{acting}" is gone')
+    return _State(*rows[0])
+
+
+async def silence(admin: Connection, login: str) -> None:
+    """Let nobody log in with a login of ours any more, and end its sessions; see `drop_login`, which comes next."""
+    await join(admin, login)
+    rows = await admin.read("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", login)
+    if rows[0][0]:
+        await admin.write(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(login)))
+    if await admin.read("SELECT FROM pg_stat_activity WHERE usename = %s", login):
+        statement = sql.SQL("SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity WHERE usename = {}")
+        await admin.write(statement.format(sql.Literal(_END), sql.Literal(login)))
+
+
+async def drop_login(connection: Connection, login: str, *, database: str, claim: Claim) -> None:
+    """Drop a login and keep what it made, for the owner. Does nothing where the role is gone.
+
+    Args:
+        connection: a session **in the login's database**: what a role owns is seen from there only. Where that is
+            gone, in any.
+        login: the role's name.
+        database: the login's.
+        claim: ours.
+
+    Raises:
+        NameConflict: the role is not ours; nothing was written.
+        RoleHasDependents: it owns or may do something in yet another database.
+
+    """
+    if await ours(connection, login, claim) is None:
+        return
+    await join(connection, login)
+    names = {"role": sql.Identifier(login), "owner": sql.Identifier(owner_role(database))}
+    if connection.database == database:
+        await connection.write(sql.SQL("REASSIGN OWNED BY {role} TO {owner}").format(**names))
+        await connection.write(sql.SQL("DROP OWNED BY {role}").format(**names))
+    await connection.write(sql.SQL("DROP ROLE {role}").format(**names))
