@@ -152,7 +152,9 @@ class Node:
         name = pod["metadata"]["name"]
         claims = [each["persistentVolumeClaim"]["claimName"] for each in pod["spec"]["volumes"] if
                   "persistentVolumeClaim" in each]  # fmt: skip
-        bound = all(self._get("persistentvolumeclaims", each)["status"]["phase"] == "Bound" for each in claims)
+        bound = all(
+            self._get("persistentvolumeclaims", each).get("status", {}).get("phase") == "Bound" for each in claims
+        )
         if self.takes_pods and bound:
             binding = {"metadata": {"name": name}, "target": {"apiVersion": "v1", "kind": "Node", "name": "node"}}
             self._cluster.call("POST", f"{self._path('pods')}/{name}/binding", binding)

@@ -426,7 +426,7 @@ def test_a_volume_that_was_deleted_is_told_and_no_empty_one_takes_its_place(team
     assert team.get("persistentvolumeclaims", "lost-postgres-data") == {}
 
 
-def test_a_pod_that_a_quota_forbids_is_told(cluster, team):
+def test_a_pod_that_a_quota_forbids_is_told(cluster, team, node):
     path = f"/api/v1/namespaces/{team.namespace}/resourcequotas"
     cluster.call("POST", path, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
     status = {"status": {"hard": {"pods": "0"}, "used": {"pods": "0"}}}
@@ -438,4 +438,4 @@ def test_a_pod_that_a_quota_forbids_is_told(cluster, team):
     assert "exceeded quota: none" in told["message"]
     cluster.call("DELETE", f"{path}/none")
     team.nudge("poor-postgres")  # else its controller would try again after growing delays
-    until(lambda: condition(team.database("poor"), "WorkloadReady")["reason"] != "QuotaExceeded")
+    team.until_running("poor")
