@@ -296,6 +296,24 @@ async def connect(
             await raw.close()
 
 
+@asynccontextmanager
+async def connect_as(
+    server: Server, database: str, user: str, password: str, *, limits: Limits, check: Check
+) -> AsyncIterator[Connection]:
+    """Open a session of another than the admin, of our own connections, for the length of the block; never kept.
+
+    Its role is the one that the server gives it: of a login of ours, the database's owner.
+    """
+    async with limits.slot(server):
+        raw = await open_session(server, database, user, password)
+        try:
+            connection = Connection(server, raw, check, limits)
+            await connection.pin_settings()
+            yield connection
+        finally:
+            await raw.close()
+
+
 async def open_session(server: Server, database: str, user: str, password: str) -> psycopg.AsyncConnection[TupleRow]:
     """Open a bare session as any user; the caller closes it. Raises as `connect` does."""
     where = _place(server, database, user)
