@@ -9,13 +9,13 @@ import secrets
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect, connect_as
 from asyncctl.database.postgres.database import (
-    Facts,
     close_to_public,
     drop,
     ensure_database,
     exists,
     facts,
     lock,
+    system_identifier,
 )
 from asyncctl.database.postgres.errors import ServerReplaced
 from asyncctl.database.postgres.extensions import Item, apply, look
@@ -67,14 +67,18 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
     )
 
 
-async def remove(server: Server, database: str, claim: Claim, *, limits: Limits, check: Check) -> bool:
+async def remove(
+    server: Server, database: str, claim: Claim, *, recorded: Recorded | None = None, limits: Limits, check: Check
+) -> bool:
     """Drop the database, its logins and its owner, if they bear our claim; returns whether there was anything.
 
     Raises:
+        ServerReplaced: It is on another server, as `recorded` says; nothing was written to this one.
         DatabaseError: As it fits; see `database.drop`.
     """
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
+        await _same_server(admin, recorded)
         return await drop(admin, database, claim)
 
 
@@ -101,8 +105,9 @@ async def retire(server: Server, database: str, login: str, *, claim: Claim, lim
 async def _outside(admin: Connection, wanted: Wanted) -> tuple[bool, list[str]]:
     """All that is done from the maintenance database; returns whether it was made now, and logins that are to go."""
     database, claim, recorded = wanted.database, wanted.claim, wanted.recorded
+    await _same_server(admin, recorded)
     if recorded is not None:  # nothing is written where what was made can't be found
-        _same_server(recorded, await facts(admin, database), admin.server)
+        await facts(admin, database)
     await claim_owner(admin, database, claim)
     made = await ensure_database(
         admin,
@@ -135,10 +140,11 @@ async def _run_scripts(server: Server, wanted: Wanted, items: list[Item], limits
     return session.corrected
 
 
-def _same_server(recorded: Recorded, found: Facts, server: Server) -> None:
-    before, now = recorded.system_identifier, found.system_identifier
+async def _same_server(admin: Connection, recorded: Recorded | None) -> None:
+    before = recorded.system_identifier if recorded is not None else None
+    now = await system_identifier(admin) if before else None
     if before and now and before != now:
         raise ServerReplaced(
-            f"{server} is another PostgreSQL server (system identifier {now}) than the one this database was made on "
-            f"({before}): correct the catalogue; nothing was changed"
+            f"{admin.server} is another PostgreSQL server (system identifier {now}) than the one this database was "
+            f"made on ({before}): let its name lead to that one again; nothing was changed"
         )
