@@ -42,9 +42,9 @@ async def check_servers(checking: Checking) -> None:
 
 
 async def _check_server(checking: Checking, server: Server) -> None:
-    name, began = server.name, checking.clock.monotonic()
+    name, began, limits = server.name, checking.clock.monotonic(), Limits()
     try:
-        async with connect(server, limits=Limits()) as admin:
+        async with connect(server, limits=limits) as admin:
             milliseconds = 1000 * (checking.clock.monotonic() - began)
             checking.ok(
                 f"{server.host}:{server.port} lets {server.admin_user} in, in {milliseconds:.0f} ms", part=name,
@@ -59,6 +59,8 @@ async def _check_server(checking: Checking, server: Server) -> None:
         for part in _PARTS:
             if f"{name} {part}" not in said:
                 checking.skipped("not reached because there is no session on the server", part=f"{name} {part}")
+    finally:
+        await limits.close()
 
 
 async def check_tls(checking: Checking, server: Server, admin: Connection) -> None:

@@ -530,6 +530,14 @@ class DatabaseStatus(Status):
     last_reconcile_time: datetime | None = None
     """When the status last changed, or was last confirmed."""
 
+    def summarize(self) -> None:
+        """See `Status.summarize`: the phase is Failed exactly while `Stalled` is True."""
+        stalled = self.conditions.get("Stalled")
+        if stalled is not None and stalled.status == "True":
+            self.phase = Phase.FAILED
+        elif self.phase is Phase.FAILED:
+            self.phase = Phase.PENDING
+
 
 class Database(
     Resource,

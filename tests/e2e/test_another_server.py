@@ -44,7 +44,7 @@ def test_another_server_is_told_and_not_touched(fork, team, superuser, other, cu
     assert team.secret() == secret
 
     team.delete()
-    until(lambda: team.database().get("status", {}).get("phase") == "Terminating")
+    until(lambda: "deletionTimestamp" in team.database()["metadata"])
     assert team.until_refused("ServerReplaced")
     assert other.versions() == untouched
     proxy.lead_to(superuser.postgres.port)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Connection, Limits, Server, open_session
+from asyncctl.database.postgres.connection import Connection, Limits, Server
 from asyncctl.database.postgres.errors import (
     DatabaseInUse,
     DatabaseMissing,
@@ -165,9 +165,8 @@ async def prove_login(server: Server, database: str, user: str, password: str, *
         DatabaseError: AuthenticationFailed where the password is not the role's, or another kind as it fits.
 
     """
-    async with limits.slot(server):
-        session = await open_session(server, database, user, password)
-        await session.close()
+    async with limits.session(server, database, user, password):
+        pass
 
 
 async def drop(admin: Connection, database: str, claim: Claim) -> bool:
