@@ -8,8 +8,9 @@ import secrets
 from dataclasses import dataclass, field, replace
 
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Check, Limits, Server, connect, connect_as
+from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect, connect_as
 from asyncctl.database.postgres.database import (
+    Facts,
     close_to_public,
     drop,
     ensure_database,
