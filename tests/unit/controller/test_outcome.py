@@ -315,11 +315,9 @@ async def until_served(cluster, kind):
     path = f"/apis/{kind.resource_type.api_version}/{kind.resource_type.plural}"
     async with asyncio.timeout(10):
         while True:
-            try:
-                await cluster.send("GET", path)
-                return
-            except NotFound:
-                await asyncio.sleep(0.02)
+            with contextlib.suppress(NotFound):
+                return await cluster.send("GET", path)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_terminal_error_parks_at_once(begun, cluster):

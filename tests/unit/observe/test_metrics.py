@@ -396,7 +396,7 @@ def test_a_programs_own_metrics_are_shown_beside_the_runtimes(metrics):
 
 def test_what_a_gauge_asks_for_is_shown_until_it_is_stopped(metrics):
     there = {("big",): 2}
-    stop = metrics.gauge("widgets", "Widgets there are.", {"size": "`big`, `small`"}).source(lambda: there.items())
+    stop = metrics.gauge("widgets", "Widgets there are.", {"size": "`big`, `small`"}).source(there.items)
     assert value(metrics, "widgets", size="big") == 2
     there.clear()
     assert value(metrics, "widgets", size="big") is None
