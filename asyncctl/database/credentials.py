@@ -1,16 +1,16 @@
-"""What an application needs to log in: a password, and the content of the Secret that holds it (servicebinding.io)."""
+"""What an application needs to log in: a password, and the values of the Secret that holds it (servicebinding.io)."""
 
 import re
 import secrets
-from urllib.parse import quote
+from collections import Counter
+from collections.abc import Mapping
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from asyncctl.database.naming import LABEL, MANAGED, MANAGER, secret_name
-from asyncctl.database.postgres.connection import Server
-from asyncctl.database.types import Database
+from asyncctl.database.provisioners.place import Place
 from asyncctl.objects import Secret
 
 TYPE = "servicebinding.io/postgresql"
-_OURS = re.compile(rb"[A-Za-z0-9_-]{32}")  # as `new_password` makes them
+_OURS = re.compile(r"[A-Za-z0-9_-]{32}")  # as `new_password` makes them
 
 
 def new_password() -> str:
@@ -18,53 +18,73 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def known_password(secret: Secret | None, login: str) -> str | None:
-    """The password in the Secret, if it is for this login and one that we made; what a person wrote there is drift."""
-    if secret is None or secret.data.get("username") != login.encode():
-        return None
-    password = secret.data.get("password", b"")
-    return password.decode() if _OURS.fullmatch(password) else None
-
-
-def secret_for(db: Database, server: Server, database: str, login: str, password: str, *, ca: bytes | None) -> Secret:
-    """The Secret, complete: each client finds the keys that it is used to.
+def values(place: Place, database: str, login: str, password: str) -> dict[str, bytes]:
+    """The data of a Secret, complete: each client finds the keys that it is used to.
 
     Args:
-        db: Whose it is.
-        server: Where the database is.
+        place: Where the database is.
         database: Its name there.
-        login: The owner's login.
+        login: Who logs in.
         password: Of that login, made by `new_password`.
-        ca: The certificate by which the server is verified, where it is not one of the system's; it goes along as
-            `ca.crt`, since no URI can hold it.
     """
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    place = f"{host}:{server.port}/{quote(database, safe='')}"
-    uri = f"postgresql://{quote(login, safe='')}:{password}@{place}?sslmode={server.ssl_mode}"
-    pgpass = (server.host, str(server.port), database, login, password)
-    values = {
+    ssl_mode = place.server.ssl_mode
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    where = f"{host}:{place.port}/{quote(database, safe='')}"
+    uri = f"postgresql://{quote(login, safe='')}:{password}@{where}?sslmode={ssl_mode}"
+    pgpass = (place.host, str(place.port), database, login, password)
+    found = {
         "type": "postgresql",
         "provider": "asyncctl",
-        "host": server.host,
-        "port": str(server.port),
+        "host": place.host,
+        "port": str(place.port),
         "database": database,
         "username": login,
         "password": password,
+        "sslmode": str(ssl_mode),  # who puts a URI together from the other keys would not verify the server
         "uri": uri,
         "dbname": database,
         "user": login,
         "pgpass": ":".join(part.replace("\\", "\\\\").replace(":", "\\:") for part in pgpass),
-        "jdbc-uri": f"jdbc:postgresql://{place}?user={quote(login, safe='')}&password={password}"
-        f"&sslmode={server.ssl_mode}",
+        "jdbc-uri": f"jdbc:postgresql://{where}?user={quote(login, safe='')}&password={password}&sslmode={ssl_mode}",
         "fqdn-uri": uri,
     }
-    labels = {MANAGED: MANAGER}
-    if len(db.name) <= 63:  # a label's value can be no longer; then only the resync finds a Secret that was changed
-        labels[LABEL] = db.name
-    return Secret(
-        name=secret_name(db),
-        namespace=db.namespace,
-        labels=labels,
-        type=TYPE,
-        data={key: value.encode() for key, value in values.items()} | ({"ca.crt": ca} if ca else {}),
-    )
+    data = {key: value.encode() for key, value in found.items()}
+    return data | {"ca.crt": place.ca} if place.ca else data  # no URI can hold it
+
+
+def known(secret: Secret | None) -> tuple[str, str] | None:
+    """The login and the password that most of the Secret's keys agree on; what a person wrote into one is drift.
+
+    None where there is no such majority, or the password is none that we made.
+    """
+    if secret is None:
+        return None
+    text = {key: value.decode(errors="replace") for key, value in secret.data.items()}
+    read: list[tuple[str | None, ...]] = [
+        (text.get("username"), text.get("password")),
+        _of_uri(text, "uri"),
+        _of_uri(text, "fqdn-uri"),
+        _of_jdbc(text),
+        tuple(text.get("pgpass", "").rsplit(":", 2)[1:]),
+    ]
+    pair, count = Counter(read).most_common(1)[0]
+    if count <= len(read) // 2 or len(pair) != 2:
+        return None
+    login, password = pair
+    return (login, password) if login and password and _OURS.fullmatch(password) else None
+
+
+def _of_uri(text: Mapping[str, str], key: str) -> tuple[str | None, str | None]:
+    try:
+        found = urlsplit(text.get(key, ""))
+    except ValueError:
+        return None, None
+    return unquote(found.username or ""), found.password
+
+
+def _of_jdbc(text: Mapping[str, str]) -> tuple[str | None, str | None]:
+    try:
+        query = parse_qs(urlsplit(text.get("jdbc-uri", "").removeprefix("jdbc:")).query)
+    except ValueError:
+        return None, None
+    return query.get("user", [None])[0], query.get("password", [None])[0]

@@ -6,10 +6,12 @@ import re
 from asyncctl.database.types import Database
 
 LABEL = "apps.example.com/database"
-"""On each Secret: the name of its Database."""
+"""On each Secret: the name of its Database; see `label`."""
 MANAGED = "app.kubernetes.io/managed-by"
 MANAGER = "asyncctl-database"
 _SUFFIX, _LONGEST = "-credentials", 253  # a name in the cluster can be no longer
+_LABEL_LONGEST = 63
+_ROLE = 61  # of a role's name, without what tells the two logins of a user apart: PostgreSQL cuts at 63
 _PREFIX = 41  # characters before the digest; 50 in all, so that `_owner` and a login's suffix fit into PostgreSQL's 63
 
 
@@ -30,18 +32,38 @@ def database_name(db: Database, cluster: str) -> str:
     return f"{readable[:_PREFIX]}_{digest}"
 
 
-def login_name(database: str) -> str:
-    """The login of the owner."""
-    return f"{database}_a"
+def login_name(database: str, user: str = "") -> str:
+    """The first login of a user; `logins` has both."""
+    return logins(database, user)[0]
 
 
-def secret_name(db: Database) -> str:
-    """The Secret with the owner's credentials."""
-    chosen = db.spec.credentials.secret_name if db.spec.credentials else None
-    if chosen:
-        return chosen
-    made = f"{db.name}{_SUFFIX}"
-    if len(made) <= _LONGEST:
-        return made
-    digest = hashlib.sha256(db.name.encode()).hexdigest()[:8]
-    return f"{db.name[: _LONGEST - len(digest) - len(_SUFFIX) - 1].rstrip('.-')}-{digest}{_SUFFIX}"
+def logins(database: str, user: str = "") -> tuple[str, str]:
+    """The two roles of a user that take turns; of the one owner, where the spec lists no users, with `user` empty."""
+    role = f"{database}_{user}" if user else database
+    if len(role) > _ROLE:
+        digest = hashlib.sha256(f"{database}/{user}".encode()).hexdigest()[:8]
+        role = f"{role[: _ROLE - len(digest) - 1]}_{digest}"
+    return f"{role}_a", f"{role}_b"
+
+
+def secret_name(db: Database, user: str = "") -> str:
+    """The Secret with a user's credentials, where the spec gives it no name."""
+    middle = f"-{user.replace('_', '-')}" if user else ""
+    return _fitting(db.name, f"{middle}{_SUFFIX}", _LONGEST)
+
+
+def label(name: str) -> str:
+    """The value of `LABEL` for the Database of that name: the name, where a label can hold it.
+
+    Else only the Secrets of one Database are found by it, and not the Database of a Secret: what somebody changes in
+    such a Secret is put right by the resync.
+    """
+    return _fitting(name, "", _LABEL_LONGEST)
+
+
+def _fitting(name: str, suffix: str, longest: int) -> str:
+    """`name` with `suffix`; what has to be cut off is told apart by a digest."""
+    if len(name) + len(suffix) <= longest:
+        return f"{name}{suffix}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: longest - len(digest) - len(suffix) - 1].rstrip('.-')}-{digest}{suffix}"

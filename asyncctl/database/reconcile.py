@@ -16,19 +16,18 @@ from asyncctl.database import binding, failures, naming, status
 from asyncctl.database.accounts import Account, accounts
 from asyncctl.database.catalogue import Catalogue, CatalogueError
 from asyncctl.database.cluster import Cluster
-from asyncctl.database.credentials import secret_for
 from asyncctl.database.deletion import Deletion, tell
 from asyncctl.database.postgres.claim import Claim as RoleClaim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached
-from asyncctl.database.postgres.provision import provision, retire
+from asyncctl.database.postgres.provision import provision
 from asyncctl.database.postgres.roles import owner_role
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.provisioners.external import External
 from asyncctl.database.provisioners.in_cluster import InCluster
 from asyncctl.database.provisioners.place import Place, Provisioner
-from asyncctl.database.rotation import Turn, plan
+from asyncctl.database.rotation import Turn, plan, stamped
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import (
     AdoptionPolicy,
@@ -37,6 +36,7 @@ from asyncctl.database.types import (
     CredentialsStatus,
     Database,
     Provisioner as Kind,
+    RotationSpec,
 )
 from asyncctl.objects import JsonObject, Secret
 from asyncctl.operator import Running
@@ -109,18 +109,18 @@ class DatabaseReconciler:
         place = await self._provisioners[db.spec.provisioner].place(ctx, db)
         turns = {account: self._turn(db, account, secrets.get(account.user)) for account in people}
         done = await self._provision(ctx, place, _wanted(db, name, claim), turns)
-        for turn in turns.values():
-            await binding.write(ctx, db, secret_for(db, place.server, name, turn.login, turn.password, ca=place.ca))
-        for turn in turns.values():
-            if turn.retired is not None:
-                await retire(place.server, name, turn.retired, claim=claim, limits=self._limits, check=ctx.fence.check)
+        for account, turn in turns.items():
+            turns[account] = stamped(turn, _rotation(db), self._clock.now())
+            await binding.write(ctx, db, binding.secret_for(db, place, name, account, turns[account]))
+        await binding.prune(ctx, db, people)
         _say(ctx, db, place, done, turns)
         return min((turn.next_step for turn in turns.values() if turn.next_step), default=None)
 
     def _turn(self, db: Database, account: Account, secret: Secret | None) -> Turn:
-        spec, known = db.spec.credentials, db.status.credentials
-        active = next((login for login in known.active_users if login in account.logins), None) if known else None
-        return plan(account, secret, rotation=spec.rotation if spec else None, active=active, now=self._clock.now())
+        known = db.status.credentials or CredentialsStatus()
+        active = next((login for login in known.active_users if login in account.logins), None)
+        now, last = self._clock.now(), known.last_rotation_time
+        return plan(account, secret, rotation=_rotation(db), active=active, now=now, last=last)
 
     async def _provision(
         self, ctx: Context, place: Place, wanted: Wanted, turns: Mapping[Account, Turn]
@@ -143,6 +143,10 @@ class DatabaseReconciler:
             if not refused:
                 return done
             set_anew |= refused
+
+
+def _rotation(db: Database) -> RotationSpec | None:
+    return db.spec.credentials.rotation if db.spec.credentials else None
 
 
 def _logins(account: Account, turn: Turn, set_anew: Container[str]) -> Iterator[Login]:
@@ -190,13 +194,22 @@ def _say(ctx: Context, db: Database, place: Place, done: Provisioned, turns: Map
     db.status.host, db.status.port, db.status.replicas = place.host, place.port, place.replicas
     db.status.server_version = done.facts.server_version
     db.status.binding = Binding(name=main.secret)
-    db.status.credentials = CredentialsStatus(active_users=[turn.login for turn in turns.values()])
+    db.status.credentials = CredentialsStatus(
+        active_users=[turn.login for turn in turns.values()],
+        last_rotation_time=max(turn.rotated_at for turn in turns.values()).replace(microsecond=0),
+        next_rotation_time=min((turn.next_rotation for turn in turns.values() if turn.next_rotation), default=None),
+    )
     message = (
         f"database {db.status.database_name} on {place.host} port {place.port}; credentials in Secret {main.secret}"
     )
     status.running(db.status, message)
     if first:
         tell(ctx, "Provisioned", message)
+    for account, turn in turns.items():
+        if turn.rotated:
+            whose = f"user {account.user}" if account.user else "the owner"
+            then = f"; {turn.kept} works for the grace period" if turn.kept else ""
+            tell(ctx, "PasswordRotated", f"{whose} logs in as {turn.login} now, see Secret {account.secret}{then}")
 
 
 def _refuse_what_is_not_there_yet(db: Database) -> None:
@@ -207,7 +220,6 @@ def _refuse_what_is_not_there_yet(db: Database) -> None:
         "users": bool(spec.users),
         "schemas": bool(spec.schemas),
         "extensions": bool(spec.extensions),
-        "credentials.rotation": spec.credentials is not None and spec.credentials.rotation is not None,
         "adoptionPolicy IfUnowned": spec.adoption_policy is AdoptionPolicy.IF_UNOWNED,
     }
     missing = [wish for wish, wished in wishes.items() if wished]

@@ -55,6 +55,7 @@ def test_the_secret_has_all_that_an_application_needs(daemon, team, postgres):
         "username": f"{name}_a",
         "user": f"{name}_a",
         "password": password,
+        "sslmode": "disable",
         "uri": f"postgresql://{name}_a:{password}@{place}?sslmode=disable",
         "fqdn-uri": f"postgresql://{name}_a:{password}@{place}?sslmode=disable",
         "jdbc-uri": f"jdbc:postgresql://{place}?user={name}_a&password={password}&sslmode=disable",

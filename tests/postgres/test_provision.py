@@ -8,6 +8,8 @@ import pytest
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import NameConflict
 from asyncctl.database.postgres.provision import provision, remove, retire
+from asyncctl.database.postgres.wanted import Login
+from asyncctl.database.types import ExtensionSpec, Privileges, SchemaSpec
 from tests.postgres.steps import PASSWORD, Effects, recorded, wish, with_passwords
 
 NOTHING = [[], [], [], []]
@@ -70,3 +72,32 @@ async def test_nothing_is_left_after_the_removal(made, admin, database, claim, l
     assert await remove(admin, database, claim, limits=limits, check=Effects()) is True
     assert state() == NOTHING
     assert await remove(admin, database, claim, limits=limits, check=Effects()) is False
+
+
+FULL = {
+    "schemas": (SchemaSpec(name="app"), SchemaSpec(name="public"), SchemaSpec(name="ext")),
+    "extensions": (
+        ExtensionSpec(name="earthdistance"),
+        ExtensionSpec(name="cube"),
+        ExtensionSpec(name="pgcrypto", schema="ext"),
+        ExtensionSpec(name="citext", version="1.4"),
+    ),
+}
+
+
+@pytest.fixture
+def full(database, claim, superuser):
+    """A wish for all there is. Before PostgreSQL 15 a superuser has to close `public` for the ReadOnly user."""
+    users = [("app", Privileges.OWNER), ("writer", Privileges.READ_WRITE), ("reader", Privileges.READ_ONLY)]
+    logins = [Login(name=f"{database}_{user}_a", user=user, privileges=privileges) for user, privileges in users]
+    return wish(database, claim, logins=tuple(logins), **FULL)
+
+
+async def test_full(admin, full, limits, superuser, database):
+    known = await provision(admin, with_passwords(full), limits=limits, check=Effects())
+    print(known)
+    effects = Effects()
+    again = await provision(admin, replace(full, recorded=recorded(known)), limits=limits, check=effects)
+    print(again)
+    assert effects.count == 0
+    assert again.corrected == ()

@@ -280,6 +280,17 @@ async def connect(
         await connection.close()
 
 
+@asynccontextmanager
+async def connect_as(
+    server: Server, database: str, user: str, password: str, *, limits: Limits, check: Check
+) -> AsyncIterator[Connection]:
+    """Open a session of another than the admin, of our own connections, for the length of the block; never kept."""
+    async with limits.session(server, database, user, password) as session:
+        connection = Connection(server, session, check, limits)
+        await connection.pin_settings()
+        yield connection
+
+
 async def _kept(server: Server, limits: Limits, check: Check) -> Connection | None:
     """Return a session that was used before and still answers."""
     session = limits.take(server)

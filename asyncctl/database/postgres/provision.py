@@ -4,8 +4,10 @@ Claim, database, closed to the public, logins, then what is inside; each reads f
 that a settled database is only looked at. A login is proven by the caller: `database.prove_login`.
 """
 
+import secrets
+
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect
+from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect, connect_as
 from asyncctl.database.postgres.database import (
     Facts,
     close_to_public,
@@ -16,9 +18,12 @@ from asyncctl.database.postgres.database import (
     lock,
 )
 from asyncctl.database.postgres.errors import ServerReplaced
+from asyncctl.database.postgres.extensions import Item, apply, look
 from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
+from asyncctl.database.postgres.privileges import ensure_privileges
 from asyncctl.database.postgres.roles import GROUPS, claim_owner, ensure_group, our_roles, ours
-from asyncctl.database.postgres.wanted import Provisioned, Wanted
+from asyncctl.database.postgres.schemas import ensure_schema
+from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.types import Claim as Recorded
 
 
@@ -39,9 +44,27 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
         made, surplus = await _outside(admin, wanted)
         known = await facts(admin, wanted.database)
         corrected = admin.corrected
+    schemas, extensions = [], []
+    groups = [group for group in GROUPS if any(login.privileges is group for login in wanted.logins)]
+    if wanted.schemas or wanted.extensions or groups:
+        async with connect(server, wanted.database, limits=limits, check=check) as inside:
+            schemas = [await ensure_schema(inside, schema) for schema in wanted.schemas]
+            extensions = await look(inside, wanted.extensions)
+            await apply(inside, [item for item in extensions if item.as_admin])
+            for group in groups:
+                await ensure_privileges(inside, group)
+            corrected += inside.corrected
+        if scripts := [item for item in extensions if item.statements and not item.as_admin]:
+            corrected += await _run_scripts(server, wanted, scripts, limits, check)
     for login in surplus:
         await retire(server, wanted.database, login, claim=wanted.claim, limits=limits, check=check)
-    return Provisioned(facts=known, made=made, corrected=tuple(corrected) if wanted.recorded else ())
+    return Provisioned(
+        facts=known,
+        made=made,
+        corrected=tuple(dict.fromkeys(corrected)) if wanted.recorded else (),
+        schemas=tuple(schemas),
+        extensions=tuple(item.status() for item in extensions),
+    )
 
 
 async def remove(server: Server, database: str, claim: Claim, *, limits: Limits, check: Check) -> bool:
@@ -97,6 +120,19 @@ async def _outside(admin: Connection, wanted: Wanted) -> tuple[bool, list[str]]:
         await ensure_login(admin, login, database=database, claim=claim)
     kept = {login.name for login in wanted.logins}
     return made, [name for name in await our_roles(admin, database, claim, logins=True) if name not in kept]
+
+
+async def _run_scripts(server: Server, wanted: Wanted, items: list[Item], limits: Limits, check: Check) -> list[str]:
+    """Run the scripts of extensions as a login that is the owner's, and nobody else's; return what they put right."""
+    password = secrets.token_urlsafe(24)
+    login = Login(name=f"{wanted.database}_setup", password=password)
+    async with connect(server, limits=limits, check=check) as admin:
+        await lock(admin, wanted.database)
+        await ensure_login(admin, login, database=wanted.database, claim=wanted.claim)
+    async with connect_as(server, wanted.database, login.name, password, limits=limits, check=check) as session:
+        await apply(session, items)
+    await retire(server, wanted.database, login.name, claim=wanted.claim, limits=limits, check=check)
+    return session.corrected
 
 
 def _same_server(recorded: Recorded, found: Facts, server: Server) -> None:

@@ -1,0 +1,184 @@
+"""The extensions that are wanted in a database: each there, of its version, in its schema, or told why it can't be.
+
+What runs the script of an extension is a session of a login made for it, which may do what the database's owner may
+and nothing else: a script can be led to call a function that a tenant has put in its way, and the admin, who may act
+for each database's owner, must not be who calls it. Afterwards that login goes; one that a crash left behind bears the
+claim, is not wanted, and goes as such. Only where the admin is a superuser he runs himself what only a superuser may,
+and only where the schema holds nothing of the tenant's that the script could call.
+"""
+
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from asyncctl.database.postgres.connection import Connection
+from asyncctl.database.postgres.errors import (
+    DatabaseError,
+    DatabaseInUse,
+    DatabaseMissing,
+    ServerUnreachable,
+    TooManyConnections,
+)
+from asyncctl.database.postgres.roles import owner_role
+from asyncctl.database.types import ExtensionSpec, ItemStatus
+
+REASON = "ExtensionUnavailable"
+_OTHERS = (DatabaseInUse, DatabaseMissing, ServerUnreachable, TooManyConnections)  # are no extension's fault
+
+
+@dataclass(slots=True)
+class Item:
+    """One extension: what is to be done for it, and how it stands."""
+
+    name: str
+    statements: list[sql.Composed] = field(default_factory=list)
+    problem: str | None = None
+    version: str | None = None
+    as_admin: bool = False
+    """Only the admin may do it, who is a superuser."""
+
+    def refuse(self, why: str) -> None:
+        """Have nothing done for it."""
+        self.problem, self.statements = why, []
+
+    def status(self) -> ItemStatus:
+        """Return how it stands, as the status says it."""
+        reason = REASON if self.problem else None
+        return ItemStatus(
+            name=self.name, ready=self.problem is None, version=self.version, reason=reason, message=self.problem
+        )
+
+
+async def look(inside: Connection, wanted: tuple[ExtensionSpec, ...]) -> list[Item]:
+    """Return what is to be done for each that is wanted; those come first that others require."""
+    by_name = {extension.name: extension for extension in wanted}
+    order: dict[str, Item] = {}
+    for extension in wanted:
+        await _look_at(inside, extension, by_name, order)
+    return list(order.values())
+
+
+async def apply(session: Connection, items: list[Item]) -> None:
+    """Do what is to be done; what fails for one is its problem alone.
+
+    Args:
+        session: in the database; of the admin for those which are `as_admin`, else of a login that acts as the owner.
+        items: of `look`.
+
+    Raises:
+        DatabaseError: the server or the connection failed, or someone's lock is in the way.
+
+    """
+    for item in items:
+        try:
+            for statement in item.statements:
+                await session.write(statement, about=f"extensions[{item.name}]")
+        except _OTHERS:
+            raise
+        except DatabaseError as error:
+            item.refuse(str(error))
+        item.version = await _installed_version(session, item.name)
+
+
+async def _look_at(
+    inside: Connection, wanted: ExtensionSpec, all_wanted: dict[str, ExtensionSpec], order: dict[str, Item]
+) -> None:
+    if wanted.name in order:
+        return
+    name, item = sql.Identifier(wanted.name), Item(wanted.name)
+    rows = await inside.read(
+        """
+        SELECT extversion, nspname, pg_get_userbyid(extowner)
+        FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = %s
+        """,
+        wanted.name,
+    )
+    if rows:
+        item.version, schema, owner = rows[0]
+        if wanted.version and wanted.version != item.version:
+            update = sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(name, sql.Literal(wanted.version))
+            item.statements.append(update)
+        if wanted.schema and wanted.schema != schema:
+            move = sql.SQL("ALTER EXTENSION {} SET SCHEMA {}").format(name, sql.Identifier(wanted.schema))
+            item.statements.append(move)
+        item.as_admin = owner != owner_role(inside.database)
+        if item.statements and item.as_admin and not await _is_superuser(inside):
+            item.refuse(
+                f'extension "{wanted.name}" was made by another role: let a superuser say in database'
+                f' "{inside.database}": {_joined(item.statements)}'
+            )
+        order[wanted.name] = item
+        return
+    offered = await inside.read(
+        """
+        SELECT version, version = default_version, superuser AND NOT trusted, coalesce(schema::text, 'public'),
+               coalesce(array_to_string(requires, ' '), '')
+        FROM pg_available_extensions JOIN pg_available_extension_versions USING (name) WHERE name = %s ORDER BY version
+        """,
+        wanted.name,
+    )
+    chosen = next((row for row in offered if (row[0] == wanted.version if wanted.version else row[1])), None)
+    if chosen is None:
+        versions = ", ".join(version for version, *_ in offered)
+        item.refuse(
+            f'{inside.server} has no version "{wanted.version}" of extension "{wanted.name}", but {versions}'
+            if offered and wanted.version
+            else f'{inside.server} has no extension "{wanted.name}": let its package be installed there'
+        )
+        order[wanted.name] = item
+        return
+    version, _, needs_superuser, schema, requires = chosen
+    create = sql.SQL("CREATE EXTENSION {} SCHEMA {} VERSION {}")
+    schema = wanted.schema or schema
+    item.statements = [create.format(name, sql.Identifier(schema), sql.Literal(version))]
+    lacking = [other for other in requires.split() if not await _installed_version(inside, other)]
+    item.as_admin = needs_superuser
+    if needs_superuser and not await _is_superuser(inside):
+        item.refuse(
+            f'extension "{wanted.name}" can only be made by a superuser: let one say in database "{inside.database}":'
+            f" {_joined(item.statements)}"
+        )
+    elif unlisted := [other for other in lacking if other not in all_wanted]:
+        item.refuse(f'extension "{wanted.name}" requires {", ".join(unlisted)}: list it in spec.extensions too')
+    elif not await inside.read("SELECT FROM pg_namespace WHERE nspname = %s", schema):
+        item.refuse(f'there is no schema "{schema}" for extension "{wanted.name}": list it in spec.schemas')
+    elif needs_superuser and (strangers := await _callable(inside, schema)):
+        item.refuse(
+            f'schema "{schema}" holds functions or operators that are no superuser\'s, such as {strangers}, which the'
+            f' script of extension "{wanted.name}" could call as the superuser: name a schema for it that holds none'
+        )
+    else:
+        for other in lacking:
+            await _look_at(inside, all_wanted[other], all_wanted, order)
+    order.setdefault(wanted.name, item)
+
+
+async def _installed_version(session: Connection, name: str) -> str | None:
+    rows = await session.read("SELECT extversion FROM pg_extension WHERE extname = %s", name)
+    return rows[0][0] if rows else None
+
+
+async def _callable(inside: Connection, schema: str) -> str | None:
+    """Return a function or operator in the schema that a tenant made, if there is one."""
+    rows = await inside.read(
+        """
+        SELECT name FROM (
+            SELECT oid, proname AS name, pronamespace AS namespace, proowner AS owner FROM pg_proc
+            UNION ALL SELECT oid, oprname, oprnamespace, oprowner FROM pg_operator
+        ) AS made
+        WHERE namespace::regnamespace::text = quote_ident(%s)
+            AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = owner)
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = made.oid AND deptype = 'e')
+        LIMIT 1
+        """,
+        schema,
+    )
+    return rows[0][0] if rows else None
+
+
+async def _is_superuser(inside: Connection) -> bool:
+    return bool((await inside.read("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))[0][0])
+
+
+def _joined(statements: list[sql.Composed]) -> str:
+    return "; ".join(statement.as_string() for statement in statements)
