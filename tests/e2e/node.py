@@ -48,6 +48,7 @@ class Node:
         self._namespace = namespace
         self._account = _Account.choose()
         self._containers: dict[str, _Container] = {}  # by the pod's uid
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._cleanup = contextlib.ExitStack()
         self._failure: BaseException | None = None
@@ -69,14 +70,15 @@ class Node:
 
     def lose(self, pod: str) -> None:
         """The pod is gone at once, and nobody has stopped its server in good order."""
-        found = self._get("pods", pod)
-        self._containers[found["metadata"]["uid"]].kill()
-        self._delete_now(found)
+        with self._lock:
+            found = self._get("pods", pod)
+            self._containers.pop(found["metadata"]["uid"]).kill()
+            self._delete_now(found)
 
     def _run(self) -> None:
         try:
             while not self._stopped.wait(_POLL):
-                with contextlib.suppress(OSError, ConnectionError):
+                with self._lock, contextlib.suppress(OSError, ConnectionError):
                     self._volumes()
                     self._pods()
         except BaseException as error:
@@ -134,7 +136,7 @@ class Node:
             container = self._containers.get(metadata["uid"])
             if "deletionTimestamp" in metadata:
                 if container is not None:
-                    container.stop(pod)
+                    self._containers.pop(metadata["uid"]).stop(pod)
                 self._delete_now(pod)
             elif not pod["spec"].get("nodeName"):
                 self._schedule(pod)
@@ -150,7 +152,9 @@ class Node:
         name = pod["metadata"]["name"]
         claims = [each["persistentVolumeClaim"]["claimName"] for each in pod["spec"]["volumes"] if
                   "persistentVolumeClaim" in each]  # fmt: skip
-        bound = all(self._get("persistentvolumeclaims", each)["status"]["phase"] == "Bound" for each in claims)
+        bound = all(
+            self._get("persistentvolumeclaims", each).get("status", {}).get("phase") == "Bound" for each in claims
+        )
         if self.takes_pods and bound:
             binding = {"metadata": {"name": name}, "target": {"apiVersion": "v1", "kind": "Node", "name": "node"}}
             self._cluster.call("POST", f"{self._path('pods')}/{name}/binding", binding)
@@ -288,8 +292,8 @@ class _Container:
         self._node.ran.append(arguments)
         arguments = [self._mapped(each).replace("listen_addresses=*", f"listen_addresses={self._address}")
                      for each in arguments]  # fmt: skip
-        self._log = (self._run_folder / "log").open("w+b")
-        self._process = self._popen([*arguments, "-c", "fsync=off"], stdout=self._log, stderr=self._log)
+        with (self._run_folder / "log").open("wb") as log:
+            self._process = self._popen([*arguments, "-c", "fsync=off"], stdout=log, stderr=log)
         self._watcher.answer_for(self._process.pid)
         self._hook: subprocess.Popen[bytes] | None = self._shell(self._spec["lifecycle"]["postStart"])
 
@@ -316,11 +320,12 @@ class _Container:
         if not self._ended_at:
             self._ended_at = time.monotonic()
             self._end_hook()
-            self._log.seek(0)
+            with (self._run_folder / "log").open("rb") as log:
+                said = log.read()[-2048:].decode(errors="replace")
             times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
             ended = {
                 "exitCode": self._process.returncode % 256, "reason": "Error",
-                "message": self._log.read()[-2048:].decode(),
+                "message": said,
             }  # fmt: skip
             self._last = {"terminated": ended | times}
             self._restarts += 1
@@ -347,7 +352,6 @@ class _Container:
             os.killpg(self._process.pid, signal.SIGKILL)  # the postmaster, and with it the session of its children
         self._process.wait(10)
         self._watcher.dismiss()
-        self._log.close()
 
     def _end_hook(self) -> None:
         if self._hook is not None and self._hook.poll() is None:

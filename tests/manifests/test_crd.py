@@ -2,7 +2,9 @@
 
 import copy
 import json
+import ssl
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -48,6 +50,34 @@ def test_the_kustomization_names_every_crd():
 def test_every_demand_of_the_schema_has_an_example_that_it_refuses():
     demanded = set(demands(crd(Database)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]))
     assert demanded == tried()
+
+
+STATUS = {
+    "observedGeneration": 1,
+    "phase": "Running",
+    "replicas": 1,
+    "databaseName": "team_orders_12345678",
+    "ownerRole": "team_orders_12345678_owner",
+    "host": "pg.example.com",
+    "port": 5432,
+    "serverVersion": "18.0",
+    "binding": {"name": "orders"},
+    "extensions": [{"name": "pgcrypto", "ready": True, "version": "1.3"}],
+    "schemas": [{"name": "app", "ready": False, "reason": "Forbidden", "message": "no"}],
+    "credentials": {"activeUsers": ["a"], "lastRotationTime": "2026-01-02T03:04:05Z"},
+    "claim": {"systemIdentifier": "7300000000000000000", "databaseOID": 16384, "adopted": False},
+    "lastReconcileTime": "2026-01-02T03:04:05Z",
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Provisioned",
+            "message": "all is well",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-02T03:04:05Z",
+        }
+    ],
+}
 
 
 class Databases:
@@ -197,33 +227,42 @@ def test_the_server_adds_nothing_to_a_status(existing):
 
 
 def test_a_full_status_is_accepted_and_read_back(databases, existing):
-    status = {
-        "observedGeneration": 1,
-        "phase": "Running",
-        "replicas": 1,
-        "databaseName": "team_orders_12345678",
-        "ownerRole": "team_orders_12345678_owner",
-        "host": "pg.example.com",
-        "port": 5432,
-        "serverVersion": "18.0",
-        "binding": {"name": "orders"},
-        "extensions": [{"name": "pgcrypto", "ready": True, "version": "1.3"}],
-        "schemas": [{"name": "app", "ready": False, "reason": "Forbidden", "message": "no"}],
-        "credentials": {"activeUsers": ["a"], "lastRotationTime": "2026-01-02T03:04:05Z"},
-        "claim": {"systemIdentifier": "7300000000000000000", "databaseOID": 16384, "adopted": False},
-        "lastReconcileTime": "2026-01-02T03:04:05Z",
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "True",
-                "reason": "Provisioned",
-                "message": "",
-                "observedGeneration": 1,
-                "lastTransitionTime": "2026-01-02T03:04:05Z",
-            }
-        ],
-    }
-    code, answer = databases.replace(existing(EXTERNAL) | {"status": status}, subresource="/status")
+    code, answer = databases.replace(existing(EXTERNAL) | {"status": STATUS}, subresource="/status")
     assert code == 200, answer
-    assert answer["status"] == status
+    assert answer["status"] == STATUS
     assert from_dict(Database, answer).status.conditions.get("Ready") is not None
+
+
+def table(databases, name):
+    """What `kubectl get` shows of an object: its columns in order, with their priority and the cell."""
+    url, tls = f"{databases.kube.url}{databases.path}/{name}", ssl.create_default_context(cafile=databases.kube.ca_file)
+    headers = {
+        "Accept": "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "Authorization": f"Bearer {databases.kube.admin_token}",
+    }
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), context=tls) as answer:
+        found = json.load(answer)
+    (row,) = found["rows"]
+    columns = found["columnDefinitions"]
+    return [(column["name"], column["priority"], cell) for column, cell in zip(columns, row["cells"], strict=True)]
+
+
+def test_the_list_of_databases_says_how_they_are_and_where_the_secret_is(databases, existing):
+    name = existing(OWN_SERVER)["metadata"]["name"]
+    rows = table(databases, name)
+    assert [cell for _, _, cell in rows][:-3] == [name, None, None, "External", None, None]
+    code, answer = databases.replace(existing(OWN_SERVER) | {"status": STATUS}, subresource="/status")
+    assert code == 200, answer
+    rows = table(databases, name)
+    age = rows.pop(6)
+    assert age[:2] == ("Age", 0)
+    assert rows == [
+        ("Name", 0, name),
+        ("Phase", 0, "Running"),
+        ("Ready", 0, "True"),
+        ("Provisioner", 0, "External"),
+        ("Database", 0, "team_orders_12345678"),
+        ("Secret", 0, "orders"),
+        ("Host", 1, "pg.example.com"),
+        ("Message", 1, "all is well"),
+    ]
