@@ -4,6 +4,7 @@ Passwords come from files beside it, never inline. What is wrong is told with fi
 again when they change; a bad new state keeps the last good one and shows in `problem`. It opens no connection.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,9 +17,10 @@ import yaml
 from msgspec import Meta
 
 from asyncctl.database.authorities import certificates
+from asyncctl.database.fields import SERVER_NAME
 from asyncctl.database.hosts import HOST
 from asyncctl.database.postgres.connection import Server
-from asyncctl.database.types import SERVER_NAME, SslMode
+from asyncctl.database.types import SslMode
 
 _Name = Annotated[str, Meta(pattern=rf"^{SERVER_NAME}\Z", max_length=63)]
 _Host = Annotated[str, Meta(pattern=HOST, max_length=253)]
@@ -194,7 +196,7 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
             raise CatalogueError(f"{where}: {password_file} holds no password")
         if "\n" in password or "\r" in password:
             raise CatalogueError(f"{where}: {password_file} has more than one line: it may hold the password alone")
-        ca_file, ca = None, None
+        ca_file, ca, ca_digest = None, None, None
         if entry.ca_file is not None:
             ca_file = path.parent / entry.ca_file
             field = f"{at}.caFile"
@@ -203,12 +205,14 @@ def _read(path: Path, seen: dict[Path, _Stamp]) -> dict[str, _Known]:
                 ca = certificates(_text(ca_file, seen, where).encode())
             except ValueError as error:
                 raise CatalogueError(f"{where}: {ca_file} {error}") from None
+            ca_digest = hashlib.sha256(ca).hexdigest()
         server = Server(
             name=entry.name,
             host=entry.host,
             port=entry.port,
             ssl_mode=entry.ssl_mode,
             ca_file=ca_file,
+            ca_digest=ca_digest,
             admin_user=entry.admin_user,
             admin_password=password,
             maintenance_database=entry.maintenance_database,

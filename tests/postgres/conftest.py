@@ -60,8 +60,10 @@ def superuser(postgres):
 
 
 @pytest.fixture
-def limits():
-    return Limits()
+async def limits():
+    limits = Limits()
+    yield limits
+    await limits.close()
 
 
 @pytest.fixture

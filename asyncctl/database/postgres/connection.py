@@ -1,124 +1,59 @@
-"""Connections to PostgreSQL servers, for an admin that is no superuser.
+"""A session of our admin, who is no superuser, on a PostgreSQL server: safe to work with, whoever used it before.
 
-A connection is autocommit, short-lived, bounded in number for each server and in time for each statement, and pins
-every session setting that could change what a statement means: a tenant owns his database, and could set them there.
-It tells reads from writes: before each write the caller's `check` runs (a deposed leader's raises), the server is told
-to give it up before the time is over that `check` gives (this process may be stopped by then, and cancel nothing), and
-a warning of the server fails it, since `GRANT` and `REVOKE` may succeed with a warning and do nothing.
+It is autocommit, bounded in time for each statement, and pins every session setting that could change what a statement
+means: a tenant owns his database, and could set them there. It tells reads from writes: before each write the caller's
+`check` runs (a deposed leader's raises), the server is told to give it up before the time is over that `check` gives
+(this process may be stopped by then, and cancel nothing), and a warning of the server fails it, since `GRANT` and
+`REVOKE` may succeed with a warning and do nothing. What was used without any failure is cleaned and kept for the next.
 """
 
 import asyncio
-import ipaddress
 import math
-import ssl
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import asynccontextmanager, suppress
 from typing import LiteralString
 
-import anyio
-import anyio.to_thread
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from asyncctl.database.postgres.errors import (
     DatabaseError,
     InsufficientPrivilege,
     ServerUnreachable,
-    TooManyConnections,
-    connection_failed,
     statement_failed,
 )
-from asyncctl.database.postgres.startup import options, was_cut_off
-from asyncctl.database.types import SslMode
+from asyncctl.database.postgres.server import Server, Session, close_session
+from asyncctl.database.postgres.sessions import Limits
+
+__all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect", "connect_as"]
 
 # A tenant can set these for his database, and a DBA for the admin: what a statement of ours means must not depend on
 # it. `SET ROLE NONE`, since RESET ROLE goes back to the database's setting; messages, since a muted warning is missed.
 _SESSION = sql.SQL(
-    "SET ROLE NONE; SET search_path = pg_catalog, pg_temp; SET client_min_messages = notice;"
-    " SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed';"
-    " SET standard_conforming_strings = on; SET statement_timeout = {statement}; SET lock_timeout = {lock};"
+    "SET ROLE NONE; RESET ALL; SET search_path = pg_catalog, pg_temp; SET client_min_messages = notice;"
+    " SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on;"
+    " SET statement_timeout = {statement}; SET lock_timeout = {lock};"
     # What a session of ours holds, a database's lock above all, is free again soon after its process or its machine
     # has stopped, whatever the server believes of idle sessions and dead peers: the next leader waits for it.
     " SET idle_session_timeout = {idle}; SET idle_in_transaction_session_timeout = {idle};"
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
-
-_SINCE_17 = sql.SQL("; SET transaction_timeout = 0")
+# Who sets this for the server or for our role wants nothing written, and is obeyed; not so a database's owner.
+_WRITABLE = sql.SQL(
+    "; SELECT set_config('default_transaction_read_only', 'off', false) FROM pg_settings"
+    " WHERE name = 'default_transaction_read_only' AND source = 'database'"
+)
+# The rest is put right when it is used again; while it idles it holds nothing, and the keepalives stay.
+_CLEAN = sql.SQL("SELECT pg_advisory_unlock_all(); RESET idle_session_timeout")
 _SHARE = 0.75  # of the time that is left, for a statement: so the next one, after moments, needs no other limit
 _SLOW = 1000  # statements that are remembered
 _CANCELED = "57014"  # SQLSTATE of a statement that has taken too long
+_GRACE = 5.0  # seconds that the server has to give up what has taken too long, before it is taken for lost
 Check = Callable[[], float]
 """Returns the seconds for which we may write, and raises where we may not any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Server:
-    """A PostgreSQL server and our admin role on it (CREATEROLE and CREATEDB; not a superuser)."""
-
-    name: str
-    host: str
-    address: str | None = None
-    port: int = 5432
-    ssl_mode: SslMode = SslMode.VERIFY_FULL
-    ca_file: Path | None = None
-    admin_user: str
-    admin_password: str = field(repr=False)
-    maintenance_database: str = "postgres"
-    max_connections: int = 5
-    connect_timeout: float = 10.0  # seconds, as the next three
-    statement_timeout: float = 120.0
-    lock_timeout: float = 10.0
-    idle_timeout: float = 30.0
-
-    def __str__(self) -> str:
-        return f"server {self.name} ({self.host}:{self.port})"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether it is on this machine, so that no network sees what is sent."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
-class Limits:
-    """How many connections of ours each server has at once: at most its `max_connections`.
-
-    A task holds at most one of a server's connections: a second would raise RuntimeError, since tasks that hold one
-    while they wait for another could wait for each other forever.
-    """
-
-    def __init__(self) -> None:
-        self._by_server: dict[str, anyio.CapacityLimiter] = {}
-        self.slow: set[tuple[str, str]] = set()
-        """Of which server, what the Lease's time was too short for when it was tried last."""
-
-    @asynccontextmanager
-    async def slot(self, server: Server) -> AsyncIterator[None]:
-        """Hold one of the server's connections for the length of the block; wait for it as long as for a connection.
-
-        Raises:
-            TooManyConnections: none was free in time.
-
-        """
-        limiter = self._by_server.setdefault(server.name, anyio.CapacityLimiter(server.max_connections))
-        limiter.total_tokens = server.max_connections
-        try:
-            async with asyncio.timeout(server.connect_timeout):
-                await limiter.acquire()
-        except TimeoutError:
-            raise TooManyConnections(
-                f"all {server.max_connections} connections that we may have to {server} were in use for"
-                f" {server.connect_timeout:g} s: raise its maxConnections"
-            ) from None
-        try:
-            yield
-        finally:
-            limiter.release()
 
 
 class Secret(sql.Literal):
@@ -131,7 +66,7 @@ class Secret(sql.Literal):
 class Connection:
     """One open session of the admin; made by `connect`."""
 
-    def __init__(self, server: Server, raw: psycopg.AsyncConnection[TupleRow], check: Check, limits: Limits) -> None:
+    def __init__(self, server: Server, raw: Session, check: Check, limits: Limits) -> None:
         self.server = server
         self.database = raw.info.dbname
         self.version = raw.info.server_version
@@ -142,7 +77,9 @@ class Connection:
         """What they put right, each once, as the spec calls it."""
         self._raw = raw
         self._check = check
+        self._limits = limits
         self._slow = limits.slow
+        self._failed = False  # a statement has
         self._limit = server.statement_timeout  # seconds, as the session has it
         self._warnings: list[tuple[str, str]] = []
         raw.add_notice_handler(self._noticed)
@@ -206,20 +143,22 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Make the writes of the block one; `check` runs again before they take effect."""
+        """Make the writes of the block one; `check` runs again before they take effect. None within another."""
         limit = self._limit  # a SET in the block is undone with it
+        await self._execute("BEGIN", "BEGIN")
         try:
-            async with self._raw.transaction():
-                yield
-                await self._limit_to(self._check())
-            limit = self._limit
-        except psycopg.Error as error:
-            failure = statement_failed(error, "COMMIT", self._where)
-        else:
-            return
-        finally:
+            yield
+            await self._limit_to(self._check())
+            done = await self._execute("COMMIT", "COMMIT")
+        except Exception:
             self._limit = limit
-        raise failure
+            if self._raw.info.transaction_status is not TransactionStatus.IDLE:
+                with suppress(DatabaseError):  # the session is lost then, and the transaction with it
+                    await self._execute("ROLLBACK", "ROLLBACK")
+            raise
+        if done.statusmessage != "COMMIT":
+            self._limit = limit
+            raise DatabaseError(f"COMMIT on {self._where} undid all, since a statement before it had failed")
 
     def verifier(self, user: str, password: str) -> Secret:
         """Return the SCRAM-SHA-256 verifier (RFC 5803) that the server keeps instead of the password."""
@@ -227,15 +166,36 @@ class Connection:
         return Secret(self._raw.pgconn.encrypt_password(password.encode(), user.encode(), algorithm).decode())
 
     async def pin_settings(self) -> None:
-        """Make the session's settings ours, whatever role and database say; `connect` has done it."""
+        """Make the session's settings ours, whatever role, database and the use before say; `connect` has done it."""
         times = self._limit, self.server.lock_timeout, self.server.idle_timeout
         statement, lock, idle = (int(1000 * seconds) for seconds in times)
         settings = _SESSION.format(statement=statement, lock=lock, idle=idle)
-        await self._execute(settings + _SINCE_17 if self.version >= 170000 else settings, "SET")
+        if self.database != self.server.maintenance_database:
+            settings += _WRITABLE
+        await self._execute(settings, "SET", within=self.server.connect_timeout)
 
     async def close(self) -> None:
-        """End the session."""
-        await self._raw.close()
+        """Let go of the session: it is kept for its next use where nothing of this one can be left, else closed."""
+        kept = False
+        try:
+            with suppress(DatabaseError):  # it is lost
+                kept = await self._is_reusable() and self._limits.keep(self.server, self._raw)
+        finally:
+            if not kept:
+                await self.abort()
+
+    async def abort(self) -> None:
+        """Close the session, whatever it does."""
+        await close_session(self._raw)
+
+    async def _is_reusable(self) -> bool:
+        if self._failed or self.database != self.server.maintenance_database:
+            return False
+        if self._raw.info.transaction_status is not TransactionStatus.IDLE:
+            return False
+        await self._execute(_CLEAN, "RESET", within=self.server.connect_timeout)
+        self._raw.remove_notice_handler(self._noticed)
+        return True
 
     def _remember(self, slow: tuple[str, str]) -> None:
         if len(self._slow) >= _SLOW:
@@ -253,12 +213,28 @@ class Connection:
         self._check()  # that took its time
 
     async def _execute(
-        self, query: LiteralString | sql.SQL | sql.Composed, shown: str, parameters: Sequence[object] | None = None
+        self,
+        query: LiteralString | sql.SQL | sql.Composed,
+        shown: str,
+        parameters: Sequence[object] | None = None,
+        *,
+        within: float | None = None,
     ) -> psycopg.AsyncCursor[TupleRow]:
+        """Execute a statement; `within` is how many seconds later it must have ended, if it has no time limit."""
+        within = self._limit + _GRACE if within is None else within
+        began = asyncio.get_running_loop().time()
         try:
-            return await self._raw.execute(query, parameters)
+            async with asyncio.timeout(within):
+                return await self._raw.execute(query, parameters)
         except psycopg.Error as error:
             failure = statement_failed(error, shown, self._where)
+        except TimeoutError:
+            failure = ServerUnreachable(
+                f"no answer to {shown} on {self._where} within {within:g} s: look after the server and the way to it"
+            )
+        finally:
+            self._limits.took(_operation(shown), began)
+        self._failed = True
         raise failure  # out here, or the driver's exception, which may quote the statement, would be its context
 
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -267,7 +243,7 @@ class Connection:
 
     @property
     def _where(self) -> str:
-        return _place(self.server, self.database, self.server.admin_user)
+        return self.server.place(self.database, self.server.admin_user)
 
 
 @asynccontextmanager
@@ -278,27 +254,30 @@ async def connect(
     limits: Limits,
     check: Check = lambda: math.inf,
 ) -> AsyncIterator[Connection]:
-    """Open a session of the admin for the length of the block; one at a time for each task and server.
+    """Have a session of the admin for the length of the block; one at a time for each task and server.
 
     Cancelled, it cancels the running statement on the server, then closes.
 
     Args:
         server: where, and as whom.
         database: the maintenance database when not given.
-        limits: counts the connections of this process.
+        limits: keeps and counts the sessions of this process.
         check: called right before each effect; see `Check`.
 
     Raises:
         DatabaseError: ServerUnreachable, AuthenticationFailed, TooManyConnections and others, as they fit.
 
     """
-    database = database or server.maintenance_database
     async with limits.slot(server):
-        connection = await _begin(server, database, server.admin_user, server.admin_password, check, limits)
+        connection = await _kept(server, limits, check) if database in {None, server.maintenance_database} else None
+        if connection is None:
+            connection = await _opened(server, database or server.maintenance_database, limits, check)
         try:
             yield connection
-        finally:
-            await connection.close()
+        except BaseException:
+            await connection.abort()
+            raise
+        await connection.close()
 
 
 @asynccontextmanager
@@ -309,90 +288,43 @@ async def connect_as(
 
     Its role is the one that the server gives it: of a login of ours, the database's owner.
     """
-    async with limits.slot(server):
-        connection = await _begin(server, database, user, password, check, limits)
-        try:
-            yield connection
-        finally:
-            await connection.close()
-
-
-async def _begin(
-    server: Server, database: str, user: str, password: str, check: Check, limits: Limits, *, since_17: bool = False
-) -> Connection:
-    """Open a session whose settings are ours."""
-    raw = await open_session(server, database, user, password, since_17=since_17)
-    connection = Connection(server, raw, check, limits)
-    try:
+    async with limits.session(server, database, user, password) as session:
+        connection = Connection(server, session, check, limits)
         await connection.pin_settings()
-    except BaseException as error:
-        await raw.close()
-        if since_17 or not (isinstance(error, DatabaseError) and was_cut_off(error)):
-            raise
-    else:
-        return connection
-    return await _begin(server, database, user, password, check, limits, since_17=True)
+        yield connection
 
 
-async def open_session(
-    server: Server, database: str, user: str, password: str, *, since_17: bool = False
-) -> psycopg.AsyncConnection[TupleRow]:
-    """Open a bare session as any user; the caller closes it. Raises as `connect` does."""
-    where = _place(server, database, user)
-    try:
-        async with asyncio.timeout(server.connect_timeout):
-            return await psycopg.AsyncConnection.connect(
-                host=server.host,
-                hostaddr=server.address,
-                port=server.port,
-                dbname=database,
-                user=user,
-                password=password,
-                sslmode=server.ssl_mode,
-                sslrootcert=await _authorities(server),
-                # Without a proof of who the server is, it must not be able to ask for the password in clear.
-                require_auth=None if server.ssl_mode.startswith("verify-") else "!password",
-                gssencmode="disable",
-                application_name="asyncctl",
-                options=options(since_17=since_17),
-                client_encoding="UTF8",
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-                tcp_user_timeout=30_000,
-                autocommit=True,
-                prepare_threshold=None,
-            )
-    except psycopg.Error as error:
-        cut_off = was_cut_off(error) and not since_17
-        failure: DatabaseError = connection_failed(error, where)
-    except TimeoutError:
-        cut_off = False
-        failure = ServerUnreachable(
-            f"can't connect to {where}: no answer within {server.connect_timeout:g} s: check that it runs, its"
-            " host and its port"
-        )
-    if cut_off:
-        return await open_session(server, database, user, password, since_17=True)
-    raise failure
-
-
-async def _authorities(server: Server) -> str | None:
-    """Return the file of the authorities to trust: the server's own, else the machine's."""
-    if not server.ssl_mode.startswith("verify-"):
+async def _kept(server: Server, limits: Limits, check: Check) -> Connection | None:
+    """Return a session that was used before and still answers."""
+    session = limits.take(server)
+    if session is None:
         return None
-    return str(server.ca_file) if server.ca_file else await anyio.to_thread.run_sync(_trust_store)
+    try:
+        return await _ready(server, session, check, limits)
+    except DatabaseError:  # ended by the server, or cut, as the others may be: a new one tells how things stand
+        await limits.close_idle_of(server)
+        return None
 
 
-def _trust_store() -> str:
-    """Return the machine's bundle: `system` alone may not find it, as psycopg's binary brings an OpenSSL of its own."""
-    debian, red_hat = "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"
-    files = (ssl.get_default_verify_paths().cafile, debian, red_hat)
-    return next((file for file in files if file and Path(file).is_file()), "system")
+async def _opened(server: Server, database: str, limits: Limits, check: Check) -> Connection:
+    session = await limits.open(server, database, server.admin_user, server.admin_password)
+    return await _ready(server, session, check, limits)
 
 
-def _place(server: Server, database: str, user: str) -> str:
-    return f'{server}, database "{database}", as "{user}"'
+async def _ready(server: Server, session: Session, check: Check, limits: Limits) -> Connection:
+    try:
+        connection = Connection(server, session, check, limits)
+        await connection.pin_settings()
+    except BaseException:
+        await close_session(session)
+        raise
+    return connection
+
+
+def _operation(shown: str) -> str:
+    """Return what kind of statement it is, without any name: `CREATE ROLE`, `GRANT`."""
+    match = re.match(r"[A-Z]+( [A-Z]+)?", shown)
+    return match[0] if match else ""
 
 
 def _shown(statement: sql.Composable) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Connection, Limits, Server, open_session
+from asyncctl.database.postgres.connection import Connection, Limits, Server
 from asyncctl.database.postgres.errors import (
     DatabaseInUse,
     DatabaseMissing,
@@ -220,9 +220,14 @@ async def facts(admin: Connection, database: str) -> Facts:
             f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
             f' owner "{owner_role(database)}", or delete the Database object; it is not made again, empty'
         )
+    return Facts(await system_identifier(admin), int(rows[0][0]), admin.server_version)
+
+
+async def system_identifier(admin: Connection) -> str | None:
+    """Return the identity that the server got from initdb; None where the admin may not ask."""
     allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
-    system = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
-    return Facts(str(system[0][0]) if system else None, int(rows[0][0]), admin.server_version)
+    found = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
+    return str(found[0][0]) if found else None
 
 
 async def prove_login(server: Server, database: str, user: str, password: str, *, limits: Limits) -> None:
@@ -232,9 +237,8 @@ async def prove_login(server: Server, database: str, user: str, password: str, *
         DatabaseError: AuthenticationFailed where the password is not the role's, or another kind as it fits.
 
     """
-    async with limits.slot(server):
-        session = await open_session(server, database, user, password)
-        await session.close()
+    async with limits.session(server, database, user, password):
+        pass
 
 
 async def drop(admin: Connection, database: str, claim: Claim) -> bool:

@@ -41,6 +41,24 @@ class TooManyConnections(DatabaseError):
     reason = "TooManyConnections"
 
 
+class ServerReadOnly(DatabaseError):
+    """The server takes no writes: it is a standby, or a DBA has said so."""
+
+    reason = "ServerReadOnly"
+
+
+class ServerFull(DatabaseError):
+    """A disk of the server is full."""
+
+    reason = "ServerFull"
+
+
+class ServerExhausted(DatabaseError):
+    """The server lacks memory, locks or another resource."""
+
+    reason = "ServerExhausted"
+
+
 class ConnectionLimitReached(TooManyConnections):
     """The database's or the role's own limit is used up; the login itself was accepted."""
 
@@ -99,12 +117,16 @@ _BY_SQLSTATE: dict[str, tuple[type[DatabaseError], str]] = {
     "57": (ServerUnreachable, "the server is starting or stopping"),
     "28": (AuthenticationFailed, "check the user and the password"),
     "53300": (TooManyConnections, "end sessions, or raise the limit"),
+    "53100": (ServerFull, "free or add space on the server"),
+    "53": (ServerExhausted, "see the server's log, and give it more of what it lacks"),
+    "25006": (ServerReadOnly, "name the primary, or set default_transaction_read_only to off for the server and admin"),
     "42501": (InsufficientPrivilege, "give the admin role what is missing"),
     "42P04": (NameConflict, "choose another name"),
     "42710": (NameConflict, "choose another name"),
     "3D000": (DatabaseMissing, "check the name, or restore the database"),
     "55006": (DatabaseInUse, "end what uses it"),
     "55P03": (DatabaseInUse, "end the session that holds the lock"),
+    "40": (DatabaseInUse, "another session was at work on the same: it is tried again"),
     "2BP01": (RoleHasDependents, "drop or reassign what depends on it"),
     "22": (InvalidRequest, "correct the value"),
     "42704": (InvalidRequest, "correct the value"),

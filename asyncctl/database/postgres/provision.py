@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Check, Limits, Server, connect, connect_as
+from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect, connect_as
 from asyncctl.database.postgres.database import (
     Facts,
     close_to_public,
@@ -17,6 +17,7 @@ from asyncctl.database.postgres.database import (
     exists,
     facts,
     lock,
+    system_identifier,
 )
 from asyncctl.database.postgres.errors import ServerReplaced
 from asyncctl.database.postgres.extensions import Item, apply, look
@@ -72,14 +73,18 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
     )
 
 
-async def remove(server: Server, database: str, claim: Claim, *, limits: Limits, check: Check) -> bool:
+async def remove(
+    server: Server, database: str, claim: Claim, *, recorded: Recorded | None = None, limits: Limits, check: Check
+) -> bool:
     """Drop the database, its logins and its owner, if they bear our claim; returns whether there was anything.
 
     Raises:
+        ServerReplaced: It is on another server, as `recorded` says; nothing was written to this one.
         DatabaseError: As it fits; see `database.drop`.
     """
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
+        await _same_server(admin, recorded)
         return await drop(admin, database, claim)
 
 
@@ -121,8 +126,9 @@ async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check)
     database, claim, recorded = wanted.database, wanted.claim, wanted.recorded
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
+        await _same_server(admin, recorded)
         if recorded is not None:  # nothing is written where what was made can't be found
-            _same_server(recorded, await facts(admin, database), server)
+            await facts(admin, database)
         taken_from = await claim_owner(admin, database, claim, recorded=recorded, adopt=wanted.adopt)
         if taken_from is not None:
             return _Outside(taken_from=taken_from)
@@ -164,10 +170,11 @@ async def _run_scripts(server: Server, wanted: Wanted, items: list[Item], limits
     return session.corrected
 
 
-def _same_server(recorded: Recorded, found: Facts, server: Server) -> None:
-    before, now = recorded.system_identifier, found.system_identifier
+async def _same_server(admin: Connection, recorded: Recorded | None) -> None:
+    before = recorded.system_identifier if recorded is not None else None
+    now = await system_identifier(admin) if before else None
     if before and now and before != now:
         raise ServerReplaced(
-            f"{server} is another PostgreSQL server (system identifier {now}) than the one this database was made on "
-            f"({before}): correct the catalogue; nothing was changed"
+            f"{admin.server} is another PostgreSQL server (system identifier {now}) than the one this database was "
+            f"made on ({before}): let its name lead to that one again; nothing was changed"
         )

@@ -13,7 +13,6 @@ _PINNED = {
     "lock_timeout": "0",
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
-    "default_transaction_read_only": "off",
 }
 _SINCE_17 = {"transaction_timeout": "0"}
 _CUT_OFF = "terminating connection due to transaction timeout"
