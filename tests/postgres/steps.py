@@ -1,6 +1,7 @@
 """The straight path as the controller goes it, for tests of what may happen on the way."""
 
 import math
+import os
 import time
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from asyncctl.database.postgres.ownership import claim_owner
 from asyncctl.database.postgres.wanted import Login, Wanted
 from asyncctl.database.types import Claim as Recorded
 
+EVERY = 1 if os.environ.get("ASYNCCTL_TEST_SOAK") else 9
+"""Of the effects of a long path, before which there is a crash: each in a soak, else one of nine."""
 PASSWORD = "pa'ss\\word-ü"
 
 

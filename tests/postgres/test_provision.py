@@ -1,5 +1,6 @@
 """The whole path as the controller goes it: `provision`, `retire`, `remove`, with all that a `Database` can ask for."""
 
+import itertools
 from dataclasses import replace
 
 import psycopg
@@ -10,7 +11,7 @@ from asyncctl.database.postgres.errors import NameConflict
 from asyncctl.database.postgres.provision import provision, remove, retire
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import ExtensionSpec, Privileges, SchemaSpec
-from tests.postgres.steps import PASSWORD, Effects, recorded, wish, with_passwords
+from tests.postgres.steps import EVERY, PASSWORD, Crash, Effects, recorded, wish, with_passwords
 
 NOTHING = [[], [], [], []]
 
@@ -74,30 +75,84 @@ async def test_nothing_is_left_after_the_removal(made, admin, database, claim, l
     assert await remove(admin, database, claim, limits=limits, check=Effects()) is False
 
 
-FULL = {
-    "schemas": (SchemaSpec(name="app"), SchemaSpec(name="public"), SchemaSpec(name="ext")),
-    "extensions": (
-        ExtensionSpec(name="earthdistance"),
-        ExtensionSpec(name="cube"),
-        ExtensionSpec(name="pgcrypto", schema="ext"),
-        ExtensionSpec(name="citext", version="1.4"),
-    ),
-}
-
-
 @pytest.fixture
-def full(database, claim, superuser):
-    """A wish for all there is. Before PostgreSQL 15 a superuser has to close `public` for the ReadOnly user."""
+async def ready(admin, made, database, superuser, postgres, limits):
+    """A wish for all there is, on a database whose schema `public` is closed, as PostgreSQL 14 wants it first."""
     users = [("app", Privileges.OWNER), ("writer", Privileges.READ_WRITE), ("reader", Privileges.READ_ONLY)]
-    logins = [Login(name=f"{database}_{user}_a", user=user, privileges=privileges) for user, privileges in users]
-    return wish(database, claim, logins=tuple(logins), **FULL)
+    rows = superuser.execute(
+        """
+        SELECT name FROM pg_available_extension_versions JOIN pg_available_extensions USING (name)
+        WHERE trusted AND relocatable AND requires IS NULL AND name <> 'plpgsql' AND version = default_version
+        ORDER BY name LIMIT 1
+        """
+    ).fetchall()
+    return replace(
+        made,
+        connection_limit=7,
+        logins=tuple(Login(name=f"{database}_{user}_a", user=user, privileges=which) for user, which in users),
+        schemas=(SchemaSpec(name="own"),),
+        extensions=tuple(ExtensionSpec(name=name, schema="own") for (name,) in rows),
+    )
 
 
-async def test_full(admin, full, limits, superuser, database):
-    known = await provision(admin, with_passwords(full), limits=limits, check=Effects())
-    print(known)
+async def test_after_a_crash_before_any_effect_of_the_whole_path_the_next_pass_ends_the_same(
+    ready, admin, database, claim, limits, state, postgres
+):
+    """From a database with one user to three with all there is, which retires that one; then all is dropped."""
+
+    def inside():
+        with psycopg.connect(postgres.uri(database)) as session:
+            queries = (
+                "SELECT nspname, nspowner::regrole::text, nspacl::text FROM pg_namespace WHERE nspname = 'own'",
+                "SELECT extname, extowner::regrole::text, extnamespace::regnamespace FROM pg_extension ORDER BY 1",
+                "SELECT defaclrole::regrole::text, defaclobjtype, defaclacl::text FROM pg_default_acl ORDER BY 1, 2",
+            )
+            return [session.execute(query).fetchall() for query in queries]
+
+    first = wish(database, claim)
     effects = Effects()
-    again = await provision(admin, replace(full, recorded=recorded(known)), limits=limits, check=effects)
-    print(again)
-    assert effects.count == 0
-    assert again.corrected == ()
+    await provision(admin, with_passwords(ready), limits=limits, check=effects)
+    good, good_inside = state(), inside()
+    assert effects.count > 25
+    for step in range(0, effects.count, EVERY):
+        await remove(admin, database, claim, limits=limits, check=Effects())
+        known = await provision(admin, with_passwords(first), limits=limits, check=Effects())
+        then = replace(ready, recorded=recorded(known))
+        with pytest.raises(Crash):
+            await provision(admin, with_passwords(then), limits=limits, check=Effects(step))
+        await provision(admin, with_passwords(then), limits=limits, check=Effects())
+        assert (state(), inside()) == (good, good_inside), f"after a crash before effect {step}"
+        settled = Effects()
+        await provision(admin, then, limits=limits, check=settled)
+        assert settled.count == 0, f"after a crash before effect {step}"
+
+
+async def test_after_a_crash_before_any_effect_of_the_removal_the_next_one_leaves_nothing(
+    made, ready, admin, database, claim, limits, state
+):
+    for step in range(0, 8, EVERY):
+        await provision(admin, with_passwords(replace(ready, recorded=None)), limits=limits, check=Effects())
+        effects = Effects(step)
+        try:
+            await remove(admin, database, claim, limits=limits, check=effects)
+        except Crash:
+            assert await remove(admin, database, claim, limits=limits, check=Effects()) is True
+            assert state() == NOTHING
+        else:
+            assert step == effects.count == 7  # database, three logins, two groups, owner
+
+
+async def test_after_a_crash_before_any_effect_of_a_retirement_the_next_one_ends_it(
+    made, admin, database, login, owner, claim, limits, state, log_in
+):
+    for step in itertools.count():
+        session = log_in(login, PASSWORD, database)
+        session.execute("SET ROLE NONE; CREATE SCHEMA mine; DROP SCHEMA mine")
+        try:
+            await retire(admin, database, login, claim=claim, limits=limits, check=Effects(step))
+        except Crash:
+            await retire(admin, database, login, claim=claim, limits=limits, check=Effects())
+        assert [name for name, *_ in state()[1]] == [owner]
+        if step >= 5:
+            break
+        await provision(admin, with_passwords(made), limits=limits, check=Effects())

@@ -19,7 +19,7 @@ from asyncctl.database.postgres.database import (
     lock,
     system_identifier,
 )
-from asyncctl.database.postgres.errors import ServerReplaced
+from asyncctl.database.postgres.errors import InvalidRequest, ServerReplaced
 from asyncctl.database.postgres.extensions import Item, apply, look
 from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
 from asyncctl.database.postgres.ownership import claim_owner, take_over
@@ -42,6 +42,7 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
     Raises:
         DatabaseError: As it fits; see the steps. What can't be had of a single item is told in its status instead.
     """
+    _refuse_nul(wanted)
     outside = await _outside(server, wanted, limits, check)
     if outside.taken_from is not None:
         async with connect(server, wanted.database, limits=limits, check=check) as inside:
@@ -106,6 +107,18 @@ async def retire(server: Server, database: str, login: str, *, claim: Claim, lim
             return
     async with connect(server, database, limits=limits, check=check) as inside:
         await drop_login(inside, login, database=database, claim=claim)
+
+
+def _refuse_nul(wanted: Wanted) -> None:
+    """Refuse the one character that PostgreSQL can't hold: a password would end before it, and be another one."""
+    passwords = (login.password or "" for login in wanted.logins)
+    names = (wanted.database, wanted.encoding, wanted.locale or "", *(login.name for login in wanted.logins))
+    items = (text or "" for each in wanted.extensions for text in (each.name, each.version, each.schema))
+    schemas = (schema.name for schema in wanted.schemas)
+    if any("\0" in text for text in (*names, *passwords, *items, *schemas)):
+        raise InvalidRequest(
+            f"a name, a password or a locale that is wanted for database {wanted.database!r} holds NUL"
+        )
 
 
 @dataclass(slots=True, kw_only=True)
