@@ -10,7 +10,12 @@ from asyncctl.database.types import Database, DatabaseSpec, InClusterSpec, Provi
 from asyncctl.objects import Quantity, from_dict, to_dict
 
 NAMESPACE = "instances"
-GROUPS = {"StatefulSet": "/apis/apps/v1"}
+GROUPS = {
+    "StatefulSet": "/apis/apps/v1",
+    "Service": "/api/v1",
+    "PersistentVolumeClaim": "/api/v1",
+    "Secret": "/api/v1",
+}
 PLAIN = InClusterSpec(version="17", storage=StorageSpec(size=Quantity("1Gi")))
 FULL = from_dict(
     InClusterSpec,
