@@ -38,7 +38,9 @@ def test_every_field_has_its_row_in_the_order_of_the_spec():
 
 
 def test_every_reason_has_its_row():
-    said = set(re.findall(r'(?:reason(?:: ClassVar\[str\])? ?= ?|REASON = |Failed\("\w*", |else )"([A-Z][a-z]\w+)"', CODE))
+    said = set(
+        re.findall(r'(?:reason(?:: ClassVar\[str\])? ?= ?|REASON = |Failed\("\w*", |else )"([A-Z][a-z]\w+)"', CODE)
+    )
     said |= set(re.findall(r'_trouble\([^"]*f?"[^"]*", "(\w+)"', CODE))
     listed = first_cells("Reasons, and what to do")
     assert len(listed) == len(set(listed))
