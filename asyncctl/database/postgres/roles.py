@@ -105,11 +105,12 @@ async def role_claim(admin: Connection, role: str) -> Claim | None:
     return Claim.parse(rows[0][0]) if rows else None
 
 
-def foreign_database(admin: Connection, database: str, actual: str) -> NameConflict:
-    """Return the error for a database whose owner is the role `actual`."""
+def foreign_database(admin: Connection, database: str, actual: str, *, unowned: bool = False) -> NameConflict:
+    """Return the error for a database whose owner is the role `actual`; `unowned`: that bears nobody's claim."""
+    adopt = ", or take it over by adoptionPolicy: IfUnowned" if unowned else ""
     return NameConflict(
         f'database "{database}" on {admin.server} exists and belongs to role "{actual}", not to'
-        f' "{owner_role(database)}": choose another databaseName; nothing was changed'
+        f' "{owner_role(database)}": choose another databaseName{adopt}; nothing was changed'
     )
 
 
