@@ -45,7 +45,7 @@ manifests: $(VENV)/.installed
 	$(BIN)/asyncctl manifests --output manifests
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m asyncctl.generate.metrics > docs/metrics.md
+	$(BIN)/python -m asyncctl.generate.metrics asyncctl.database.metrics:DatabaseMetrics > docs/metrics.md
 
 build/bench-venv/.installed: bench/requirements.txt
 	$(PYTHON) -m venv build/bench-venv

@@ -7,6 +7,7 @@ stated before and no longer does goes away unless another owns it. The algorithm
 Update entries, and kubectl's last-applied annotation.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -170,7 +171,9 @@ def track_update(
     if not owners and given != [{}] and (live is not None and (given is None or subresource or given != [])):
         owners = _read(live["metadata"].get("managedFields"))
     if live is None or owners:
-        _track(kind, _empty(kind) if live is None else live, new, owners, (manager, subresource), now)
+        # What has no key, as its list's schema wants it, is refused for that a moment later (UpdateNoErrors there).
+        with suppress(ValueError):
+            _track(kind, _empty(kind) if live is None else live, new, owners, (manager, subresource), now)
     _write(new["metadata"], owners)
 
 

@@ -10,6 +10,7 @@ from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.generate import crd_yaml
 from asyncctl.generate.fence import fence_yaml
+from asyncctl.generate.protection import is_protectable, protection_yaml
 from asyncctl.generate.rbac import rbac_yaml, rules
 from asyncctl.objects import Resource
 from asyncctl.operator import Operator
@@ -59,14 +60,16 @@ def manifests(
     needed = rules(operator, settings, lease_namespace=namespace)
     origin = "asyncctl.database.operator" if shipped else f"operator {operator.name}"
     head = f"# Made from what {origin} declares: change that, not this file.\n"
-    made = {_path(kind): crd_yaml(kind) for kind in own_kinds(operator)}
+    kinds = list(own_kinds(operator))
+    made = {f"crd/bases/{_file(kind)}": crd_yaml(kind) for kind in kinds}
     if settings.leader_election:
         made["fence/operator.yaml"] = head + _NOT_AGAIN + fence_yaml(
             account, namespace=namespace, lease=lease_name(operator.name, settings),
             lease_namespace=settings.lease_namespace or namespace,
         )  # fmt: skip
+    made |= {f"protection/{_file(kind)}": head + protection_yaml(kind) for kind in kinds if is_protectable(kind)}
     return made | {"rbac/operator.yaml": head + rbac_yaml(needed, account, namespace=namespace)}
 
 
-def _path(kind: type[Resource]) -> str:
-    return f"crd/bases/{kind.resource_type.group}_{kind.resource_type.plural}.yaml"
+def _file(kind: type[Resource]) -> str:
+    return f"{kind.resource_type.group}_{kind.resource_type.plural}.yaml"

@@ -74,6 +74,8 @@ class Aftermath:
         known = all(isinstance(each, _KNOWN) for each in leaves(error))
         if failure is Failure.TERMINAL:
             self._metrics.terminal_errors.inc()
+        if not parks:  # it is tried again soon, whatever an earlier pass had to say
+            self._parking.leave(key)
         trace = not known and self._faults.panic(error)
         if failure is Failure.FAST and not parks:
             failures = self._queue.failures(key)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import orjson
 
 from asyncctl.cache.header import Entry, Header, Key, annotations_of
+from asyncctl.objects.builtin import Secret
 from asyncctl.objects.json import Json, JsonObject
 from asyncctl.objects.resource import ResourceType
 
@@ -61,8 +62,13 @@ class Applied:
             return False
         return known.version == header.version > 0 and known.look == hash((header.uid, look))
 
-    def is_current(self, kind: ResourceType, entry: Entry, wanted: JsonObject, told: str, look: int) -> bool:
-        """Whether an apply of `wanted`, whose digest is `told`, would change nothing of `entry`."""
+    def is_current(
+        self, kind: ResourceType, entry: Entry, wanted: JsonObject, told: str, look: int, *, shown: str | None = None
+    ) -> bool:
+        """Whether an apply of `wanted`, whose digest is `told`, would change nothing of `entry`.
+
+        `shown` is what the object's annotation says of it, where that is not `told`.
+        """
         header = entry.header
         known = self._answers.get((kind, header.key))
         if known is not None and known.wish != hash((header.uid, told)):
@@ -70,7 +76,7 @@ class Applied:
         if known is not None and known.version == header.version > 0:
             self._keep(kind, header, told, known.mark, look)
             return True
-        if annotations_of(entry).get(ANNOTATION) != told:
+        if annotations_of(entry).get(ANNOTATION) != (shown or told):
             return False
         mark = fingerprint(entry)
         if mark is None:
@@ -85,8 +91,15 @@ class Applied:
 
 
 def digest(wanted: JsonObject) -> str:
-    """What is wanted, in 32 hex digits; the same for the same wish, whatever its key order. Kept on the object."""
+    """What is wanted, in 32 hex digits; the same for the same wish, whatever its key order."""
     return hashlib.sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def shown_digest(wanted: JsonObject, kind: ResourceType) -> str:
+    """The digest that is kept on the object, for all who may read its metadata: of a Secret's keys, not its values."""
+    if kind == Secret.resource_type and wanted.get("data"):
+        wanted = wanted | {"data": sorted(wanted["data"])}
+    return digest(wanted)
 
 
 def fingerprint(entry: Entry) -> int | None:

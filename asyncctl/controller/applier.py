@@ -15,7 +15,7 @@ from asyncctl.cache.header import Entry, Key, read_entry
 from asyncctl.client.client import Client
 from asyncctl.client.errors import Conflict, NotFound, Target
 from asyncctl.client.patch import Patch
-from asyncctl.controller.applied import ANNOTATION, digest
+from asyncctl.controller.applied import ANNOTATION, digest, shown_digest
 from asyncctl.controller.environment import Environment
 from asyncctl.controller.ownership import Ownership
 from asyncctl.objects.builtin import Secret
@@ -82,15 +82,15 @@ class Applier:
         if b"null" in dump(wanted):
             wanted = {name: without_nulls(value) for name, value in wanted.items() if value is not None}
         owner.put_on(wanted, kind, owned=owned)
-        metadata, told = wanted["metadata"], digest(wanted)
-        metadata["annotations"] = metadata.get("annotations", {}) | {ANNOTATION: told}
+        metadata, told, shown = wanted["metadata"], digest(wanted), shown_digest(wanted, kind)
+        metadata["annotations"] = metadata.get("annotations", {}) | {ANNOTATION: shown}
         answer = None if entry is not None else await self._create(kind, key, wanted)
         attempt = 0
         while answer is None:
             if entry is None:  # the cache does not know it yet, or a selector hides it
                 entry = await self._read(kind, key)
             owner.check(kind, entry, adopt=adopt)
-            if applied.is_current(kind, entry, wanted, told, look):
+            if applied.is_current(kind, entry, wanted, told, look, shown=shown):
                 return entry
             try:
                 answer = await self._update(kind, entry, wanted)

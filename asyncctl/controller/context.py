@@ -331,8 +331,10 @@ class Context:
             Conflict: Others changed it each time it was tried.
         """
         status = getattr(self._object, "status", None)
-        if isinstance(status, Status) and status.condition_list:
-            status.conditions.stamp(self._environment.clock.now(), self._generation)
+        if isinstance(status, Status):
+            status.summarize()
+            if status.condition_list:
+                status.conditions.stamp(self._environment.clock.now(), self._generation)
         look = _look_of(self._object)
         if look is not None and look == self._looked:  # the usual end of a pass
             return

@@ -65,7 +65,9 @@ async def find(ctx: Context, db: Database, accounts: Sequence[Account]) -> dict[
 
 
 async def write(ctx: Context, db: Database, secret: Secret) -> bool:
-    """Make it so; with `Retain` it has no owner, so that it outlives `db`. Returns whether that changed anything.
+    """Make it so; with `Retain` it has no owner, so that it outlives `db`. Returns whether it was not so before.
+
+    What the record says is no difference: it changes with time. That it was lost, or is no record, is one.
 
     One that the API server would not let us correct, since a person has made it immutable or of another type, is made
     anew.
@@ -73,8 +75,8 @@ async def write(ctx: Context, db: Database, secret: Secret) -> bool:
     found = await _read(ctx, secret.name)
     if found is not None and ctx.owns(found) and _is_stuck(found, secret):
         await ctx.delete(found)
-    made = await ctx.apply(secret, owned=db.spec.reclaim_policy is ReclaimPolicy.DELETE)
-    return found is None or found.metadata.resource_version != made.metadata.resource_version
+    await ctx.apply(secret, owned=db.spec.reclaim_policy is ReclaimPolicy.DELETE)
+    return found is None or not _is_same(found, secret)
 
 
 async def prune(ctx: Context, db: Database, accounts: Iterable[Account]) -> list[str]:
@@ -118,7 +120,18 @@ def recorded_name(db: Database) -> str | None:
 
 
 def _is_stuck(found: Secret, wanted: Secret) -> bool:
-    return found.type != wanted.type or bool(found.immutable and found.data != wanted.data)
+    return found.type != wanted.type or bool(found.immutable and not _holds(found, wanted))
+
+
+def _is_same(found: Secret, wanted: Secret) -> bool:
+    recorded = all(key in found.annotations for key in _RECORD)
+    labelled = wanted.labels.items() <= found.labels.items()
+    return found.type == wanted.type and _holds(found, wanted) and labelled and recorded
+
+
+def _holds(found: Secret, wanted: Secret) -> bool:
+    """Whether it has all values; what a person has added is his."""
+    return wanted.data.items() <= found.data.items()
 
 
 async def _wanted(ctx: Context, account: Account) -> Secret | None:

@@ -17,9 +17,10 @@ import yaml
 from msgspec import Meta
 
 from asyncctl.database.authorities import certificates
+from asyncctl.database.fields import SERVER_NAME
 from asyncctl.database.hosts import HOST
 from asyncctl.database.postgres.connection import Server
-from asyncctl.database.types import SERVER_NAME, SslMode
+from asyncctl.database.types import SslMode
 
 _Name = Annotated[str, Meta(pattern=rf"^{SERVER_NAME}\Z", max_length=63)]
 _Host = Annotated[str, Meta(pattern=HOST, max_length=253)]

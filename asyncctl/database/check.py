@@ -1,6 +1,6 @@
-"""What the shipped controller looks at beside the cluster: the catalogue, and each PostgreSQL server in it.
+"""What the shipped controller looks at beside the cluster: the catalogue, each PostgreSQL server in it, tenants' hosts.
 
-Each server is logged in to as its admin, and asked; nothing is changed there.
+Each server is logged in to as its admin, and asked; nothing is changed there. Tenants' own servers are not known here.
 """
 
 from asyncctl.database.catalogue import Catalogue, CatalogueError
@@ -12,14 +12,20 @@ from asyncctl.database.types import SslMode
 from asyncctl.operator.checking import Checking
 
 OLDEST = 14
+_READ_ONLY = 150_000  # before, only a superuser may revoke CREATE on the schema `public`
+_GRANTS_INHERIT = 160_000  # before, the member's own attribute says whether privileges are inherited
 _PARTS = ("TLS", "version", "admin")
 
 
 async def check_servers(checking: Checking) -> None:
     """Look at the catalogue, and at its servers one after the other."""
     assert isinstance(checking.settings, DatabaseSettings)
+    _check_hosts(checking, checking.settings.admin_hosts)
     path = checking.settings.servers
     if path is None:
+        if checking.settings.admin_hosts:
+            checking.ok("ASYNCCTL_DATABASE_SERVERS is not set: there are only the servers that tenants bring")
+            return
         checking.warning(
             "ASYNCCTL_DATABASE_SERVERS is not set, so that no Database of provisioner External can be served; "
             "set it to the file of the catalogue"
@@ -39,6 +45,22 @@ async def check_servers(checking: Checking) -> None:
         checking.warning(f"{path} has no server: no Database can be served; add one", file=str(path), servers=[])
     for server in servers:
         await _check_server(checking, server)
+
+
+def _check_hosts(checking: Checking, patterns: tuple[str, ...]) -> None:
+    """Say which servers tenants may bring."""
+    part, shown = "adminSecretRef", ", ".join(patterns)
+    if not patterns:
+        text = "no tenant may bring a server of his own; ASYNCCTL_DATABASE_ADMIN_HOSTS would name the hosts"
+        checking.ok(text, part=part, hosts=[])
+    elif "*" in patterns:
+        text = (
+            "ASYNCCTL_DATABASE_ADMIN_HOSTS is *: whoever may make a Database has this process connect to any host that "
+            "it can reach; name the hosts, or a domain such as *.db.example.com"
+        )
+        checking.warning(text, part=part, hosts=list(patterns))
+    else:
+        checking.ok(f"tenants may bring servers at {shown}", part=part, hosts=list(patterns))
 
 
 async def _check_server(checking: Checking, server: Server) -> None:
@@ -90,17 +112,25 @@ async def _check_version(checking: Checking, server: Server, admin: Connection) 
     elif standby:
         text = f"PostgreSQL {version} is a standby, which takes no writes; name the primary's host in the catalogue"
         checking.failed(text, part=part, version=version)
+    elif admin.version < _READ_ONLY:
+        text = f"PostgreSQL {version}: users with privileges ReadOnly are refused there; 15 or newer has them"
+        checking.ok(text, part=part, version=version)
     else:
         checking.ok(f"PostgreSQL {version}", part=part, version=version)
 
 
 async def _check_admin(checking: Checking, server: Server, admin: Connection) -> None:
     part, user = f"{server.name} admin", server.admin_user
-    ((may_roles, may_databases, superuser),) = await admin.read(
-        "SELECT rolcreaterole, rolcreatedb, rolsuper FROM pg_roles WHERE rolname = current_user"
+    ((may_roles, may_databases, superuser, inherits),) = await admin.read(
+        "SELECT rolcreaterole, rolcreatedb, rolsuper, rolinherit FROM pg_roles WHERE rolname = current_user"
     )
     details = {"user": user, "createrole": may_roles, "createdb": may_databases, "superuser": superuser}
-    missing = [name for name, has in (("CREATEROLE", may_roles), ("CREATEDB", may_databases)) if not (has or superuser)]
+    has = {
+        "CREATEROLE": may_roles,
+        "CREATEDB": may_databases,
+        "INHERIT": inherits or admin.version >= _GRANTS_INHERIT,  # as the owner of a database, it closes and drops it
+    }
+    missing = [name for name in has if not (has[name] or superuser)]
     if missing:
         checking.failed(
             f'{user} lacks {" and ".join(missing)}; as a superuser: ALTER ROLE "{user}" {" ".join(missing)}',

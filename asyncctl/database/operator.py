@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from asyncctl.cache.header import Header, Key
 from asyncctl.controller.sources import Watch
 from asyncctl.database.check import check_servers
-from asyncctl.database.naming import LABEL, MANAGED, MANAGER
+from asyncctl.database.naming import LABEL
 from asyncctl.database.provisioners.in_cluster import EVENT
 from asyncctl.database.provisioners.manifests import POD, SERVICE, STATEFUL_SET, VOLUME_CLAIM
 from asyncctl.database.reconcile import DatabaseReconciler
@@ -21,7 +21,7 @@ def database_operator() -> Operator:
     """Declare it; each call makes one of its own."""
     operator = Operator("database", settings=DatabaseSettings)
     reconciler = DatabaseReconciler()
-    secrets = Watch(Secret, to=_database_of, labels=f"{MANAGED}={MANAGER}")
+    secrets = Watch(Secret, to=_database_of, labels=LABEL)  # a tenant's own too, which say where his server is
     pods = Watch(POD, to=_database_of, labels=LABEL)
     volumes = Watch(VOLUME_CLAIM, to=_database_of, labels=LABEL)  # they outlive it, and so have no owner
     owns = [Watch(STATEFUL_SET, labels=LABEL), Watch(SERVICE, labels=LABEL), volumes]
@@ -30,6 +30,7 @@ def database_operator() -> Operator:
     operator.on_startup(reconciler.start)
     operator.on_shutdown(reconciler.stop)
     operator.background(reconciler.tidy)
+    operator.background(reconciler.count)
     operator.needs(Secret, "create", "patch", "delete", why="holds the credentials")
     operator.needs(
         Database, "update", subresource="finalizers", optional=True,
@@ -44,7 +45,7 @@ def database_operator() -> Operator:
     return operator
 
 
-def _database_of(secret: Header) -> Iterable[Key]:
-    """A Secret that somebody changed or deleted is put right at once."""
-    name = secret.labels.get(LABEL)
-    return [(secret.namespace, name)] if name else []
+def _database_of(part: Header) -> Iterable[Key]:
+    """What somebody changed or deleted is put right at once."""
+    name = part.labels.get(LABEL)
+    return [(part.namespace, name)] if name else []

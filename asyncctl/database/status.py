@@ -1,9 +1,17 @@
-"""What a `Database` says of itself: its phase, its conditions, and when they were last confirmed."""
+"""What a `Database` says of itself: its phase, its conditions, and when they were last confirmed.
 
+`Ready` promises all that the spec asks for, and one that lacks an extension is not ready though its logins work: who
+waits for it wants to use what he has asked for. Its phase is Running then, and `DatabaseReady` True. `Stalled` is the
+runtime's to set; the phase is Failed exactly while it is True (`DatabaseStatus.summarize`).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from asyncctl.database.types import Database, DatabaseStatus, Phase
+from asyncctl.clock import Clock
+from asyncctl.database.types import Database, DatabaseStatus, ItemStatus, Phase
 from asyncctl.objects import JsonObject, to_dict
 
 CONFIRMED_FOR = timedelta(hours=1)
@@ -16,13 +24,19 @@ def working(status: DatabaseStatus, reason: str, message: str) -> None:
     status.conditions.set("Reconciling", True, reason, message)
 
 
-def running(status: DatabaseStatus, message: str) -> None:
-    """All is as wanted."""
+def running(status: DatabaseStatus, message: str) -> tuple[str, str] | None:
+    """It can be used. Returns reason and message where it lacks something, and did not for that reason before."""
+    before = status.conditions.get("Ready")
+    lacking = _lacking(status.extensions) or _lacking(status.schemas)
     status.phase = Phase.RUNNING
     status.conditions.set("DatabaseReady", True, "Provisioned", "the database is there, and closed to others")
-    status.conditions.set("CredentialsReady", True, "LoginProven", "the login in the Secret works")
-    status.conditions.set("Ready", True, "Running", message)
+    status.conditions.set("CredentialsReady", True, "LoginProven", "the login in each Secret works")
     status.conditions.remove("Reconciling")
+    if lacking is None:
+        status.conditions.set("Ready", True, "Running", message)
+        return None
+    status.conditions.set("Ready", False, *lacking)
+    return lacking if before is None or before.reason != lacking[0] else None
 
 
 def suspended(status: DatabaseStatus) -> None:
@@ -30,6 +44,13 @@ def suspended(status: DatabaseStatus) -> None:
     status.phase = Phase.SUSPENDED
     status.conditions.set("Ready", None, "Suspended", "spec.suspend is true: nothing is looked at or changed")
     status.conditions.remove("Reconciling")
+
+
+def terminating(status: DatabaseStatus, message: str) -> None:
+    """Its data is being dropped."""
+    status.phase = Phase.TERMINATING
+    status.conditions.set("Ready", False, "Terminating", message)
+    status.conditions.set("Reconciling", True, "Terminating", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +62,58 @@ class Failed:
         reason: One CamelCase word.
         message: What happened, and what to do.
         stalled: It stays so until somebody does something.
+        phase: Where it is neither stalled nor being deleted.
+        progress: It comes by itself: no Warning, and `Reconciling` is True.
+        unforeseen: A bug, most likely.
     """
 
     aspect: str
     reason: str
     message: str
-    stalled: bool
+    stalled: bool = False
+    phase: Phase = Phase.PENDING
+    progress: bool = False
+    unforeseen: bool = False
 
 
 def failed(status: DatabaseStatus, failure: Failed, *, deleting: bool) -> bool:
     """It is not as wanted. Returns whether that is news: another reason than before."""
-    before = status.conditions.get("Ready")
-    status.phase = Phase.TERMINATING if deleting else Phase.FAILED if failure.stalled else Phase.PENDING
+    before, stalled = status.conditions.get("Ready"), status.conditions.get("Stalled")
+    status.phase = Phase.FAILED if failure.stalled else Phase.TERMINATING if deleting else failure.phase
     if failure.aspect:
         status.conditions.set(failure.aspect, False, failure.reason, failure.message)
     status.conditions.set("Ready", False, failure.reason, failure.message)
-    status.conditions.remove("Reconciling")
+    if failure.progress:
+        status.conditions.set("Reconciling", True, failure.reason, failure.message)
+    else:
+        status.conditions.remove("Reconciling")
+    retried = not failure.stalled and not failure.unforeseen
+    if retried and stalled is not None and stalled.status == "True":
+        status.conditions.set("Stalled", False, failure.reason, "it is tried again")
     return before is None or before.reason != failure.reason
 
 
-def confirm(db: Database, before: JsonObject, now: datetime) -> None:
-    """Move `lastReconcileTime` where something else has changed since `before`, or it is older than an hour.
+@contextmanager
+def confirmed(db: Database, clock: Clock) -> Iterator[None]:
+    """Move `lastReconcileTime` after the block where something else has changed in it, or it is older than an hour.
 
     A steady object is not written at each resync: it would wake whoever watches it.
     """
-    last = db.status.last_reconcile_time
-    changed = essence(db) != before or db.status.observed_generation != db.metadata.generation
-    if changed or last is None or now - last > CONFIRMED_FOR:
-        db.status.last_reconcile_time = now.replace(microsecond=0)
+    before = essence(db)
+    try:
+        yield
+    finally:
+        last, now = db.status.last_reconcile_time, clock.now()
+        changed = essence(db) != before or db.status.observed_generation != db.metadata.generation
+        if changed or last is None or now - last > CONFIRMED_FOR:
+            db.status.last_reconcile_time = now.replace(microsecond=0)
+
+
+def settled(db: Database) -> bool:
+    """Whether it was once as wanted, and nothing else is wanted since: what differs then is drift."""
+    ready = db.status.conditions.get("DatabaseReady")
+    there = ready is not None and ready.status == "True"
+    return db.status.claim is not None and there and db.status.observed_generation == db.metadata.generation
 
 
 def essence(db: Database) -> JsonObject:
@@ -80,3 +125,11 @@ def essence(db: Database) -> JsonObject:
         {key: condition[key] for key in ("type", "status", "reason", "message")} for condition in status["conditions"]
     ]
     return status
+
+
+def _lacking(items: Sequence[ItemStatus]) -> tuple[str, str] | None:
+    """Reason and message for those that can't be had."""
+    missing = [item for item in items if not item.ready]
+    if not missing:
+        return None
+    return missing[0].reason or "ItemUnavailable", "; ".join(f"{item.name}: {item.message}" for item in missing)

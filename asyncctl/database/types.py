@@ -6,15 +6,28 @@ refused here, by schema or rule, with a message that says what to do; what depen
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
-from asyncctl.database import parameters
+from asyncctl.database.fields import (
+    SERVER_NAME,
+    ConnectionLimit,
+    Duration,
+    Identifier,
+    LoginName,
+    ObjectName,
+    unchanged,
+)
+from asyncctl.database.instance import (
+    InClusterSpec,
+    ResourcesSpec,
+    SchedulingSpec,
+    StorageSpec,
+    TolerationSpec,
+)
 from asyncctl.objects import (
     Column,
-    JsonObject,
     Meta,
     Part,
-    Quantity,
     Resource,
     Rule,
     Spec,
@@ -24,27 +37,33 @@ from asyncctl.objects import (
     ready_column,
 )
 
-Identifier: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*$", min_length=1, max_length=63)]
-LoginName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_]*$", min_length=1, max_length=50)]
-ObjectName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", min_length=1, max_length=253)]
-SERVER_NAME = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-"""What a server of the catalogue may be called; without anchors, as RE2 and Python differ on how to write the end."""
-LabelValue: TypeAlias = Annotated[str, Meta(pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$", max_length=63)]
-QUALIFIED = "([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?"
-"""The key of a label or a taint, and the name of a resource: `example.com/disk`."""
-ParameterValue: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00-\x1f]*$", max_length=1024)]
-Amount: TypeAlias = Annotated[Quantity, Meta(extra_json_schema={"maxLength": 32})]
-Duration: TypeAlias = Annotated[
-    str,
-    Meta(
-        # Go's durations wrap around without a word; so many digits can't.
-        pattern=r"^([0-9]{1,5}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?$",
-        min_length=2,
-        max_length=20,
-        extra_json_schema={"format": "duration"},
-    ),
+__all__ = [
+    "AdoptionPolicy",
+    "Binding",
+    "Claim",
+    "CredentialsSpec",
+    "CredentialsStatus",
+    "Database",
+    "DatabaseSpec",
+    "DatabaseStatus",
+    "ExtensionSpec",
+    "ExternalSpec",
+    "InClusterSpec",
+    "ItemStatus",
+    "Phase",
+    "Privileges",
+    "Provisioner",
+    "ReclaimPolicy",
+    "ResourcesSpec",
+    "RotationSpec",
+    "SchedulingSpec",
+    "SchemaSpec",
+    "SecretReference",
+    "SslMode",
+    "StorageSpec",
+    "TolerationSpec",
+    "UserSpec",
 ]
-ConnectionLimit: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 
 
 class Provisioner(StrEnum):
@@ -66,21 +85,6 @@ class AdoptionPolicy(StrEnum):
 
     NEVER = "Never"
     IF_UNOWNED = "IfUnowned"
-
-
-class TolerationOperator(StrEnum):
-    """How a toleration compares its value with the taint's."""
-
-    EXISTS = "Exists"
-    EQUAL = "Equal"
-
-
-class TaintEffect(StrEnum):
-    """What a taint does to a Pod that does not tolerate it."""
-
-    NO_SCHEDULE = "NoSchedule"
-    PREFER_NO_SCHEDULE = "PreferNoSchedule"
-    NO_EXECUTE = "NoExecute"
 
 
 class Privileges(StrEnum):
@@ -108,11 +112,6 @@ class Phase(StrEnum):
     FAILED = "Failed"
     TERMINATING = "Terminating"
     SUSPENDED = "Suspended"
-
-
-def _same(name: str) -> str:
-    """Return the expression of an optional field that may neither change, nor come, nor go."""
-    return f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
 
 
 class SchemaSpec(
@@ -202,150 +201,6 @@ class CredentialsSpec(Spec):
     """Left out: passwords stay."""
 
 
-class StorageSpec(
-    Spec,
-    rules=[
-        Rule(
-            "quantity(string(self)).compareTo(quantity('100Mi')) >= 0",
-            "size must be 100Mi or more, such as 10Gi: PostgreSQL does not start on less",
-            path="size",
-        ),
-        Rule(
-            "quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
-            "size can only grow: a volume can't shrink",
-            path="size",
-        ),
-        Rule(
-            _same("storageClassName"),
-            "storageClassName is immutable: make a new Database and move the data",
-        ),
-    ],
-):
-    """The volume of an instance in the cluster."""
-
-    size: Amount
-    """Its size, such as `10Gi`; 100Mi at least. It can grow and never shrink."""
-    storage_class_name: ObjectName | None = None
-    """Default: the cluster's default class. Immutable."""
-
-
-class ResourcesSpec(
-    Spec,
-    rules=[
-        *(
-            Rule(
-                f"self.all(name, name.matches('^{QUALIFIED}$')"
-                " && !quantity(string(self[name])).isLessThan(quantity('0')))",
-                f"{each} must be names of resources with amounts that are not negative, such as cpu: 500m, memory: 1Gi",
-                path=each,
-            )
-            for each in ("requests", "limits")
-        ),
-        Rule(
-            "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) ||"
-            " !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
-            "what requests asks for can't be more than what limits allows: raise the limit, or ask for less",
-        ),
-    ],
-):
-    """CPU and memory of the instance, as in a Pod."""
-
-    requests: Annotated[dict[str, Amount], Meta(max_length=16)] = field(default_factory=dict)
-    """What it is sure to get; no more than the limits."""
-    limits: Annotated[dict[str, Amount], Meta(max_length=16)] = field(default_factory=dict)
-    """What it can get at most."""
-
-
-class TolerationSpec(
-    Spec,
-    rules=[
-        Rule(
-            "has(self.key) && self.key != '' || has(self.operator) && self.operator == 'Exists'",
-            "a toleration without a key is for all taints: say so with operator Exists, or set key",
-        ),
-        Rule(
-            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
-            "a toleration with operator Exists has no value: remove value, or use operator Equal",
-        ),
-        Rule(
-            "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
-            "tolerationSeconds goes with effect NoExecute: the other effects evict nobody",
-        ),
-    ],
-):
-    """A taint that the instance tolerates, as in a Pod."""
-
-    key: Annotated[str, Meta(pattern=f"^({QUALIFIED})?$", max_length=316)] | None = None
-    """Of the taint. Left out, with operator Exists: any."""
-    operator: TolerationOperator | None = None
-    """Exists, or Equal to value. Default: Equal."""
-    value: LabelValue | None = None
-    """Of the taint, with operator Equal."""
-    effect: TaintEffect | None = None
-    """Of the taint. Left out: any."""
-    toleration_seconds: int | None = None
-    """How long the instance may stay, with effect NoExecute. Left out: for ever."""
-
-
-class SchedulingSpec(
-    Spec,
-    rules=[
-        Rule(
-            f"self.all(name, name.matches('^{QUALIFIED}$'))",
-            "nodeSelector must be labels of nodes, such as topology.kubernetes.io/zone: a",
-            path="nodeSelector",
-        )
-    ],
-):
-    """Where the instance may run, as in a Pod."""
-
-    node_selector: Annotated[dict[str, LabelValue], Meta(max_length=32)] = field(default_factory=dict)
-    """Labels that the node must have."""
-    tolerations: Annotated[list[TolerationSpec], Meta(max_length=32)] = field(default_factory=list)
-    """Taints that the node may have."""
-    affinity: JsonObject | None = None
-    """As in a Pod."""
-    priority_class_name: ObjectName | None = None
-    """As in a Pod."""
-
-
-class InClusterSpec(
-    Spec,
-    rules=[
-        Rule(
-            "self.split('.')[0] == oldSelf.split('.')[0]",
-            "the major version is immutable: make a new Database of that version and move the data",
-            path="version",
-        ),
-        Rule(f"self.all(name, name.matches('{parameters.NAME}'))", parameters.NAME_ADVICE, path="parameters"),
-        Rule(
-            f"self.all(name, !(name in {list(parameters.PLACE)} || name == 'ssl' || name.startsWith('ssl_')))",
-            parameters.PLACE_ADVICE,
-            path="parameters",
-        ),
-        Rule(f"self.all(name, !(name in {list(parameters.PROGRAMS)}))", parameters.PROGRAMS_ADVICE, path="parameters"),
-    ],
-):
-    """An instance of its own, in the cluster."""
-
-    version: Annotated[str, Meta(pattern=r"^(1[4-9]|[2-9][0-9])(\.[0-9]+)?$", max_length=8)]
-    """The version of PostgreSQL, 14 or newer: `17` for the newest 17, or `17.5`. The major version is immutable."""
-    image: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)] | None = None
-    """The container image. Default: the official one of that version."""
-    replicas: Annotated[int, Meta(ge=0, le=1)] = 1
-    """0 stops the instance and keeps its data. More than 1 would be separate databases, not copies."""
-    storage: StorageSpec
-    """Its volume."""
-    resources: ResourcesSpec | None = None
-    """Its CPU and memory."""
-    parameters: Annotated[
-        dict[str, Annotated[str, Meta(pattern=r"^[^\x00-\x1f]*$", max_length=1024)]], Meta(max_length=128)
-    ] = field(default_factory=dict)
-    """Settings of PostgreSQL, such as `max_connections: "200"`."""
-    scheduling: SchedulingSpec | None = None
-    """Where it may run."""
-
-
 class SecretReference(Spec):
     """A Secret in the namespace of the Database."""
 
@@ -397,11 +252,11 @@ class DatabaseSpec(
             path="databaseName",
         ),
         Rule(
-            _same("databaseName"),
+            unchanged("databaseName"),
             "databaseName is immutable, and can't be set or removed later: make a new Database",
         ),
         Rule("self == oldSelf", "encoding is immutable: make a new Database and move the data", path="encoding"),
-        Rule(_same("locale"), "locale is immutable: make a new Database and move the data"),
+        Rule(unchanged("locale"), "locale is immutable: make a new Database and move the data"),
         Rule("self == oldSelf", "external is immutable: make a new Database and move the data", path="external"),
         Rule(
             "self.all(user, !has(user.secretName)"
@@ -529,6 +384,14 @@ class DatabaseStatus(Status):
     """Which database is ours."""
     last_reconcile_time: datetime | None = None
     """When the status last changed, or was last confirmed."""
+
+    def summarize(self) -> None:
+        """See `Status.summarize`: the phase is Failed exactly while `Stalled` is True."""
+        stalled = self.conditions.get("Stalled")
+        if stalled is not None and stalled.status == "True":
+            self.phase = Phase.FAILED
+        elif self.phase is Phase.FAILED:
+            self.phase = Phase.PENDING
 
 
 class Database(

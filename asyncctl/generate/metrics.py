@@ -4,25 +4,29 @@ What there is beside ours, of the process and of Python, is asked of those who s
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pkgutil import resolve_name
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
-from asyncctl.observe.families import LABELS, Families
+from asyncctl.observe.families import LABELS
 from asyncctl.observe.instruments import Distributions, Numbers
+from asyncctl.observe.metrics import Metrics
 
 __all__ = ["metrics_page"]
 
 _HEAD = """\
 # Metrics
 
-Made from what `asyncctl/observe/families.py` declares, by `make docs`: change that, not this page.
+Made by `make docs` from what `asyncctl/observe/families.py` declares, and the shipped controller in
+`asyncctl/database/metrics.py`: change those, not this page.
 
 `/metrics` shows them, as Prometheus text or OpenMetrics, whichever is asked for. Names that controller-runtime and
 client-go have are theirs, with their labels and buckets, so that dashboards for controllers work as they are; our own
 begin with `asyncctl_`. Durations are in seconds, sizes in bytes. A counter is there from the start, at 0, unless its
-row says when it appears. A program's own go beside them: `running.metrics.registry` is a `prometheus_client` registry,
-which refuses a name that is taken.
+row says when it appears. A program's own go beside them: by `running.metrics.counter`, `gauge` and `histogram`, see
+[authoring.md](authoring.md), or as `prometheus_client` makes them, on `running.metrics.registry`. A name that is taken
+is refused.
 
 controller-runtime's metrics of admission webhooks are not here: there are none to count.
 """
@@ -47,9 +51,19 @@ As every `prometheus_client` shows them.
 """
 
 
-def metrics_page() -> str:
-    """Return the page."""
-    return "".join([_HEAD, *_sections(), _LABELS, *_labels(), _OTHERS, *_others()])
+def metrics_page(*programs: Callable[[Metrics], object]) -> str:
+    """Return the page.
+
+    Args:
+        programs: What declares metrics of their own, given the metrics of a program.
+    """
+    metrics = Metrics(process=False)
+    for program in programs:
+        program(metrics)
+    own = [family for family, _ in metrics.own]
+    labels = LABELS | {label: holds for _, labels in metrics.own for label, holds in labels.items()}
+    families = [*vars(metrics.families).values(), *own]
+    return "".join([_HEAD, *_sections(families), _LABELS, *_labels(labels), _OTHERS, *_others()])
 
 
 def full_name(family: Numbers | Distributions) -> tuple[str, str]:
@@ -58,9 +72,9 @@ def full_name(family: Numbers | Distributions) -> tuple[str, str]:
     return (f"{empty.name}_total" if empty.type == "counter" else empty.name), empty.type
 
 
-def _sections() -> Iterator[str]:
+def _sections(families: Iterable[Numbers | Distributions]) -> Iterator[str]:
     advice: list[str] = []
-    for family in vars(Families()).values():
+    for family in families:
         name, kind = full_name(family)
         if title := family.said.get("section"):
             yield from _advice(advice)
@@ -80,8 +94,8 @@ def _advice(advice: list[str]) -> Iterator[str]:
     advice.clear()
 
 
-def _labels() -> Iterator[str]:
-    for label, holds in LABELS.items():
+def _labels(labels: Mapping[str, str]) -> Iterator[str]:
+    for label, holds in labels.items():
         yield f"| `{label}` | {holds} |\n"
 
 
@@ -100,4 +114,4 @@ def _code(names: tuple[str, ...] | list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(metrics_page())
+    sys.stdout.write(metrics_page(*map(resolve_name, sys.argv[1:])))

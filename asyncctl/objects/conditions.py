@@ -121,3 +121,10 @@ class Status(Part):
     def conditions(self) -> Conditions:
         """The conditions, to be read and set."""
         return Conditions(self.condition_list)
+
+    def summarize(self) -> None:
+        """Make what follows from the conditions follow: called before each write of the status.
+
+        For a kind whose status says something twice, such as a phase beside the conditions. `Stalled` is set by the
+        runtime when the pass is over, so that only here both can be kept the same.
+        """

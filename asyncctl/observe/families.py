@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from asyncctl.observe.instruments import Distributions, Numbers
 
-__all__ = ["CODES", "EXCEEDED", "LABELS", "PRIORITIES", "Families"]
+__all__ = ["CODES", "EXCEEDED", "LABELS", "PRIORITIES", "REQUEST_BUCKETS", "Families"]
 
 RECONCILE_BUCKETS = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),

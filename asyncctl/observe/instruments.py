@@ -133,10 +133,18 @@ class Distributions:
         self._bounds = bounds
         self._edges = [*map(floatToGoString, bounds), "+Inf"]
         self._handles: list[tuple[Labels, Distribution]] = []
+        self._shared: dict[Labels, Distribution] = {}
 
     def handle(self, *labels: str) -> Distribution:
         """Return a distribution of its own for these labels."""
         return self.share(Distribution(self._bounds), *labels)
+
+    def shared(self, *labels: str) -> Distribution:
+        """Return the one that all who ask for these labels here share: for who comes and goes, in one thread."""
+        made = self._shared.get(labels)
+        if made is None:
+            made = self._shared[labels] = self.handle(*labels)
+        return made
 
     def share(self, made: Distribution, *labels: str) -> Distribution:
         """Show `made`, which another family shows already, here as well."""

@@ -6,21 +6,23 @@ for two. No label holds the name of an object.
 """
 
 import platform
-from collections.abc import Callable, Iterator
-from typing import Literal, NoReturn, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, NoReturn, TypeVar, Unpack, get_args
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from asyncctl.clock import Clock, SystemClock
-from asyncctl.observe.families import CODES, EXCEEDED, PRIORITIES, Families
-from asyncctl.observe.instruments import Count, Distribution, Labels, Numbers, Reading
+from asyncctl.observe.families import CODES, EXCEEDED, PRIORITIES, REQUEST_BUCKETS, Families
+from asyncctl.observe.instruments import Count, Distribution, Distributions, Labels, Numbers, Reading, Said
 from asyncctl.queue import QueueMetrics, QueueStatistics
 from asyncctl.version import __version__
 
 __all__ = ["ControllerMetrics", "Count", "Distribution", "InformerMetrics", "Metrics", "RequestMetrics"]
 
+F = TypeVar("F", Numbers, Distributions)
 Result = Literal["success", "error", "requeue", "requeue_after"]
 
 
@@ -188,11 +190,25 @@ class _Queue:
             yield (*self._labels, str(priority)), statistics.depths.get(priority, 0)
 
 
+class _Own(Collector):
+    """One family of a program's own."""
+
+    def __init__(self, family: Numbers | Distributions) -> None:
+        self._family = family
+
+    def describe(self) -> Iterator[Metric]:
+        yield self._family.empty()
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family.collect()
+
+
 class Metrics(Collector):
     """All that a program counts, on one registry.
 
     Args:
-        registry: where to register; an own one when not given. A program's own metrics may go there too.
+        registry: where to register; an own one when not given. A program's own go there too, by `counter`, `gauge`
+            and `histogram`, or as `prometheus_client` makes them.
         clock: what ages are measured by.
         process: register the collectors of the process (CPU, memory, open files) and of the garbage collector too.
 
@@ -210,10 +226,48 @@ class Metrics(Collector):
         self.events_dropped = self.families.events_dropped.handle()
         self.loop_lag = self.families.loop_lag.handle()
         self.families.build.handle(__version__, platform.python_version()).set(1)
+        self.own: list[tuple[Numbers | Distributions, Mapping[str, str]]] = []
+        """What the program has declared beside the runtime's, each with what its labels may hold."""
         self.registry.register(self)
         if process:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
+
+    def counter(
+        self, name: str, text: str, labels: Mapping[str, str] = MappingProxyType({}), **said: Unpack[Said]
+    ) -> Numbers:
+        """Declare a counter of the program's own, beside the runtime's: `made.shared("big").inc()`.
+
+        Args:
+            name: As it is shown, with `_total` at its end.
+            text: What it counts.
+            labels: Each label, and what it may hold: what bounds how many series there are.
+            said: More for the page that `asyncctl.generate.metrics` makes.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        return self._declare(Numbers(CounterMetricFamily, name, text, tuple(labels), **said), labels)
+
+    def gauge(
+        self, name: str, text: str, labels: Mapping[str, str] = MappingProxyType({}), **said: Unpack[Said]
+    ) -> Numbers:
+        """Declare a gauge, whose values are set (`shared(…).set(3)`), or asked for at each scrape (`source`).
+
+        What is asked for is asked in the scrape's thread; what is gone by then is shown no more.
+        """
+        return self._declare(Numbers(GaugeMetricFamily, name, text, tuple(labels), **said), labels)
+
+    def histogram(
+        self,
+        name: str,
+        text: str,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        buckets: Sequence[float] = REQUEST_BUCKETS,
+        **said: Unpack[Said],
+    ) -> Distributions:
+        """Declare a histogram: `taken.shared("read").observe(seconds)`; `buckets` are its upper bounds."""
+        return self._declare(Distributions(name, text, tuple(labels), buckets, **said), labels)
 
     def controller(self, name: str, *, workers: int) -> ControllerMetrics:
         """Return the handles of one controller."""
@@ -263,6 +317,11 @@ class Metrics(Collector):
             due = self._clock.monotonic() + every
             await self._clock.sleep(every)
             self.loop_lag.observe(max(0.0, self._clock.monotonic() - due))
+
+    def _declare(self, family: F, labels: Mapping[str, str]) -> F:
+        self.registry.register(_Own(family))
+        self.own.append((family, labels))
+        return family
 
     def describe(self) -> Iterator[Metric]:
         """Yield every family without values, so that a registry can tell that two clash."""

@@ -31,6 +31,9 @@ CONTROLLERS = (
     "serviceaccount-controller",
     "serviceaccount-token-controller",
     "root-ca-certificate-publisher-controller",
+    "statefulset-controller",
+    "persistentvolume-binder-controller",
+    "persistentvolumeclaim-protection-controller",
 )
 
 

@@ -233,6 +233,13 @@ class Team:
         wanted = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
         return self.cluster.call("POST", self._secrets, wanted)
 
+    def try_secret(self) -> int:
+        """The code of the answer to who would make a Secret; none is made."""
+        wanted = {"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": "try-"}}
+        return self.cluster.answer("POST", f"{self._secrets}?dryRun=All", wanted, token=self.cluster.plane.admin_token)[
+            0
+        ]
+
     def patch_secret(self, change: Object, name: str = "orders-credentials") -> Object:
         return self.cluster.call("PATCH", f"{self._secrets}/{name}", change, content_type=MERGE)
 

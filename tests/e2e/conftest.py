@@ -3,6 +3,7 @@
 Its users `a` and `b` are the daemons', and so the audit log tells them apart; `c` may do nothing.
 """
 
+import contextlib
 import os
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import yaml
 
 from tests.e2e.cluster import Team
 from tests.e2e.daemon import Daemon
+from tests.e2e.forked import Forked
 from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
 
@@ -114,27 +116,41 @@ def environment(tmp_path, plane, catalogue):
     return make
 
 
-@pytest.fixture
-def start(tmp_path, environment, team):
-    """Start a daemon, of `user`, with settings: `start("b", lease_duration="2s")`. None outlives the test.
+@contextlib.contextmanager
+def daemons(kind, tmp_path, environment):
+    """A function that starts a daemon, of `user`, with settings: `start("b", lease_duration="2s")`. None outlives it.
 
-    At the end no log may have a blemish. The daemons are gone before what they work on is cleared away.
+    At the end no log may have a blemish.
     """
-    daemons = []
+    begun = []
 
     def begin(user="a", *, environ=None, **settings):
-        log = tmp_path / f"daemon-{len(daemons)}.log"
-        daemon = Daemon(environ if environ is not None else environment(user, **settings), log)
-        daemons.append(daemon)
+        log = tmp_path / f"daemon-{len(begun)}.log"
+        daemon = kind(environ if environ is not None else environment(user, **settings), log)
+        begun.append(daemon)
         return daemon
 
     yield begin
-    for daemon in daemons:
+    for daemon in begun:
         if shown := daemon.pages(PAGES):
             pages = daemon.log.with_suffix(".pages")
             pages.write_text(shown)
             Daemon.told.append(pages)
         daemon.kill()
         print(f"--- {daemon.log.name}\n{daemon.text[-6000:]}")
-    blemishes = [line for daemon in daemons for line in daemon.blemishes()]
+    blemishes = [line for daemon in begun for line in daemon.blemishes()]
     assert not blemishes, "\n".join(blemishes)
+
+
+@pytest.fixture
+def start(tmp_path, environment, team):
+    """Start a daemon; see `daemons`. They are gone before what they work on is cleared away."""
+    with daemons(Daemon, tmp_path, environment) as begin:
+        yield begin
+
+
+@pytest.fixture
+def fork(tmp_path, environment, team):
+    """The same, in a moment: without the program's own start, and without a Lease."""
+    with daemons(Forked, tmp_path, environment) as begin:
+        yield lambda user="a", **settings: begin(user, leader_election="false", **settings)

@@ -41,6 +41,12 @@ class Proxy:
     def up(self) -> None:
         self._await(self._up())
 
+    def lead_to(self, port: int) -> None:
+        """Have another server behind it, for who connects from now on; who is connected is cut."""
+        self.down()
+        self._target = port
+        self.up()
+
     def down(self) -> None:
         self._await(self._down())
 

@@ -103,11 +103,42 @@ def test_the_login_stays_out_of_a_maintenance_database_that_is_closed_to_the_pub
         superuser.do("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
 
 
-def test_what_is_not_yet_there_is_refused_and_nothing_is_made(daemon, team, superuser):
-    team.create(schemas=[{"name": "sales"}])
-    said = team.until_refused("NotYet")
-    assert "spec.schemas" in said["message"]
-    assert condition(team.database(), "Stalled")["status"] == "True"
-    assert team.database()["status"]["phase"] == "Failed"
-    assert not superuser.claimed(team.cluster.id, team.namespace)
-    assert not team.secrets()
+def test_each_user_gets_a_login_and_a_secret_and_can_do_what_it_may(daemon, team):
+    team.create(
+        schemas=[{"name": "sales"}],
+        users=[
+            {"name": "app"},
+            {"name": "worker", "privileges": "ReadWrite"},
+            {"name": "report", "privileges": "ReadOnly", "secretName": "for-the-report"},
+        ],
+    )
+    status = team.until_running()["status"]
+    name = status["databaseName"]
+    assert status["credentials"]["activeUsers"] == [f"{name}_{user}_a" for user in ("app", "worker", "report")]
+    assert status["schemas"] == [{"name": "sales", "ready": True}]
+    app, worker, report = (
+        team.binding(secret)["uri"]
+        for secret in (status["binding"]["name"], "orders-worker-credentials", "for-the-report")
+    )
+    ask_as_tenant(app, "CREATE TABLE sales.invoices (id int)")
+    ask_as_tenant(worker, "INSERT INTO sales.invoices VALUES (7)")
+    assert ask_as_tenant(report, "SELECT id FROM sales.invoices") == [(7,)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        ask_as_tenant(report, "INSERT INTO sales.invoices VALUES (8)")
+
+
+def test_an_extension_that_cannot_be_had_is_told_and_the_database_can_be_used(daemon, team):
+    team.create(extensions=[{"name": "pgcrypto"}, {"name": "nobody_has_this"}])
+    said = team.until_refused("ExtensionUnavailable")
+    assert "nobody_has_this" in said["message"]
+    status = team.database()["status"]
+    assert status["phase"] == "Running"
+    assert condition(team.database(), "DatabaseReady")["status"] == "True"
+    assert [(each["name"], each["ready"]) for each in status["extensions"]] == [
+        ("pgcrypto", True), ("nobody_has_this", False),
+    ]  # fmt: skip
+    assert ask_as_tenant(team.binding()["uri"], "SELECT length(gen_random_bytes(4))") == [(4,)]
+    team.look_again()
+    assert until(team.reasons, lambda found: len(found) > 1) == ["ExtensionUnavailable", "Provisioned"]
+    team.patch({"spec": {"extensions": [{"name": "pgcrypto"}]}})
+    assert [each["name"] for each in team.until_running()["status"]["extensions"]] == ["pgcrypto"]

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import ssl
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import yaml
 
 from asyncctl.database.types import Database, DatabaseSpec, ExternalSpec, Provisioner
 from asyncctl.generate import crd, crd_yaml
-from asyncctl.objects import from_dict
+from asyncctl.objects import Secret, from_dict
 from tests.manifests.rules import (
     ALLOWED,
     EVERYTHING,
@@ -50,12 +52,41 @@ def test_every_demand_of_the_schema_has_an_example_that_it_refuses():
     assert demanded == tried()
 
 
+STATUS = {
+    "observedGeneration": 1,
+    "phase": "Running",
+    "replicas": 1,
+    "databaseName": "team_orders_12345678",
+    "ownerRole": "team_orders_12345678_owner",
+    "host": "pg.example.com",
+    "port": 5432,
+    "serverVersion": "18.0",
+    "binding": {"name": "orders"},
+    "extensions": [{"name": "pgcrypto", "ready": True, "version": "1.3"}],
+    "schemas": [{"name": "app", "ready": False, "reason": "Forbidden", "message": "no"}],
+    "credentials": {"activeUsers": ["a"], "lastRotationTime": "2026-01-02T03:04:05Z"},
+    "claim": {"systemIdentifier": "7300000000000000000", "databaseOID": 16384, "adopted": False},
+    "lastReconcileTime": "2026-01-02T03:04:05Z",
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Provisioned",
+            "message": "all is well",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-02T03:04:05Z",
+        }
+    ],
+}
+
+
 class Databases:
     """The collection of one namespace of a real API server."""
 
     def __init__(self, kube, namespace):
         self.kube = kube
         self.path = Database.resource_type.path(namespace)
+        self.path_of_secrets = Secret.resource_type.path(namespace)
 
     def create(self, spec, name, *, dry_run=False):
         body = {"apiVersion": "apps.example.com/v1", "kind": "Database", "metadata": {"name": name}, "spec": spec}
@@ -144,9 +175,13 @@ def test_a_good_spec_is_accepted(databases, spec):
 
 
 @pytest.mark.parametrize("sample", sorted((MANIFESTS / "samples").iterdir()), ids=lambda file: file.stem)
-def test_a_sample_is_accepted(databases, sample):
-    for document in yaml.safe_load_all(sample.read_text()):
-        code, answer = databases.kube.request("POST", databases._at("", dry_run=True), document)
+def test_a_sample_is_accepted_with_nothing_that_the_server_does_not_know(databases, sample):
+    documents = list(yaml.safe_load_all(sample.read_text()))
+    assert "Database" in {document["kind"] for document in documents}
+    for document in documents:
+        path = databases.path if document["kind"] == "Database" else databases.path_of_secrets
+        query = "?fieldValidation=Strict&dryRun=All"
+        code, answer = databases.kube.request("POST", f"{path}{query}", document)
         assert code == 201, answer
 
 
@@ -197,33 +232,42 @@ def test_the_server_adds_nothing_to_a_status(existing):
 
 
 def test_a_full_status_is_accepted_and_read_back(databases, existing):
-    status = {
-        "observedGeneration": 1,
-        "phase": "Running",
-        "replicas": 1,
-        "databaseName": "team_orders_12345678",
-        "ownerRole": "team_orders_12345678_owner",
-        "host": "pg.example.com",
-        "port": 5432,
-        "serverVersion": "18.0",
-        "binding": {"name": "orders"},
-        "extensions": [{"name": "pgcrypto", "ready": True, "version": "1.3"}],
-        "schemas": [{"name": "app", "ready": False, "reason": "Forbidden", "message": "no"}],
-        "credentials": {"activeUsers": ["a"], "lastRotationTime": "2026-01-02T03:04:05Z"},
-        "claim": {"systemIdentifier": "7300000000000000000", "databaseOID": 16384, "adopted": False},
-        "lastReconcileTime": "2026-01-02T03:04:05Z",
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "True",
-                "reason": "Provisioned",
-                "message": "",
-                "observedGeneration": 1,
-                "lastTransitionTime": "2026-01-02T03:04:05Z",
-            }
-        ],
-    }
-    code, answer = databases.replace(existing(EXTERNAL) | {"status": status}, subresource="/status")
+    code, answer = databases.replace(existing(EXTERNAL) | {"status": STATUS}, subresource="/status")
     assert code == 200, answer
-    assert answer["status"] == status
+    assert answer["status"] == STATUS
     assert from_dict(Database, answer).status.conditions.get("Ready") is not None
+
+
+def table(databases, name):
+    """What `kubectl get` shows of an object: its columns in order, with their priority and the cell."""
+    url, tls = f"{databases.kube.url}{databases.path}/{name}", ssl.create_default_context(cafile=databases.kube.ca_file)
+    headers = {
+        "Accept": "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "Authorization": f"Bearer {databases.kube.admin_token}",
+    }
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), context=tls) as answer:
+        found = json.load(answer)
+    (row,) = found["rows"]
+    columns = found["columnDefinitions"]
+    return [(column["name"], column["priority"], cell) for column, cell in zip(columns, row["cells"], strict=True)]
+
+
+def test_the_list_of_databases_says_how_they_are_and_where_the_secret_is(databases, existing):
+    name = existing(OWN_SERVER)["metadata"]["name"]
+    rows = table(databases, name)
+    assert [cell for _, _, cell in rows][:-3] == [name, None, None, "External", None, None]
+    code, answer = databases.replace(existing(OWN_SERVER) | {"status": STATUS}, subresource="/status")
+    assert code == 200, answer
+    rows = table(databases, name)
+    age = rows.pop(6)
+    assert age[:2] == ("Age", 0)
+    assert rows == [
+        ("Name", 0, name),
+        ("Phase", 0, "Running"),
+        ("Ready", 0, "True"),
+        ("Provisioner", 0, "External"),
+        ("Database", 0, "team_orders_12345678"),
+        ("Secret", 0, "orders"),
+        ("Host", 1, "pg.example.com"),
+        ("Message", 1, "all is well"),
+    ]

@@ -1,7 +1,12 @@
-"""Runs the SQL suite on each PostgreSQL at hand: the machine's and the wheel's. Roles work differently since 16."""
+"""Runs the SQL suite on each PostgreSQL at hand: the machine's and the wheel's. Roles work differently since 16.
+
+The suite of the versions runs on those that are fetched, too.
+"""
 
 import os
+import re
 import secrets
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -11,11 +16,15 @@ from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable, find_bina
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.roles import owner_role
+from tests.postgres.fetch import PINS, Unavailable, binaries
+from tests.postgres.plugin import first
 
 
 def pytest_generate_tests(metafunc):
     if "postgres" in metafunc.fixturenames:
         servers = ["first", "wheel"] if _wheel_is_another() else ["first"]
+        if metafunc.module.__name__.endswith(".test_versions") and not os.environ.get("ASYNCCTL_TEST_POSTGRES"):
+            servers += PINS
         metafunc.parametrize("postgres", servers, indirect=True, scope="session")
 
 
@@ -27,12 +36,19 @@ def _wheel_is_another():
 
 
 @pytest.fixture(scope="session")
-def postgres(request, backends, postgres):
-    if request.param == "first":
-        yield postgres
-        return
-    with PostgresServer.running(wheel_binaries()) as server:
-        backends.have("postgres", f"{postgres.version} and {server.version}")
+def postgres(request, backends):
+    with ExitStack() as stack:
+        if request.param == "first":
+            yield stack.enter_context(first(backends))
+            return
+        try:
+            folder = wheel_binaries() if request.param == "wheel" else binaries(request.param)
+        except Unavailable as why:
+            backends.lack(f"postgres {request.param}", str(why))
+        server = stack.enter_context(PostgresServer.running(folder))
+        backends.have(
+            "postgres", " and ".join(sorted({*re.findall(r"[0-9.]+", backends.had["postgres"]), server.version}))
+        )
         yield server
 
 
@@ -74,7 +90,8 @@ def state(superuser, database):
     def read():
         queries = (
             """
-            SELECT datname, pg_get_userbyid(datdba), datconnlimit, datacl::text FROM pg_database
+            SELECT datname, pg_get_userbyid(datdba), datconnlimit,
+                   ARRAY(SELECT unnest(datacl)::text ORDER BY 1) FROM pg_database
             WHERE datname = %(name)s
             """,
             """

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -15,6 +16,13 @@ from asyncctl.database.postgres.connection import Server
 @pytest.fixture(scope="session")
 def postgres(backends):
     """A server and its superuser: `.host .port .superuser .password .version .uri(database)`."""
+    with first(backends) as server:
+        yield server
+
+
+@contextmanager
+def first(backends):
+    """Run the server that all tests have that need one."""
     if uri := os.environ.get("ASYNCCTL_TEST_POSTGRES"):
         given = conninfo_to_dict(uri)
         with psycopg.connect(uri) as connection:

@@ -12,7 +12,7 @@ from asyncctl.database.postgres.database import (
     lock,
 )
 from asyncctl.database.postgres.logins import ensure_login
-from asyncctl.database.postgres.roles import claim_owner
+from asyncctl.database.postgres.ownership import claim_owner
 from asyncctl.database.postgres.wanted import Login, Wanted
 from asyncctl.database.types import Claim as Recorded
 

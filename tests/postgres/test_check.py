@@ -14,12 +14,15 @@ from tests.e2e.conftest import write_catalogue
 from tests.unit.support import Log
 
 
-async def look(path):
-    """The rows, as {part: row}; that of the catalogue itself is ""."""
-    settings = DatabaseSettings(servers=path)
+async def look(path, *, hosts=None):
+    """The rows, as {part: row}; that of the catalogue itself is "". That of tenants' hosts only where they are said."""
+    settings = DatabaseSettings(servers=path, admin_hosts=hosts or ())
     checking = Checking("catalogue", settings=settings, logger=Log().logger, clock=SystemClock(), client=None)
     await check_servers(checking)
-    return {row.check.partition(": ")[2]: row for row in checking.rows}
+    rows = {row.check.partition(": ")[2]: row for row in checking.rows}
+    if hosts is None:
+        del rows["adminSecretRef"]
+    return rows
 
 
 def states(rows):
@@ -37,7 +40,7 @@ def altered(superuser, admin):
     """Alter the admin's role for the length of the test."""
     role = sql.Identifier(admin.admin_user)
     yield lambda what: superuser.execute(sql.SQL("ALTER ROLE {} " + what).format(role))
-    superuser.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER CREATEROLE CREATEDB").format(role))
+    superuser.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER CREATEROLE CREATEDB INHERIT").format(role))
 
 
 async def test_all_is_well_with_a_good_server(catalogue, superuser):
@@ -103,6 +106,38 @@ async def test_an_admin_who_lacks_a_privilege(catalogue, admin, altered, what, m
     row = (await look(catalogue()))["main admin"]
     assert row.state is State.FAILED
     assert row.message.endswith(f'as a superuser: ALTER ROLE "{admin.admin_user}" {missing}')
+
+
+async def test_an_admin_who_does_not_inherit_is_of_no_use_before_16(catalogue, admin, altered, superuser):
+    altered("NOINHERIT")
+    row = (await look(catalogue()))["main admin"]
+    old = superuser.info.server_version < 160000
+    assert row.state is (State.FAILED if old else State.OK)
+    if old:
+        assert row.message.endswith(f'lacks INHERIT; as a superuser: ALTER ROLE "{admin.admin_user}" INHERIT')
+
+
+@pytest.mark.parametrize(
+    ("hosts", "state", "said"),
+    [
+        ((), "ok", "no tenant may bring a server of his own; ASYNCCTL_DATABASE_ADMIN_HOSTS would name the hosts"),
+        (("*.db.example.com", "10.0.0.7"), "ok", "tenants may bring servers at *.db.example.com, 10.0.0.7"),
+        (("pg.example.com", "*"), "warning", "ASYNCCTL_DATABASE_ADMIN_HOSTS is *: whoever may make a Database has"),
+    ],
+)
+async def test_which_servers_tenants_may_bring(catalogue, hosts, state, said):
+    row = (await look(catalogue(), hosts=hosts))["adminSecretRef"]
+    assert (str(row.state), row.message.startswith(said)) == (state, True)
+
+
+async def test_without_a_catalogue_tenants_servers_are_enough():
+    assert states(await look(None, hosts=["pg.example.com"])) == {"adminSecretRef": "ok", "": "ok"}
+
+
+async def test_before_15_it_is_told_that_there_are_no_read_only_users(catalogue, monkeypatch):
+    monkeypatch.setattr(check, "_READ_ONLY", 10**9)
+    row = (await look(catalogue()))["main version"]
+    assert (row.state, "privileges ReadOnly are refused there" in row.message) == (State.OK, True)
 
 
 async def test_an_admin_who_is_a_superuser_is_warned_of(catalogue, altered):

@@ -8,7 +8,7 @@ from asyncctl.database.postgres.connection import connect
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
 from asyncctl.database.postgres.logins import drop_login
-from asyncctl.database.postgres.roles import claim_owner
+from asyncctl.database.postgres.ownership import claim_owner
 from tests.postgres.steps import PASSWORD, ensure, remove
 
 

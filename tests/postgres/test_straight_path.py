@@ -16,7 +16,7 @@ from asyncctl.database.postgres.errors import (
     InvalidRequest,
 )
 from asyncctl.database.postgres.logins import ensure_login
-from asyncctl.database.postgres.roles import claim_owner
+from asyncctl.database.postgres.ownership import claim_owner
 from asyncctl.database.postgres.wanted import Login
 from tests.postgres.steps import PASSWORD, Crash, crash_at, ensure, remove
 

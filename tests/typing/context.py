@@ -28,6 +28,8 @@ async def reconcile(ctx: Context, config: ConfigMap) -> None:
 
     assert_type(await ctx.prune(Secret, keep=[made, "t"]), list[Secret])
     assert_type(await ctx.prune(DEPLOYMENT, keep=[deployment]), list[dict[str, Any]])
+    await ctx.release(made)
+    await ctx.release(deployment, DEPLOYMENT)
     await ctx.delete(made)
     await ctx.delete(deployment, DEPLOYMENT)
     await ctx.delete(deployment)  # type: ignore[call-overload]

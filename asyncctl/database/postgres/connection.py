@@ -28,7 +28,7 @@ from asyncctl.database.postgres.errors import (
 from asyncctl.database.postgres.server import Server, Session, close_session, cut_line
 from asyncctl.database.postgres.sessions import Limits
 
-__all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect"]
+__all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect", "connect_as"]
 
 # A tenant can set these for his database, and a DBA for the admin: what a statement of ours means must not depend on
 # it. `SET ROLE NONE`, since RESET ROLE goes back to the database's setting; messages, since a muted warning is missed.
@@ -285,7 +285,10 @@ async def connect(
 async def connect_as(
     server: Server, database: str, user: str, password: str, *, limits: Limits, check: Check
 ) -> AsyncIterator[Connection]:
-    """Open a session of another than the admin, of our own connections, for the length of the block; never kept."""
+    """Open a session of another than the admin, of our own connections, for the length of the block; never kept.
+
+    Its role is the one that the server gives it: of a login of ours, the database's owner.
+    """
     async with limits.session(server, database, user, password) as session:
         connection = Connection(server, session, check, limits)
         await connection.pin_settings()

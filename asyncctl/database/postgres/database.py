@@ -19,6 +19,19 @@ from asyncctl.database.postgres.errors import (
 from asyncctl.database.postgres.roles import drop_roles, foreign_database, join_roles, owner_role, role_claim
 
 _INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
+_NO_TEMPLATE = sql.SQL("ALTER DATABASE {} IS_TEMPLATE false")
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a database is now, of what we look at."""
+
+    owner: str
+    limit: int
+    open: bool
+    template: bool
+    complete: bool
+    """Its owner may do with it what an owner can."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ async def ensure_database(
     locale: str | None = None,
     connection_limit: int = -1,
 ) -> bool:
-    """Make sure that the database exists, belongs to the owner role and has this connection limit.
+    """Make sure that the database exists, belongs to the owner role and lets in as many as it is to.
 
     Args:
         admin: a session in the maintenance database, after `claim_owner`.
@@ -81,7 +94,7 @@ async def ensure_database(
 
     """
     owner = owner_role(database)
-    found = await _owner_and_limit(admin, database)
+    found = await _state(admin, database)
     name, limit = sql.Identifier(database), sql.Literal(connection_limit)
     if found is None:
         if made_before:
@@ -93,15 +106,22 @@ async def ensure_database(
         statement = parts.format(name, sql.Identifier(owner), sql.Literal(encoding), limit)
         await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
         return True
-    if found[0] != owner:
-        raise foreign_database(admin, database, found[0])
-    if found[1] == _INVALID:
+    if found.owner != owner:
+        raise foreign_database(admin, database, found.owner)
+    if found.limit == _INVALID:
         raise DatabaseMissing(
             f'database "{database}" on {admin.server} is invalid, as dropping it was interrupted: what it held is lost;'
             " drop and restore it, or delete the Database object"
         )
-    if found[1] != connection_limit:
+    if found.limit != connection_limit:
         await admin.write(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, limit), about="connectionLimit")
+    if not found.open:
+        await admin.write(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name), about="allowConnections")
+    if found.template:  # anyone with CREATEDB could copy it
+        await admin.write(_NO_TEMPLATE.format(name), about="isTemplate")
+    if not found.complete:
+        names = name, sql.Identifier(owner)
+        await admin.write(sql.SQL("GRANT ALL ON DATABASE {} TO {}").format(*names), about="privileges")
     return False
 
 
@@ -148,9 +168,14 @@ async def facts(admin: Connection, database: str) -> Facts:
             f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
             f' owner "{owner_role(database)}", or delete the Database object; it is not made again, empty'
         )
+    return Facts(await system_identifier(admin), int(rows[0][0]), admin.server_version)
+
+
+async def system_identifier(admin: Connection) -> str | None:
+    """Return the identity that the server got from initdb; None where the admin may not ask."""
     allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
-    system = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
-    return Facts(str(system[0][0]) if system else None, int(rows[0][0]), admin.server_version)
+    found = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
+    return str(found[0][0]) if found else None
 
 
 async def prove_login(server: Server, database: str, user: str, password: str, *, limits: Limits) -> None:
@@ -181,11 +206,13 @@ async def drop(admin: Connection, database: str, claim: Claim) -> bool:
     owner = owner_role(database)
     if await role_claim(admin, owner) != claim:
         return False
-    there = await _owner_and_limit(admin, database)
+    there = await _state(admin, database)
     if there is not None:
-        if there[0] != owner:
-            raise foreign_database(admin, database, there[0])
+        if there.owner != owner:
+            raise foreign_database(admin, database, there.owner)
         await join_roles(admin, database, claim)
+        if there.template:
+            await admin.write(_NO_TEMPLATE.format(sql.Identifier(database)))
         await _drop_database(admin, database)
     await drop_roles(admin, database, claim)
     return True
@@ -208,7 +235,14 @@ async def _drop_database(admin: Connection, database: str) -> None:
     raise DatabaseInUse(f"{refused}; sessions of {', '.join(str(name) for (name,) in rows)}: end them")
 
 
-async def _owner_and_limit(admin: Connection, database: str) -> tuple[str, int] | None:
-    query = "SELECT pg_get_userbyid(datdba), datconnlimit FROM pg_database WHERE datname = %s"
-    rows = await admin.read(query, database)
-    return (rows[0][0], rows[0][1]) if rows else None
+async def _state(admin: Connection, database: str) -> _State | None:
+    rows = await admin.read(
+        """
+        SELECT pg_get_userbyid(datdba), datconnlimit, datallowconn, datistemplate,
+               (SELECT count(DISTINCT privilege_type) = 3
+                FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = datdba)
+        FROM pg_database WHERE datname = %s
+        """,
+        database,
+    )
+    return _State(*rows[0]) if rows else None

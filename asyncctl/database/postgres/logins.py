@@ -34,7 +34,7 @@ class _State:
     settings: list[str]
 
 
-async def ensure_login(admin: Connection, login: Login, *, database: str, claim: Claim) -> None:
+async def ensure_login(admin: Connection, login: Login, *, database: str, claim: Claim, recorded: bool = False) -> None:
     """Make sure that a login exists that may connect to the database and has the privileges of its user there.
 
     Args:
@@ -42,13 +42,15 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
         login: as it is to be; with a password, that is set, as a SCRAM verifier.
         database: it exists already.
         claim: ours.
+        recorded: the database was made before: a member of its roles that bears no claim has lost it.
 
     Raises:
         NameConflict: a role of that name is not ours; nothing was written.
         InsufficientPrivilege: it keeps a privilege that it is not to have, as another role granted it.
 
     """
-    found = await ours(admin, login.name, claim)
+    lost = recorded and await _belongs(admin, login.name, database)
+    found = await ours(admin, login.name, claim, lost=lost)
     # A role that is made with a password is news of ours and no drift. One without can't be logged in with yet.
     about = None if found is None and login.password is not None else login.about
     role, limit = sql.Identifier(login.name), sql.Literal(login.connection_limit)
@@ -81,6 +83,17 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
         if group != acting and group in state.member_of:
             await _leave(admin, login, group, about)
     await join(admin, login.name)  # so that its sessions can be ended when the database is dropped
+
+
+async def _belongs(admin: Connection, login: str, database: str) -> bool:
+    """Whether a role, if it is there, is a member of the database's owner role or of a group of it."""
+    rows = await admin.read(
+        """
+        SELECT FROM pg_auth_members WHERE pg_get_userbyid(member) = %s AND pg_get_userbyid(roleid) IN (%s, %s, %s)
+        """,
+        *(login, owner_role(database), *(acting_role(database, group) for group in GROUPS)),
+    )
+    return bool(rows)
 
 
 async def _act_as(admin: Connection, login: Login, state: _State, database: str, about: str | None) -> None:

@@ -120,10 +120,13 @@ async def _close_schemas(inside: Connection) -> None:
         else:
             still = name in await _open_schemas(inside)
         if still:
+            grant = sql.SQL("GRANT ALL ON SCHEMA {} TO {}")
+            keep = grant.format(sql.Identifier(name), sql.Identifier(owner_role(inside.database)))
             raise InsufficientPrivilege(
                 f'there can be no ReadOnly users in database "{inside.database}" on {inside.server}: everybody may'
                 f' CREATE in schema "{name}", which the admin role can\'t revoke (before PostgreSQL 15 that is so in'
-                f" each database): let a superuser say there {statement.as_string()}, or make the users ReadWrite"
+                " each database): make the users ReadWrite, or let a superuser say there"
+                f" {statement.as_string()}; {keep.as_string()}"
             )
 
 

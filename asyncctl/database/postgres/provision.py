@@ -5,6 +5,7 @@ that a settled database is only looked at. A login is proven by the caller: `dat
 """
 
 import secrets
+from dataclasses import dataclass, field, replace
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect, connect_as
@@ -16,12 +17,14 @@ from asyncctl.database.postgres.database import (
     exists,
     facts,
     lock,
+    system_identifier,
 )
 from asyncctl.database.postgres.errors import ServerReplaced
 from asyncctl.database.postgres.extensions import Item, apply, look
 from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
+from asyncctl.database.postgres.ownership import claim_owner, take_over
 from asyncctl.database.postgres.privileges import ensure_privileges
-from asyncctl.database.postgres.roles import GROUPS, claim_owner, ensure_group, our_roles, ours
+from asyncctl.database.postgres.roles import GROUPS, ensure_group, our_roles, ours, owner_role, role_claim
 from asyncctl.database.postgres.schemas import ensure_schema
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.types import Claim as Recorded
@@ -39,11 +42,13 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
     Raises:
         DatabaseError: As it fits; see the steps. What can't be had of a single item is told in its status instead.
     """
-    async with connect(server, limits=limits, check=check) as admin:
-        await lock(admin, wanted.database)
-        made, surplus = await _outside(admin, wanted)
-        known = await facts(admin, wanted.database)
-        corrected = admin.corrected
+    outside = await _outside(server, wanted, limits, check)
+    if outside.taken_from is not None:
+        async with connect(server, wanted.database, limits=limits, check=check) as inside:
+            await take_over(inside, outside.taken_from, wanted.claim)
+        outside = await _outside(server, replace(wanted, adopt=False), limits, check)
+    assert outside.facts is not None
+    corrected = outside.corrected
     schemas, extensions = [], []
     groups = [group for group in GROUPS if any(login.privileges is group for login in wanted.logins)]
     if wanted.schemas or wanted.extensions or groups:
@@ -56,25 +61,30 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
             corrected += inside.corrected
         if scripts := [item for item in extensions if item.statements and not item.as_admin]:
             corrected += await _run_scripts(server, wanted, scripts, limits, check)
-    for login in surplus:
+    for login in outside.surplus:
         await retire(server, wanted.database, login, claim=wanted.claim, limits=limits, check=check)
     return Provisioned(
-        facts=known,
-        made=made,
+        facts=outside.facts,
+        adopted=outside.adopted and not (wanted.recorded and wanted.recorded.adopted),
+        made=outside.made,
         corrected=tuple(dict.fromkeys(corrected)) if wanted.recorded else (),
         schemas=tuple(schemas),
         extensions=tuple(item.status() for item in extensions),
     )
 
 
-async def remove(server: Server, database: str, claim: Claim, *, limits: Limits, check: Check) -> bool:
+async def remove(
+    server: Server, database: str, claim: Claim, *, recorded: Recorded | None = None, limits: Limits, check: Check
+) -> bool:
     """Drop the database, its logins and its owner, if they bear our claim; returns whether there was anything.
 
     Raises:
+        ServerReplaced: It is on another server, as `recorded` says; nothing was written to this one.
         DatabaseError: As it fits; see `database.drop`.
     """
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
+        await _same_server(admin, recorded)
         return await drop(admin, database, claim)
 
 
@@ -98,28 +108,53 @@ async def retire(server: Server, database: str, login: str, *, claim: Claim, lim
         await drop_login(inside, login, database=database, claim=claim)
 
 
-async def _outside(admin: Connection, wanted: Wanted) -> tuple[bool, list[str]]:
-    """All that is done from the maintenance database; returns whether it was made now, and logins that are to go."""
+@dataclass(slots=True, kw_only=True)
+class _Outside:
+    """What came of the session in the maintenance database."""
+
+    taken_from: str | None = None
+    """Nothing yet: the database is to be taken over from this role first."""
+    facts: Facts | None = None
+    made: bool = False
+    adopted: bool = False
+    surplus: list[str] = field(default_factory=list)
+    """Logins that are to go."""
+    corrected: list[str] = field(default_factory=list)
+
+
+async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check) -> _Outside:
     database, claim, recorded = wanted.database, wanted.claim, wanted.recorded
-    if recorded is not None:  # nothing is written where what was made can't be found
-        _same_server(recorded, await facts(admin, database), admin.server)
-    await claim_owner(admin, database, claim)
-    made = await ensure_database(
-        admin,
-        database,
-        made_before=recorded is not None,
-        encoding=wanted.encoding,
-        locale=wanted.locale,
-        connection_limit=wanted.connection_limit,
-    )
-    await close_to_public(admin, database)
-    for privileges in GROUPS:
-        if any(login.privileges is privileges for login in wanted.logins):
-            await ensure_group(admin, database, privileges, claim)
-    for login in wanted.logins:
-        await ensure_login(admin, login, database=database, claim=claim)
-    kept = {login.name for login in wanted.logins}
-    return made, [name for name in await our_roles(admin, database, claim, logins=True) if name not in kept]
+    async with connect(server, limits=limits, check=check) as admin:
+        await lock(admin, database)
+        await _same_server(admin, recorded)
+        if recorded is not None:  # nothing is written where what was made can't be found
+            await facts(admin, database)
+        taken_from = await claim_owner(admin, database, claim, recorded=recorded, adopt=wanted.adopt)
+        if taken_from is not None:
+            return _Outside(taken_from=taken_from)
+        made = await ensure_database(
+            admin,
+            database,
+            made_before=recorded is not None,
+            encoding=wanted.encoding,
+            locale=wanted.locale,
+            connection_limit=wanted.connection_limit,
+        )
+        await close_to_public(admin, database)
+        for privileges in GROUPS:
+            if any(login.privileges is privileges for login in wanted.logins):
+                await ensure_group(admin, database, privileges, claim)
+        for login in wanted.logins:
+            await ensure_login(admin, login, database=database, claim=claim, recorded=recorded is not None)
+        marker = await role_claim(admin, owner_role(database))
+        kept = {login.name for login in wanted.logins}
+        return _Outside(
+            facts=await facts(admin, database),
+            made=made,
+            adopted=marker is not None and marker.adopted,
+            surplus=[name for name in await our_roles(admin, database, claim, logins=True) if name not in kept],
+            corrected=admin.corrected,
+        )
 
 
 async def _run_scripts(server: Server, wanted: Wanted, items: list[Item], limits: Limits, check: Check) -> list[str]:
@@ -135,10 +170,11 @@ async def _run_scripts(server: Server, wanted: Wanted, items: list[Item], limits
     return session.corrected
 
 
-def _same_server(recorded: Recorded, found: Facts, server: Server) -> None:
-    before, now = recorded.system_identifier, found.system_identifier
+async def _same_server(admin: Connection, recorded: Recorded | None) -> None:
+    before = recorded.system_identifier if recorded is not None else None
+    now = await system_identifier(admin) if before else None
     if before and now and before != now:
         raise ServerReplaced(
-            f"{server} is another PostgreSQL server (system identifier {now}) than the one this database was made on "
-            f"({before}): correct the catalogue; nothing was changed"
+            f"{admin.server} is another PostgreSQL server (system identifier {now}) than the one this database was "
+            f"made on ({before}): let its name lead to that one again; nothing was changed"
         )

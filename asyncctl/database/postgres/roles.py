@@ -4,6 +4,8 @@ Each step reads first and writes only what differs, so that it may be repeated a
 nothing once all is as it should be. A role that bears another's claim, or none, is never touched.
 """
 
+from dataclasses import replace
+
 from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
@@ -13,6 +15,8 @@ from asyncctl.database.types import Privileges
 
 GROUPS = (Privileges.READ_WRITE, Privileges.READ_ONLY)
 """For whose logins there is a role, made for the first of them, that has the privileges."""
+UNMARKED = Claim("", "", "", "")
+"""Of a role that is known to be ours and has lost its claim."""
 
 
 def owner_role(database: str) -> str:
@@ -25,25 +29,6 @@ def acting_role(database: str, privileges: Privileges) -> str:
     return owner_role(database) if privileges is Privileges.OWNER else f"{database}_{privileges.lower()}"
 
 
-async def claim_owner(admin: Connection, database: str, claim: Claim) -> None:
-    """Make sure that the owner role exists, is ours by its claim, and that the admin may act for it.
-
-    Role, claim and membership are one transaction: no unmarked role can be left behind. A database that was kept
-    (`Retain`) is taken up again by an object of the same cluster, namespace and name, whose new uid is written down.
-
-    Raises:
-        NameConflict: role or database belong to someone else; nothing was written.
-        InsufficientPrivilege: the admin lacks CREATEROLE, or (before PostgreSQL 16) is NOINHERIT.
-
-    """
-    owner = owner_role(database)
-    found = await ours(admin, owner, claim)
-    rows = await admin.read("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", database)
-    if rows and rows[0][0] != owner:
-        raise foreign_database(admin, database, rows[0][0])
-    await _stand(admin, owner, found, claim)
-
-
 async def ensure_group(admin: Connection, database: str, privileges: Privileges, claim: Claim) -> None:
     """Make sure that the role of a group is there; what it may do in the database is granted in the database.
 
@@ -53,10 +38,10 @@ async def ensure_group(admin: Connection, database: str, privileges: Privileges,
     """
     group = acting_role(database, privileges)
     found = await ours(admin, group, claim)
-    await _stand(admin, group, found, claim, about="privileges")
+    await stand(admin, group, found, claim, about="privileges")
 
 
-async def _stand(admin: Connection, role: str, found: Claim | None, claim: Claim, about: str | None = None) -> None:
+async def stand(admin: Connection, role: str, found: Claim | None, claim: Claim, about: str | None = None) -> None:
     """Make sure that a role without login is there, bears the claim, and is the admin's to use."""
     if found == claim:
         await join(admin, role)
@@ -120,32 +105,52 @@ async def role_claim(admin: Connection, role: str) -> Claim | None:
     return Claim.parse(rows[0][0]) if rows else None
 
 
-def foreign_database(admin: Connection, database: str, actual: str) -> NameConflict:
-    """Return the error for a database whose owner is the role `actual`."""
+def foreign_database(admin: Connection, database: str, actual: str, *, unowned: bool = False) -> NameConflict:
+    """Return the error for a database whose owner is the role `actual`; `unowned`: that bears nobody's claim."""
+    adopt = ", or take it over by adoptionPolicy: IfUnowned" if unowned else ""
     return NameConflict(
         f'database "{database}" on {admin.server} exists and belongs to role "{actual}", not to'
-        f' "{owner_role(database)}": choose another databaseName; nothing was changed'
+        f' "{owner_role(database)}": choose another databaseName{adopt}; nothing was changed'
     )
 
 
-async def ours(admin: Connection, role: str, claim: Claim) -> Claim | None:
-    """Return the claim of a role of ours, or None where there is no role; NameConflict where it is not ours."""
+def foreign_role(admin: Connection, role: str, found: Claim | None) -> NameConflict:
+    """Return the error for a role that bears the claim `found`, or none."""
+    whose = "is claimed by another Database" if found else "bears no claim of asyncctl"
+    return NameConflict(
+        f'role "{role}" on {admin.server} exists and {whose}: choose another databaseName; nothing was changed'
+    )
+
+
+async def ours(admin: Connection, role: str, claim: Claim, *, lost: bool = False) -> Claim | None:
+    """Return the claim of a role of ours, or None where there is no role.
+
+    Args:
+        admin: a session in any database of the server.
+        role: its name.
+        claim: ours.
+        lost: one without a claim is ours too, and has lost it: the caller knows by other marks. It is UNMARKED.
+
+    Raises:
+        NameConflict: it is not ours.
+
+    """
     found = await role_claim(admin, role)
     if claim.same_object(found):
         return found
     if found is None and not await admin.read("SELECT FROM pg_roles WHERE rolname = %s", role):
         return None
-    whose = "is claimed by another Database" if found else "bears no claim of asyncctl"
-    raise NameConflict(
-        f'role "{role}" on {admin.server} exists and {whose}: choose another databaseName; nothing was changed'
-    )
+    if found is None and lost:
+        return UNMARKED
+    raise foreign_role(admin, role, found)
 
 
 async def mark(admin: Connection, role: str, found: Claim | None, claim: Claim) -> None:
     """Write the claim down on a role that bears none, or `found`."""
     if found != claim:
         comment = sql.SQL("COMMENT ON ROLE {} IS {}")
-        statement = comment.format(sql.Identifier(role), sql.Literal(str(claim)))
+        bears = replace(claim, adopted=claim.adopted or (found is not None and found.adopted))
+        statement = comment.format(sql.Identifier(role), sql.Literal(str(bears)))
         await admin.write(statement, about="claim" if found else None)
 
 

@@ -11,34 +11,33 @@ import re
 import secrets
 
 _ITERATIONS = 4096  # as PostgreSQL makes them
-_SHAPE = re.compile(r"SCRAM-SHA-256\$([0-9]{1,6}):([A-Za-z0-9+/=]+)\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+")
+_SHAPE = re.compile(rf"SCRAM-SHA-256\${_ITERATIONS}:([A-Za-z0-9+/=]+)\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+")
 
 
-def verifier(password: str, *, salt: bytes | None = None, iterations: int = _ITERATIONS) -> str:
-    """Return the verifier of a password.
+def verifier(password: str, *, salt: bytes | None = None) -> str:
+    """Return the verifier of a password; it takes milliseconds, on purpose.
 
     Args:
         password: In ASCII, which SASLprep (RFC 4013) leaves as it is.
         salt: Default: 16 random bytes.
-        iterations: How slow a guess is.
     """
     salt = secrets.token_bytes(16) if salt is None else salt
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, iterations)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _ITERATIONS)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
-    return f"SCRAM-SHA-256${iterations}:{_text(salt)}${_text(stored)}:{_text(server)}"
+    return f"SCRAM-SHA-256${_ITERATIONS}:{_text(salt)}${_text(stored)}:{_text(server)}"
 
 
 def fits(known: str, password: str) -> bool:
-    """Whether `known` is a verifier of this password."""
+    """Whether `known` is a verifier of this password, as slow to guess by as ours."""
     found = _SHAPE.fullmatch(known)
     if found is None:
         return False
     try:
-        salt = base64.b64decode(found[2], validate=True)
+        salt = base64.b64decode(found[1], validate=True)
     except ValueError:
         return False
-    return hmac.compare_digest(verifier(password, salt=salt, iterations=int(found[1]) or 1), known)
+    return hmac.compare_digest(verifier(password, salt=salt), known)
 
 
 def _text(value: bytes) -> str:

@@ -84,7 +84,7 @@ class InCluster:
                 f"spec.inCluster.replicas is 0: the instance is stopped; PersistentVolumeClaim {names.claim} keeps its "
                 "data. Set it to 1 to start it again"
             )
-        pod = await self._pod(ctx, claim, stateful_set)
+        pod = await self._pod(ctx, db, claim, stateful_set)
         _say_storage(ctx, db, claim, too_small)
         if waiting := workload.not_ready(stateful_set, pod):
             raise waiting
@@ -203,7 +203,7 @@ class InCluster:
         wanted = manifests.stateful_set(db, repository=self._image, verifier=known)
         return await ctx.apply(wanted, STATEFUL_SET)
 
-    async def _pod(self, ctx: Context, claim: JsonObject, stateful_set: JsonObject) -> JsonObject:
+    async def _pod(self, ctx: Context, db: Database, claim: JsonObject, stateful_set: JsonObject) -> JsonObject:
         """The instance's pod, of a volume that is there; else what is waited for."""
         if waiting := workload.not_rolled_out(stateful_set):
             raise waiting
@@ -214,9 +214,12 @@ class InCluster:
         no_volume = storage.pending(claim, workload.unschedulable(pod) if pod else "")
         if pod is None:
             no_pod = workload.no_pod(stateful_set, await _events(ctx, uid))
-            raise no_pod if no_pod.trouble or no_volume is None else no_volume
+            if no_pod.trouble or no_volume is None:
+                raise no_pod
         if no_volume is not None:
+            db.status.conditions.set(workload.ASPECT, False, "Starting", f"the pod of {name} waits for its volume")
             raise no_volume
+        assert pod is not None
         return pod
 
     async def _log_in(self, ctx: Context, db: Database, server: Server, secret: Secret) -> None:

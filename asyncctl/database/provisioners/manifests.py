@@ -240,7 +240,7 @@ def _environment(names: Names) -> list[JsonObject]:
         # The official image lets everybody in from 127.0.0.1, which is where `kubectl port-forward` comes from.
         {
             "name": "POSTGRES_INITDB_ARGS",
-            "value": "--auth-local=trust --auth-host=scram-sha-256 --data-checksums",
+            "value": "--auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --data-checksums",
         },
     ]
 

@@ -4,8 +4,8 @@ import orjson
 import pytest
 
 from asyncctl.cache.header import read_entry
-from asyncctl.controller.applied import ANNOTATION, Applied, covers, digest
-from asyncctl.objects import ConfigMap
+from asyncctl.controller.applied import ANNOTATION, Applied, covers, digest, shown_digest
+from asyncctl.objects import ConfigMap, Secret
 from asyncctl.operator import Operator
 from tests.unit.forwarder import forwarding
 from tests.unit.harness import Widget, working
@@ -99,6 +99,21 @@ def test_what_looks_the_same_is_current_at_the_very_version_only():
     assert applied.looks_current(KIND, later, 8)
     applied.answered(KIND, entry, TOLD, 0)  # it can't be told how it looks
     assert not applied.looks_current(KIND, entry, 0)
+
+
+def test_what_a_secret_says_of_its_wish_does_not_depend_on_its_values_and_another_value_is_another_wish():
+    kind = Secret.resource_type
+    one, other = (WANTED | {"kind": "Secret", "data": {"a": value}} for value in ("MQ==", "Mg=="))
+    more = one | {"data": {"a": "MQ==", "b": "MQ=="}}
+    shown = shown_digest(one, kind)
+    assert shown == shown_digest(other, kind) != shown_digest(more, kind)
+    assert shown_digest(one, KIND) != shown_digest(other, KIND)
+    entry = stored(5, {"a": "MQ=="}, told=shown, managed={"f:metadata": {"f:annotations": {}}, "f:data": {"f:a": {}}})
+    fresh, known = Applied(), Applied()
+    known.answered(kind, entry, digest(one), 7)
+    for applied in (fresh, known):
+        assert not applied.is_current(kind, entry, other, digest(other), 8, shown=shown)
+        assert applied.is_current(kind, entry, one, digest(one), 7, shown=shown)
 
 
 def test_an_object_without_a_version_is_never_current():

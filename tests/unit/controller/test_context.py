@@ -2,6 +2,8 @@
 
 import pytest
 
+from asyncctl.client.errors import Conflict
+from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import NotOwned
 from asyncctl.objects import ConfigMap, Resource, Secret, Unstructured
 from tests.conformance.hands import hands, poke
@@ -72,6 +74,39 @@ async def test_dicts_are_deleted_and_pruned_as_objects_are(cluster):
             await ctx.delete({"metadata": {"name": "b", "uid": "u"}}, UNTYPED)
         assert ctx.owns(ctx.get(UNTYPED, "b"))
         assert not ctx.owns({"metadata": {"name": "x"}})
+
+
+async def test_what_is_released_outlives_its_owner_and_stays_its_own(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        mine = await ctx.apply(ConfigMap(name="c", data={"a": "1"}))
+        await ctx.release(mine)
+        released = ctx.get(ConfigMap, "c")
+        assert released.metadata.owner_references == []
+        assert released.data == {"a": "1"}
+        assert ctx.owns(released)
+        before = released.metadata.resource_version
+        await ctx.release(released)
+        assert (await cluster.get(ConfigMap, "c")).metadata.resource_version == before
+        assert (await ctx.apply(ConfigMap(name="c", data={"a": "1"}))).metadata.owner_references
+
+
+async def test_what_was_changed_since_it_was_read_is_not_released(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        stale = await ctx.apply(ConfigMap(name="c", data={"a": "1"}))
+        await ctx.apply(ConfigMap(name="c", data={"a": "2"}))
+        with pytest.raises(Conflict):
+            await ctx.release(stale)
+
+
+async def test_a_reference_of_somebody_else_stays_when_ours_goes(cluster):
+    async with hands(cluster) as made, made.taking() as (ctx, _):
+        await ctx.apply({"metadata": {"name": "c"}}, UNTYPED)
+        other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": "other"}
+        live = await ctx.client.get(UNTYPED, "c", namespace=cluster.namespace)
+        both = {"metadata": {"ownerReferences": [*live["metadata"]["ownerReferences"], other]}}
+        changed = await ctx.client.patch(UNTYPED, "c", both, patch=Patch.MERGE, namespace=cluster.namespace)
+        await ctx.release(changed, UNTYPED)
+        assert [each["uid"] for each in ctx.get(UNTYPED, "c")["metadata"]["ownerReferences"]] == ["other"]
 
 
 async def test_conditions_and_the_generation_go_out_in_one_patch_also_when_the_pass_fails(cluster):

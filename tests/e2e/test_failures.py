@@ -1,0 +1,301 @@
+"""Each failure of the table, provoked for real: its condition, its reason, one Warning, how it is retried, its end.
+
+What goes by itself is retried with growing delay, is not counted, and comes right when its cause goes. What somebody
+has to mend is parked, Stalled and Failed, and comes right when the object is touched, or after the slow retry.
+"""
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.e2e.cluster import Team, condition
+from tests.e2e.conftest import write_catalogue
+from tests.e2e.proxy import Proxy
+from tests.e2e.server import Superuser
+from tests.e2e.waiting import until
+
+BACKOFF, SLOW = "backoff", "slow"
+QUICK = {"retry_base": "50ms", "retry_max": "1s", "retry_limit": 2, "database_resync": "1s"}
+
+
+@dataclass
+class World:
+    """What a row of the table has at hand."""
+
+    team: Team
+    superuser: Superuser
+    proxy: Proxy
+    admin: str  # our admin's role, of this test alone
+    write_catalogue: Callable[..., object]  # with a password
+    password: str
+
+    @property
+    def name(self) -> str:
+        """The database that is asked for."""
+        return self.team.namespace.replace("-", "_")
+
+    @contextlib.contextmanager
+    def altered(self, attribute: str, back: str) -> Iterator[None]:
+        """Our admin without something."""
+        change = "ALTER ROLE {} " + attribute
+        self.superuser.ask(sql.SQL(change).format(sql.Identifier(self.admin)))
+        try:
+            yield
+        finally:
+            self.superuser.ask(sql.SQL("ALTER ROLE {} " + back).format(sql.Identifier(self.admin)))
+
+    @contextlib.contextmanager
+    def taken(self, create: str, drop: str) -> Iterator[None]:
+        """A DBA has made something of a name of ours."""
+        self.superuser.ask(
+            sql.SQL(create).format(name=sql.Identifier(self.name), owner=self._of("owner"), a=self._of("a"))
+        )
+        try:
+            yield
+        finally:
+            self.superuser.ask(
+                sql.SQL(drop).format(name=sql.Identifier(self.name), owner=self._of("owner"), a=self._of("a"))
+            )
+
+    def _of(self, role: str) -> sql.Identifier:
+        return sql.Identifier(f"{self.name}_{role}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: what is wrong, and what is said of it."""
+
+    name: str
+    wrong: Callable[[World], AbstractContextManager[object]]
+    reason: str
+    retry: str
+    writes: bool = True  # whether something may have been written to PostgreSQL
+
+
+@contextlib.contextmanager
+def down(world: World) -> Iterator[None]:
+    world.proxy.down()
+    yield
+    world.proxy.up()
+
+
+@contextlib.contextmanager
+def wrong_password(world: World) -> Iterator[None]:
+    world.write_catalogue("not-the-one")
+    yield
+    world.write_catalogue(world.password)
+
+
+@contextlib.contextmanager
+def shut_out(world: World) -> Iterator[None]:
+    """A line in pg_hba.conf rejects our admin."""
+    ((file,),) = world.superuser.ask("SHOW hba_file")
+    path = Path(file)
+    before = path.read_text()
+    path.write_text(f"host all {world.admin} 127.0.0.1/32 reject\n{before}")
+    world.superuser.ask("SELECT pg_reload_conf()")
+    yield
+    path.write_text(before)
+    world.superuser.ask("SELECT pg_reload_conf()")
+
+
+@contextlib.contextmanager
+def held_up(world: World) -> Iterator[None]:
+    """Somebody's transaction holds the name of our role, and what waits for it is cancelled."""
+    with psycopg.connect(world.superuser.postgres.uri()) as session:
+        session.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(f"{world.name}_owner")))
+        done = threading.Event()
+
+        def cancel() -> None:
+            while not done.wait(0.05):
+                waits = "usename = %s AND wait_event_type = 'Lock'"
+                world.superuser.ask(f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {waits}", [world.admin])
+
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            canceller.join()
+            session.rollback()
+
+
+ROWS = [
+    Row("the server is down", down, "ServerUnreachable", BACKOFF, writes=False),
+    Row("a statement was cancelled", held_up, "ServerUnreachable", BACKOFF),
+    Row("wrong admin password", wrong_password, "AuthenticationFailed", BACKOFF, writes=False),
+    Row("rejected by pg_hba.conf", shut_out, "AuthenticationFailed", BACKOFF, writes=False),
+    Row("no LOGIN", lambda w: w.altered("NOLOGIN", "LOGIN"), "AuthenticationFailed", BACKOFF, writes=False),
+    Row(
+        "no CREATEROLE", lambda w: w.altered("NOCREATEROLE", "CREATEROLE"),
+        "InsufficientPrivilege", SLOW, writes=False,
+    ),
+    Row("no CREATEDB", lambda w: w.altered("NOCREATEDB", "CREATEDB"), "InsufficientPrivilege", SLOW),
+    Row(
+        "too many connections", lambda w: w.altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"),
+        "TooManyConnections", BACKOFF, writes=False,
+    ),
+    Row(
+        "a foreign database", lambda w: w.taken("CREATE DATABASE {name}", "DROP DATABASE {name}"),
+        "NameConflict", SLOW, writes=False,
+    ),
+    Row(
+        "a foreign owner role", lambda w: w.taken("CREATE ROLE {owner}", "DROP ROLE {owner}"),
+        "NameConflict", SLOW, writes=False,
+    ),
+    Row(
+        "a role of another object", lambda w: w.taken(
+            "CREATE ROLE {owner}; COMMENT ON ROLE {owner} IS 'asyncctl:other/ns/name/uid'", "DROP ROLE {owner}"
+        ),
+        "NameConflict", SLOW, writes=False,
+    ),
+    Row("a foreign login", lambda w: w.taken("CREATE ROLE {a}", "DROP ROLE {a}"), "NameConflict", SLOW),
+]  # fmt: skip
+
+
+@pytest.fixture
+def world(own_admin, team, superuser, admin, proxy, tmp_path, catalogue):
+    def write(password):
+        server = replace(admin, port=proxy.port, admin_user=own_admin, admin_password=password)
+        return write_catalogue(tmp_path, server)
+
+    write("of-this-test-alone")
+    return World(team, superuser, proxy, own_admin, write, "of-this-test-alone")
+
+
+@pytest.fixture
+def own_admin(superuser):
+    """A role as our admin's, of this test alone; dropped after what it made is cleared away."""
+    name = f"admin_{secrets.token_hex(4)}"
+    superuser.do("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD 'of-this-test-alone'", name)
+    yield name
+    superuser.do("DROP OWNED BY {} CASCADE; DROP ROLE {}", name, name)
+
+
+def warnings(team):
+    return [(event["reason"], event.get("series")) for event in team.events() if event["type"] == "Warning"]
+
+
+def is_retried(daemon, how):
+    """What goes by itself soon and ever later, though two counted failures would park it; the other hardly ever."""
+    if how == SLOW:
+        assert 480 <= daemon.until_said("parked until the object changes")["retry_in"] <= 720
+        return
+    failed = until(lambda: daemon.said("the pass has failed"), lambda found: len(found) >= 3)
+    first, second, third = [record["retry_in"] for record in failed[:3]]
+    assert first < second < third
+    assert not daemon.said("parked until the object changes")
+
+
+def is_told(team, daemon, reason, retry, aspect):
+    """The condition, the reason, one Warning, the phase, and how it is retried."""
+    said = team.until_refused(reason)
+    is_retried(daemon, retry)
+    found = team.database()
+    about = condition(found, aspect)
+    assert (about["status"], about["reason"], about["message"]) == ("False", reason, said["message"])
+    assert found["status"]["phase"] == ("Failed" if retry == SLOW else "Pending")
+    assert condition(found, "Stalled").get("status", "False") == str(retry == SLOW)
+    assert until(lambda: warnings(team)) == [(reason, None)]
+
+
+def is_over(team, reason, retry, aspect):
+    """It comes right by itself, or when somebody touches it, and nothing more is said of it."""
+    if retry == SLOW:
+        team.look_again()
+    found = team.until_running()
+    assert condition(found, "Stalled").get("status", "False") == "False"
+    assert condition(found, aspect)["status"] == "True"
+    assert warnings(team) == [(reason, None)]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_failure_is_told_retried_and_over_when_its_cause_is_gone(row, world, fork):
+    daemon = fork(**QUICK)
+    daemon.until_working()
+    with row.wrong(world):
+        before = world.superuser.versions()
+        world.team.create(databaseName=world.name)
+        is_told(world.team, daemon, row.reason, row.retry, "DatabaseReady")
+        assert not world.team.secrets()
+        if not row.writes:
+            assert world.superuser.versions() == before
+    is_over(world.team, row.reason, row.retry, "DatabaseReady")
+
+
+# What the API server refuses.
+
+ROLES = "/apis/rbac.authorization.k8s.io/v1/clusterrole"
+ALL_BUT_SECRETS = [
+    {"apiGroups": ["apps.example.com", "events.k8s.io", "apps", "policy"], "resources": ["*"], "verbs": ["*"]},
+    {"apiGroups": [""], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+]
+
+
+@contextlib.contextmanager
+def without_the_right(team):
+    """User c may all, but write Secrets."""
+    meta = {"metadata": {"name": team.namespace}}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": team.namespace}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "c"}
+    team.cluster.call("POST", f"{ROLES}s", meta | {"rules": ALL_BUT_SECRETS})
+    team.cluster.call("POST", f"{ROLES}bindings", meta | {"roleRef": role, "subjects": [subject]})
+    yield
+    for kind in ("bindings", "s"):
+        team.cluster.call("DELETE", f"{ROLES}{kind}/{team.namespace}")
+
+
+@contextlib.contextmanager
+def out_of_quota(team):
+    """No Secret more; what a quota's controller would write is written by hand, as none runs here."""
+    path = f"/api/v1/namespaces/{team.namespace}/resourcequotas"
+    hard = {"count/secrets": "0"}
+    team.cluster.call("POST", path, {"metadata": {"name": "none"}, "spec": {"hard": hard}})
+    status = {"status": {"hard": hard, "used": hard}}
+    team.cluster.call("PATCH", f"{path}/none/status", status, content_type="application/merge-patch+json")
+    yield
+    team.cluster.call("DELETE", f"{path}/none")
+
+
+@contextlib.contextmanager
+def denied_by_a_policy(team):
+    """An admission policy of the cluster's operators wants no such Secret."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
+    name = {"metadata": {"name": team.namespace}}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": team.namespace}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}
+    match = {"namespaceSelector": here, "resourceRules": [rule]}
+    refuses = {"matchConstraints": match, "validations": [{"expression": "false", "message": "not here"}]}
+    team.cluster.call("POST", f"{path}ies", name | {"spec": refuses})
+    bound = {"policyName": team.namespace, "validationActions": ["Deny"]}
+    team.cluster.call("POST", f"{path}ybindings", name | {"spec": bound})
+    until(lambda: team.try_secret() == 422)
+    yield
+    for kind in ("ybindings", "ies"):
+        team.cluster.call("DELETE", f"{path}{kind}/{team.namespace}")
+    until(lambda: team.try_secret() == 201)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [(without_the_right, "Forbidden"), (out_of_quota, "QuotaExceeded"), (denied_by_a_policy, "Invalid")],
+)
+def test_what_the_api_server_refuses_is_told_parked_and_over_when_it_is_touched(wrong, reason, team, fork, cluster):
+    with contextlib.ExitStack() as until_the_end:
+        with wrong(team):
+            daemon = fork("c" if wrong is without_the_right else "a", **QUICK)
+            daemon.until_working()
+            team.create()
+            is_told(team, daemon, reason, SLOW, "CredentialsReady")
+            assert not team.secrets()
+            until_the_end.enter_context(cluster.admin("c"))
+        is_over(team, reason, SLOW, "CredentialsReady")
