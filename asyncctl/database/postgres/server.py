@@ -156,6 +156,13 @@ async def close_session(session: Session) -> None:
                     pass
 
 
+def cut_line(session: Session) -> None:
+    """Have whoever waits for the server see the session end now."""
+    if not session.closed:
+        with socket.socket(fileno=os.dup(session.fileno())) as line, suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+
+
 async def _authorities(server: Server) -> str | None:
     """Return the file of the authorities to trust: the server's own, else the machine's."""
     if not server.ssl_mode.startswith("verify-"):
