@@ -48,6 +48,7 @@ class DatabaseReconciler:
         self._limits = Limits()
         self._cluster = Cluster(None)
         self._provisioners: dict[Kind, Provisioner] = {}
+        self._external: External | None = None
 
     async def start(self, running: Running) -> None:
         """Read the settings and the catalogue; a bad one ends the start, with file, line and field."""
@@ -72,7 +73,8 @@ class DatabaseReconciler:
     async def stop(self, _: Running) -> None:
         """Close the sessions on servers, and remove what was written to disk."""
         await self._limits.close()
-        await self._external.close()
+        if self._external is not None:  # else the start has ended half way
+            await self._external.close()
 
     async def tidy(self, running: Running) -> None:
         """Close sessions that nobody uses any more, now and then."""

@@ -17,6 +17,7 @@ import anyio.to_thread
 import psycopg
 from psycopg.rows import TupleRow
 
+from asyncctl.database.postgres.bounded import BoundedConnection
 from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, connection_failed
 from asyncctl.database.types import SslMode
 
@@ -90,7 +91,7 @@ async def open_session(server: Server, database: str, user: str, password: str) 
     where = server.place(database, user)
     try:
         async with asyncio.timeout(server.connect_timeout):
-            return await psycopg.AsyncConnection.connect(
+            return await BoundedConnection.connect(
                 host=server.host,
                 hostaddr=server.address,
                 port=server.port,
