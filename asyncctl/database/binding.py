@@ -120,13 +120,18 @@ def recorded_name(db: Database) -> str | None:
 
 
 def _is_stuck(found: Secret, wanted: Secret) -> bool:
-    return found.type != wanted.type or bool(found.immutable and found.data != wanted.data)
+    return found.type != wanted.type or bool(found.immutable and not _holds(found, wanted))
 
 
 def _is_same(found: Secret, wanted: Secret) -> bool:
     recorded = all(key in found.annotations for key in _RECORD)
     labelled = wanted.labels.items() <= found.labels.items()
-    return found.type == wanted.type and found.data == wanted.data and labelled and recorded
+    return found.type == wanted.type and _holds(found, wanted) and labelled and recorded
+
+
+def _holds(found: Secret, wanted: Secret) -> bool:
+    """Whether it has all values; what a person has added is his."""
+    return wanted.data.items() <= found.data.items()
 
 
 async def _wanted(ctx: Context, account: Account) -> Secret | None:

@@ -50,7 +50,7 @@ def report(
         tell(ctx, "DriftCorrected", f"put right on {where}: {', '.join(fields)}")
     for account, turn in turns.items():
         if turn.rotated:
-            kept = f"; {turn.kept} lets in until its grace period is over" if turn.kept else ""
+            kept = f"; {turn.kept} lets in until {turn.kept_until:%Y-%m-%dT%H:%M:%SZ}" if turn.kept else ""
             tell(ctx, "PasswordRotated", f"Secret {account.secret} has login {turn.login} with a new password{kept}")
     if lacking is not None:
         ctx.warning(*lacking)

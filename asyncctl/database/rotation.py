@@ -43,6 +43,7 @@ class Turn:
         new_password: It was made just now: to be set before it is proven.
         rotated: The login has changed, in its time.
         kept: The login in use before, in its grace period, or until the Secret is written: it is not to be dropped.
+        kept_until: When that period is over.
         retired: The login in use before, whose grace period is over: to be dropped before the Secret is written.
         rotated_at: When the password was made.
         trigger: The last trigger that was followed.
@@ -55,6 +56,7 @@ class Turn:
     new_password: bool = False
     rotated: bool = False
     kept: str | None = None
+    kept_until: datetime | None = None
     retired: str | None = None
     rotated_at: datetime
     trigger: datetime | None = None
@@ -145,6 +147,7 @@ def _timed(turn: Turn, rules: RotationSpec, now: datetime) -> Turn:
     return replace(
         turn,
         kept=None if over else previous,
+        kept_until=None if over else free,
         retired=previous if over else None,
         next_rotation=due,
         next_step=min((time for time in (None if over else free, due) if time is not None), default=None),

@@ -288,12 +288,10 @@ async def connect_as(
 
     Its role is the one that the server gives it: of a login of ours, the database's owner.
     """
-    async with limits.slot(server):
-        connection = await _ready(server, await limits.open(server, database, user, password), check, limits)
-        try:
-            yield connection
-        finally:
-            await connection.abort()
+    async with limits.session(server, database, user, password) as session:
+        connection = Connection(server, session, check, limits)
+        await connection.pin_settings()
+        yield connection
 
 
 async def _kept(server: Server, limits: Limits, check: Check) -> Connection | None:

@@ -119,11 +119,7 @@ _BY_SQLSTATE: dict[str, tuple[type[DatabaseError], str]] = {
     "53300": (TooManyConnections, "end sessions, or raise the limit"),
     "53100": (ServerFull, "free or add space on the server"),
     "53": (ServerExhausted, "see the server's log, and give it more of what it lacks"),
-    "25006": (
-        ServerReadOnly,
-        "if it is a standby, name the primary; else set default_transaction_read_only to off, for the server and for"
-        " the admin role",
-    ),
+    "25006": (ServerReadOnly, "name the primary, or set default_transaction_read_only to off for the server and admin"),
     "42501": (InsufficientPrivilege, "give the admin role what is missing"),
     "42P04": (NameConflict, "choose another name"),
     "42710": (NameConflict, "choose another name"),

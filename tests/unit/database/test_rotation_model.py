@@ -127,12 +127,12 @@ class RotationMachine(RuleBasedStateMachine):
             self.written, self.touched = (turn.login, turn.password), False
             if turn.new_password:
                 self.made = self.wall
-            if turn.new_password and rotation.trigger is not None and rotation.trigger <= planned:
-                self.followed, self.sure = rotation.trigger, True
             if turn.rotated:
                 assert turn.login != before[0]
                 assert due or not self.sure, "nothing was due"
                 self.rotations += 1
+            if turn.new_password and rotation.trigger is not None and rotation.trigger <= planned:
+                self.followed, self.sure = rotation.trigger, True
 
         yield provision
         yield prove
