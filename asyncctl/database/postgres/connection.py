@@ -88,7 +88,7 @@ class Connection:
     @property
     def server_version(self) -> str:
         """The server's version as it says it: `15.18`."""
-        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0]
+        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0][:63]
 
     async def read(self, query: LiteralString, *parameters: str | int | None) -> list[TupleRow]:
         """Return the rows of a query that changes nothing.
