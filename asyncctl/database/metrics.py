@@ -6,11 +6,13 @@ more. Only the process that leads shows them, or each replica would.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import product
 
 import anyio
 
 from asyncctl.clock import Clock, SystemClock
+from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.types import Database, Phase, Provisioner
 from asyncctl.objects import DecodeError
 from asyncctl.observe import Metrics
@@ -32,21 +34,26 @@ class DatabaseMetrics:
 
     def __init__(self, metrics: Metrics, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
-        self._databases: Cached[Database] | None = None
         self._operations: set[str] = set()
         phases = ", ".join(f"`{phase}`" for phase in Phase)
-        metrics.gauge(
+        self._there = metrics.gauge(
             "asyncctl_databases", "Databases there are.", {"phase": phases} | _PROVISIONER,
             section="The shipped controller", appears="on the process that leads",
             advice="Alert on phase `Failed`: each has condition `Stalled`, which says what somebody has to do. On "
             "`Terminating` for long: a deletion is blocked, and `Ready` says by what.",
-        ).source(self._by_phase)  # fmt: skip
-        metrics.gauge(
+        )  # fmt: skip
+        self._age = metrics.gauge(
             "asyncctl_database_rotation_age_seconds", "Time since the passwords changed of which it is longest ago.",
             _PROVISIONER, appears="on the process that leads, with the first password",
             advice="More than `spec.credentials.rotation.interval` and the grace period: look at those whose "
             "`status.credentials.nextRotationTime` is past.",
-        ).source(self._oldest)  # fmt: skip
+        )  # fmt: skip
+        self._catalogue = metrics.gauge(
+            "asyncctl_database_catalogue_good", "1 while the catalogue's files as they are now are in use, else 0.",
+            appears="on the process that leads",
+            advice="At 0 the last good state is in use: the log and `/readyz?verbose` say which file is bad, and in "
+            "which line and field.",
+        )  # fmt: skip
         self._corrections = metrics.counter(
             "asyncctl_database_drift_corrections_total", "What was not as wanted, and was put right.",
             {"field": "what it is called in the spec, such as `connectionLimit` or `users`; no name of anything in it"},
@@ -60,14 +67,14 @@ class DatabaseMetrics:
             advice="`wait` is long: raise the server's `maxConnections` in the catalogue.",
         )  # fmt: skip
 
-    async def count(self, running: Running) -> None:
-        """Count the databases for as long as this runs: a background task."""
+    async def count(self, running: Running, catalogue: Catalogue) -> None:
+        """Show how many databases there are, and whether the catalogue is good, for as long as this runs."""
         async with running.informer(Database) as databases:
-            self._databases = databases
-            try:
+            with ExitStack() as shown:
+                shown.callback(self._there.source(lambda: _by_phase(databases)))
+                shown.callback(self._age.source(lambda: self._ages(databases)))
+                shown.callback(self._catalogue.source(lambda: [((), float(catalogue.problem is None))]))
                 await anyio.sleep_forever()
-            finally:
-                self._databases = None
 
     def corrected(self, fields: Iterable[str]) -> None:
         """Count what was put right, by the spec's names: `users[app]` is one of `users`."""
@@ -82,17 +89,10 @@ class DatabaseMetrics:
             self._operations.add(operation)
         self._sql.shared(operation).observe(seconds)
 
-    def _by_phase(self) -> Rows:
-        if self._databases is None:
-            return
-        found = Counter((db.status.phase or Phase.PENDING, db.spec.provisioner) for db in self._readable())
-        for phase, provisioner in product(Phase, Provisioner):
-            yield (phase, provisioner), found[phase, provisioner]
-
-    def _oldest(self) -> Rows:
+    def _ages(self, databases: Cached[Database]) -> Rows:
         oldest: dict[str, float] = {}
         now = self._clock.now()
-        for db in self._readable():
+        for db in _readable(databases):
             rotated = db.status.credentials.last_rotation_time if db.status.credentials else None
             if rotated is not None:
                 age = max(0.0, (now - rotated).total_seconds())
@@ -100,14 +100,21 @@ class DatabaseMetrics:
         for provisioner, age in oldest.items():
             yield (provisioner,), age
 
-    def _readable(self) -> Iterator[Database]:
-        """Those in the cache but what can't be decoded; asked in the thread of a scrape."""
-        each = self._databases.list() if self._databases is not None else iter(())
-        while True:
-            try:
-                db = next(each)
-            except StopIteration:
-                return
-            except DecodeError:
-                continue
-            yield db
+
+def _by_phase(databases: Cached[Database]) -> Rows:
+    found = Counter((db.status.phase or Phase.PENDING, db.spec.provisioner) for db in _readable(databases))
+    for phase, provisioner in product(Phase, Provisioner):
+        yield (phase, provisioner), found[phase, provisioner]
+
+
+def _readable(databases: Cached[Database]) -> Iterator[Database]:
+    """Those in the cache but what can't be decoded; asked in the thread of a scrape."""
+    each = databases.list()
+    while True:
+        try:
+            db = next(each)
+        except StopIteration:
+            return
+        except DecodeError:
+            continue
+        yield db

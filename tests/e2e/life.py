@@ -36,6 +36,7 @@ class Life:
     team: Team
     wires: Wires
     superuser: Superuser
+    admin: str
     begin: Callable[[], Forked]
     crashes: list[str] = field(default_factory=list)
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -19,21 +20,63 @@ from tests.e2e.cluster import Team
 from tests.e2e.conftest import write_catalogue
 from tests.e2e.forked import Forked
 from tests.e2e.life import NAME, Life, Step
-from tests.e2e.wires import Wires
+from tests.e2e.wires import UNDONE, Wires
 
 SOAK = "ASYNCCTL_TEST_SOAK" in os.environ
 QUICK = {"leader_election": "false", "retry_base": "50ms", "retry_max": "200ms", "database_resync": "1s"}
-DYING = re.compile(r"\w+ events\b")  # what is said once or never: it dies with who would have said it
+# What is said once or never, as it dies with who would have said it; and what is undone, as if it had not been sent.
+SPARED = re.compile(rf"\w+ events\b|{UNDONE}")
+
+APP = {"name": "app"}
+REPORT = {"name": "report", "privileges": "ReadOnly", "connectionLimit": 3}
+
+
+def rotated(life):
+    """The login is the second of its user, and the first is gone."""
+    return life.running and {role for role in life.roles() if role.startswith("app_")} == {"app_b"}
+
 
 STEPS = [
     Step(
         "create",
-        lambda life: life.team.create(NAME, databaseName=life.database, reclaimPolicy="Delete", connectionLimit=20),
+        lambda life: life.team.create(
+            NAME, databaseName=life.database, reclaimPolicy="Delete", connectionLimit=20,
+            schemas=[{"name": "app"}], extensions=[{"name": "citext", "schema": "app"}], users=[APP, REPORT],
+        ),
         lambda life: life.running,
     ),
-    Step("change", lambda life: life.team.patch({"spec": {"connectionLimit": 10}}), lambda life: life.running),
+    Step(
+        "change",
+        lambda life: life.team.patch({"spec": {
+            "connectionLimit": 10, "schemas": [{"name": "app"}, {"name": "audit"}],
+            "users": [APP | {"connectionLimit": 8}, REPORT],
+        }}),
+        lambda life: life.running,
+    ),
+    Step(
+        "remove a user",
+        lambda life: life.team.patch({"spec": {"users": [APP]}}),
+        lambda life: life.running and not any("report" in role for role in life.roles()),
+    ),
+    Step(
+        "rotate",
+        lambda life: life.team.patch({"spec": {"credentials": {"rotation": {
+            "trigger": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "gracePeriod": "1s",
+        }}}}),
+        rotated,
+    ),
     Step("delete", lambda life: life.team.delete(), lambda life: not life.object() and not life.roles()),
-]
+]  # fmt: skip
+
+
+def unowned(life):
+    """A database that somebody made as our admin is to be taken over."""
+    life.superuser.do("CREATE DATABASE {} OWNER {}", life.database, life.admin)
+    life.superuser.do("CREATE TABLE invoices (id int)", database=life.database)
+    life.team.create(NAME, databaseName=life.database, reclaimPolicy="Delete", adoptionPolicy="IfUnowned")
+
+
+ADOPTION = [Step("adopt", unowned, lambda life: life.running), STEPS[-1]]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +106,7 @@ def lives(cluster, superuser, wires, admin, environment, tmp_path):
             return daemons[-1]
 
         try:
-            yield Life(team, wires, superuser, daemon)
+            yield Life(team, wires, superuser, admin.admin_user, daemon)
         finally:
             team.clear()
             superuser.clear(cluster.id, team.namespace)
@@ -88,11 +131,16 @@ def after(step, life, **how):
     return Outcome(effects, life.end_state(), life.counts())
 
 
+@pytest.fixture(params=[STEPS, ADOPTION], ids=["made", "adopted"])
+def steps(request):
+    return request.param
+
+
 @pytest.fixture
-def undisturbed(lives):
+def undisturbed(lives, steps):
     """What each step came to in a life without a crash, and what was said."""
     with lives() as life:
-        outcomes = [after(step, life) for step in STEPS]
+        outcomes = [after(step, life) for step in steps]
         return outcomes, set(life.team.reasons())
 
 
@@ -102,21 +150,21 @@ def once_at(name, how):
     return lambda seen: how if seen == name and left and left.pop() else None
 
 
-def test_a_life_in_which_each_effect_is_crashed_once_comes_to_the_same(lives, undisturbed):
+def test_a_life_in_which_each_effect_is_crashed_once_comes_to_the_same(lives, steps, undisturbed):
     wanted, reasons = undisturbed
-    crashed_at = set()
-
-    def once(name):
-        if name in crashed_at or DYING.match(name):
-            return None
-        crashed_at.add(name)
-        return "after"
-
     with lives() as life:
-        for step, outcome in zip(STEPS, wanted, strict=True):
+        for step, outcome in zip(steps, wanted, strict=True):
+            crashed_at = set()
+
+            def once(name, crashed_at=crashed_at):
+                if name in crashed_at or SPARED.match(name):
+                    return None
+                crashed_at.add(name)
+                return "after"
+
             found = after(step, life, cut=once)
             at = f"{step.name}, crashed {'; '.join(life.crashes)}"
-            assert {name for name in outcome.effects if not DYING.match(name)} <= crashed_at, at
+            assert {name for name in outcome.effects if not SPARED.match(name)} <= crashed_at, at
             assert found.end_state == outcome.end_state, at
             assert found.counts == outcome.counts, at
         assert set(life.team.reasons()) <= reasons
@@ -124,18 +172,18 @@ def test_a_life_in_which_each_effect_is_crashed_once_comes_to_the_same(lives, un
 
 
 @pytest.mark.skipif(not SOAK, reason="each effect alone takes a Database of its own: with ASYNCCTL_TEST_SOAK")
-def test_each_effect_crashed_alone_before_and_after_it_comes_to_the_same(lives, undisturbed):
+def test_each_effect_crashed_alone_before_and_after_it_comes_to_the_same(lives, steps, undisturbed):
     wanted, reasons = undisturbed
     crashes, wrong = 0, []
     for number, outcome in enumerate(wanted):
         for effect, how in itertools.product(outcome.effects, ["before", "after"]):
             with lives() as life:
-                for step in STEPS[:number]:
+                for step in steps[:number]:
                     life.live(step)
-                found = after(STEPS[number], life, cut=once_at(effect, how))
+                found = after(steps[number], life, cut=once_at(effect, how))
                 said = set(life.team.reasons())
             crashes += 1
-            at = f"{STEPS[number].name}, crashed {life.crashes}"
+            at = f"{steps[number].name}, crashed {life.crashes}"
             if life.crashes != [f"{how} {effect}"]:
                 wrong.append(f"{at}, and not {how} {effect}")
             if (found.end_state, found.counts) != (outcome.end_state, outcome.counts):

@@ -83,3 +83,42 @@ def test_when_the_winner_is_kept_it_stays_his(daemon, team, superuser, name):
     team.create("winner", databaseName=name)
     team.until_running("winner")
     assert rows(team, "winner-credentials") == [(7,)]
+
+
+@pytest.fixture
+def unowned(superuser, admin, name):
+    """A database that somebody made as our admin, with data in it, and that bears nobody's claim."""
+    superuser.do("CREATE DATABASE {} OWNER {}", name, admin.admin_user)
+    superuser.do("CREATE TABLE invoices (id int); INSERT INTO invoices VALUES (7)", database=name)
+    superuser.do("ALTER TABLE invoices OWNER TO {}", admin.admin_user, database=name)
+    yield name
+    if name in superuser.databases():
+        superuser.do("DROP DATABASE {} WITH (FORCE)", name)
+
+
+def test_a_database_that_bears_no_claim_is_left_alone_unless_adoption_is_asked_for(daemon, team, superuser, unowned):
+    before, versions = superuser.portrait(unowned), superuser.versions()
+    team.create(databaseName=unowned, reclaimPolicy="Delete")
+    said = team.until_refused("NameConflict")
+    assert "adoptionPolicy" in said["message"]
+    assert superuser.versions() == versions
+    team.delete()
+    team.until_gone()
+    assert superuser.portrait(unowned) == before
+
+
+def test_one_that_is_adopted_keeps_its_data_and_is_known_as_such(daemon, team, superuser, unowned):
+    team.create(databaseName=unowned, adoptionPolicy="IfUnowned", reclaimPolicy="Delete")
+    found = team.until_running()
+    assert found["status"]["claim"]["adopted"] is True
+    assert rows(team, "orders-credentials") == [(7,)]
+    assert "Adopted" in until(team.reasons, lambda found: "Adopted" in found)
+    versions = team.versions()
+    passes = daemon.metric("controller_runtime_reconcile_total")
+    until(lambda: daemon.metric("controller_runtime_reconcile_total") >= passes + 2)
+    assert team.versions() == versions
+    assert team.reasons().count("Adopted") == 1
+
+    team.delete()
+    team.until_gone()
+    assert superuser.portrait(unowned) == {"databases": [], "roles": [], "members": [], "settings": []}

@@ -6,8 +6,10 @@ or after it took effect and before the answer is seen.
 """
 
 import asyncio
+import base64
 import contextlib
 import json
+import logging
 import re
 import ssl
 import threading
@@ -27,6 +29,7 @@ READS = re.compile(
 )
 ACTS = re.compile(r"pg_(terminate|cancel)_backend", re.IGNORECASE)  # a SELECT with an effect
 NO_EFFECT = ("/authorization.k8s.io/", "/authentication.k8s.io/", "/coordination.k8s.io/")
+UNDONE = "in a transaction: "  # that is not committed: a crash undoes it
 _SAME_EACH_TIME = (
     (re.compile(r"'SCRAM-SHA-256[^']*'"), "'…'"),
     (re.compile(r"'asyncctl:[^']*'"), "'<claim>'"),
@@ -123,9 +126,10 @@ class Wires:
             connector=aiohttp.TCPConnector(ssl=there, limit=0), auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None),
         )  # fmt: skip
-        self._api = web.ServerRunner(
-            web.Server(self._serve_api, access_log=None, handler_cancellation=True), shutdown_timeout=0.05
-        )
+        silent = logging.getLogger("wires")  # that an answer was cut is the purpose
+        silent.setLevel(logging.CRITICAL)
+        server = web.Server(self._serve_api, access_log=None, logger=silent, handler_cancellation=True)
+        self._api = web.ServerRunner(server, shutdown_timeout=0.05)
         await self._api.setup()
         await web.TCPSite(self._api, "127.0.0.1", 0, ssl_context=tls).start()
         self.url = f"https://127.0.0.1:{self._api.addresses[0][1]}"
@@ -210,6 +214,8 @@ def _about(path: str, body: bytes) -> str:
         said = json.loads(body)
         if path.startswith("events"):
             return f" {said['reason']}"
+        if path.startswith("secrets") and "data" in said:
+            return f" as {base64.b64decode(said['data']['username']).decode()}"
         if path.endswith("/status"):
             status = said["status"]
             ready = next((each for each in status.get("conditions") or () if each["type"] == "Ready"), {})
@@ -277,6 +283,8 @@ class _Session:
             self._pending = f"COMMIT of {self._written[-1]}"
         elif not READS.match(text.strip()) or ACTS.search(text):
             self._pending = self._wires.name(text)
+            if self._open:
+                self._pending = UNDONE + self._pending
         else:
             self._pending = None
             return
@@ -287,9 +295,10 @@ class _Session:
 
     def _answered(self, state: bytes) -> None:
         name, self._pending = self._pending, None
+        self._open = state != b"I"
         if name is not None and not self._failed and not name.startswith("COMMIT of "):
-            self._written.append(name)
-        if state == b"I":  # no transaction is open
+            self._written.append(name.removeprefix(UNDONE))
+        if not self._open:
             if not self._failed:
                 self._wires.effects.names += self._written
             self._written = []

@@ -10,7 +10,7 @@ from asyncctl.database.types import Database, DatabaseSpec, InClusterSpec, Provi
 from asyncctl.objects import Quantity, from_dict, to_dict
 
 NAMESPACE = "instances"
-GROUPS = {"StatefulSet": "/apis/apps/v1"}
+GROUPS = {
     "StatefulSet": "/apis/apps/v1",
     "Service": "/api/v1",
     "PersistentVolumeClaim": "/api/v1",
@@ -60,7 +60,7 @@ def objects(name, wanted):
 @pytest.mark.parametrize("name", ["orders", "a" * 253, "0.a"])
 def test_a_real_server_takes_each_object_and_the_pod_as_it_is(kube, namespace, name, wanted):
     for kind, body in objects(name, wanted):
-        path = f"{GROUPS.get(kind, "/api/v1")}/namespaces/{namespace}/{kind.lower()}s?dryRun=All&fieldValidation=Strict"
+        path = f"{GROUPS.get(kind, '/api/v1')}/namespaces/{namespace}/{kind.lower()}s?dryRun=All&fieldValidation=Strict"
         code, answer = kube.request("POST", path, body)
         assert code == 201, answer
     template = body["spec"]["template"]

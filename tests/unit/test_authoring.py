@@ -44,10 +44,10 @@ async def try_out(page):
             page.operator.running(settings=page.settings, config=config) as running,
             page.fleets.running(settings=page.settings, config=config),
         ):
-            await walk(page, Cluster(config, running.client, "team"))
+            await walk(page, Cluster(config, running.client, "team"), running.metrics.registry.get_sample_value)
 
 
-async def walk(page, cluster):
+async def walk(page, cluster, counted):
     widget, fleet = page.Widget, page.Fleet
     await cluster.create(page.ConfigMap, "g", labels={"gadget": "yes"}, data={"a": "1"})
     await until(lambda: page.database == {"g": 1})
@@ -57,8 +57,13 @@ async def walk(page, cluster):
     await cluster.until(widget, "w", lambda found: said(found, "Ready") == ("True", "Made"))
     made = await cluster.get(page.ConfigMap, "w")
     assert made.data == {"size": "1", "namespaces": "1", "secret": secret.metadata.resource_version}
+    await until(lambda: counted("widgets", {"size": "1"}) == 1)
+    page.counted.made.shared("1").inc()
+    page.counted.taken.shared().observe(0.2)
+    assert (counted("widgets_made_total", {"size": "1"}), counted("widget_seconds_count")) == (1, 1)
     await cluster.delete(widget, "w")
     await cluster.until_gone(widget, "w")
+    await until(lambda: counted("widgets", {"size": "1"}) is None)
     await cluster.create(fleet, "f", spec=page.WidgetSpec(size=2))
     await cluster.until(fleet, "f", lambda found: found.status.parts == 2)
     await cluster.patch(fleet, "f", {"spec": {"size": 1}})

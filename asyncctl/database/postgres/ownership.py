@@ -142,11 +142,10 @@ async def _give_back(admin: Connection, database: str) -> None:
 
 async def _to_be_taken(admin: Connection, database: str, found: Found, *, adopt: bool) -> str:
     """Return the role that the database is to be taken over from, if it may be."""
-    conflict = foreign_database(admin, database, found.owner)
-    if not adopt:
-        raise conflict
     if (found.oid or 0) < _FIRST_OID or database == admin.server.maintenance_database:
         raise NameConflict(f'database "{database}" on {admin.server} is the server\'s own: choose another databaseName')
+    if not adopt:
+        raise foreign_database(admin, database, found.owner, unowned=True)
     owner = owner_role(database)
     if found.role and found.role_claim is None:
         await _may_take(admin, owner, database)

@@ -133,6 +133,22 @@ async def test_a_parked_object_says_so_once_and_is_tried_each_ten_minutes_or_so(
     assert (line["namespace"], line["name"], line["controllerKind"]) == ("team", "a", "Widget")
 
 
+async def test_a_parked_object_that_next_fails_by_an_outage_is_tried_soon_and_is_parked_no_more():
+    errors = [TerminalError("mend the size", reason="BadSize"), TransientError("the printer is down")]
+
+    async def reconcile(ctx, widget):
+        raise errors[0] if len(errors) == 1 else errors.pop(0)
+
+    stage = Stage(declared(reconcile))
+    stage.there("a")
+    async with stage.working():
+        await stage.clock.settle()
+        assert (stage.counts.parked.value, len(stage.controller.parking)) == (1, 1)
+        await stage.clock.elapse(720.0)
+        assert (stage.counts.parked.value, len(stage.controller.parking)) == (0, 0)
+        assert stage.delay("a") <= 75.0
+
+
 async def test_a_change_wakes_a_parked_object_at_once_and_gives_it_all_its_tries_again():
     sizes = []
 

@@ -10,11 +10,13 @@ import pytest
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from asyncctl.client.errors import (
+    AlreadyExists,
     ApplyConflict,
     Conflict,
     Fenced,
     Forbidden,
     Invalid,
+    NotFound,
     ServerError,
     ServerTimeout,
     StatusError,
@@ -26,7 +28,8 @@ from asyncctl.client.errors import (
 from asyncctl.controller import controller as module
 from asyncctl.controller.outcome import Failure, NotOwned, Requeue, TerminalError, TransientError, classify, retry_after
 from asyncctl.controller.sources import generation_changed
-from asyncctl.objects import ConfigMap
+from asyncctl.generate import crd
+from asyncctl.objects import ConfigMap, Resource, Status, field
 from asyncctl.objects.codec import DecodeError
 from asyncctl.operator import Operator
 from tests.unit.harness import WIDGETS, Widget, working
@@ -273,6 +276,48 @@ async def test_an_author_who_says_stalled_itself_has_its_event_too(begun, cluste
 
     await begun(fail)
     assert await cluster.until_said("a") == [("BadSize", "mend the size")]
+
+
+class LampStatus(Status):
+    phase: str | None = None
+
+    def summarize(self):
+        stalled = self.conditions.get("Stalled")
+        self.phase = "Failed" if stalled is not None and stalled.status == "True" else "Fine"
+
+
+class Lamp(Resource, group="runtime.example.com", version="v1"):
+    status: LampStatus = field(default_factory=LampStatus)
+
+
+LAMPS = crd(Lamp)  # at import: it reads the source for its docstrings
+
+
+async def test_what_follows_from_the_conditions_follows_when_the_runtime_has_set_its_own(cluster):
+    operator, errors = Operator("test"), [RuntimeError("odd"), RuntimeError("odd")]
+
+    @operator.controller(Lamp)
+    async def reconcile(ctx, lamp):
+        if errors:
+            raise errors.pop()
+
+    with contextlib.suppress(AlreadyExists):
+        await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", LAMPS)
+    await until_served(cluster, Lamp)
+    await cluster.create(Lamp, "a")
+    async with working(operator, cluster, retry_limit=2):
+        await cluster.until(Lamp, "a", lambda lamp: lamp.status.phase == "Failed")
+        await cluster.patch(Lamp, "a", {"metadata": {"labels": {"a": "b"}}})
+        await cluster.until(Lamp, "a", lambda lamp: lamp.status.phase == "Fine")
+
+
+async def until_served(cluster, kind):
+    path = f"/apis/{kind.resource_type.api_version}/{kind.resource_type.plural}"
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(NotFound):
+                return await cluster.send("GET", path)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_terminal_error_parks_at_once(begun, cluster):

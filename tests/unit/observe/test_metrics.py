@@ -377,3 +377,37 @@ async def test_the_loops_lag_is_how_late_it_wakes(metrics, clock, monkeypatch):
     await asyncio.gather(task, return_exceptions=True)
     assert value(metrics, "asyncctl_event_loop_lag_seconds_bucket", le="0.25") == 0
     assert value(metrics, "asyncctl_event_loop_lag_seconds_bucket", le="0.5") >= 2
+
+
+def test_a_programs_own_metrics_are_shown_beside_the_runtimes(metrics):
+    made = metrics.counter("widgets_made_total", "Widgets that were made.", {"size": "1 to 10"})
+    made.shared("3").inc()
+    made.shared("3").inc(2)
+    metrics.gauge("widgets", "Widgets there are.").shared().set(7)
+    metrics.histogram("widget_seconds", "How long one takes.", {"how": "`cut`, `cast`"}, (1.0, 2.0)).shared(
+        "cut"
+    ).observe(1.5)
+    assert value(metrics, "widgets_made_total", size="3") == 3
+    assert value(metrics, "widgets") == 7
+    assert value(metrics, "widget_seconds_bucket", how="cut", le="1.0") == 0
+    assert value(metrics, "widget_seconds_bucket", how="cut", le="2.0") == 1
+    assert "widgets_made" in {family.name for family in parse(generate_latest(metrics.registry).decode())}
+
+
+def test_what_a_gauge_asks_for_is_shown_until_it_is_stopped(metrics):
+    there = {("big",): 2}
+    stop = metrics.gauge("widgets", "Widgets there are.", {"size": "`big`, `small`"}).source(there.items)
+    assert value(metrics, "widgets", size="big") == 2
+    there.clear()
+    assert value(metrics, "widgets", size="big") is None
+    there["small",] = 1
+    stop()
+    assert value(metrics, "widgets", size="small") is None
+
+
+@pytest.mark.parametrize("name", ["workqueue_depth", "widgets", "widgets_made_total"])
+def test_a_name_that_is_taken_is_refused_to_a_program(metrics, name):
+    metrics.gauge("widgets", "Widgets there are.")
+    metrics.counter("widgets_made_total", "Widgets that were made.")
+    with pytest.raises(ValueError, match="Duplicated"):
+        metrics.gauge(name, "Something else.")
