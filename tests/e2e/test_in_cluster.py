@@ -332,6 +332,7 @@ def test_a_password_that_was_changed_in_the_server_is_told_and_set_again_at_its_
     team.look_again(orders)
     told = team.until(orders, "DatabaseReady", "AuthenticationFailed")
     assert "delete pod orders-postgres-0" in told["message"]
+    assert condition(team.database(orders), "WorkloadReady")["reason"] == "PodReady"
     team.remove("pods", "orders-postgres-0")
     team.until_runs_anew(orders, before)
 
