@@ -83,6 +83,26 @@ def test_what_the_public_was_granted_is_revoked(name, team, superuser):
     until(lambda: superuser.portrait(name), lambda found: found == before)
 
 
+def corrections(team):
+    return [event["note"].partition(": ")[2] for event in team.events() if event["reason"] == "DriftCorrected"]
+
+
+def test_what_was_put_right_is_named_and_counted_and_a_wish_that_changes_is_not(name, team, superuser, daemon):
+    superuser.do("ALTER DATABASE {} CONNECTION LIMIT 7", name)
+    assert until(lambda: corrections(team)) == ["connectionLimit"]
+    counted = "asyncctl_database_drift_corrections_total"
+    assert daemon.metric(counted, field="connectionLimit") == 1
+    team.patch({"spec": {"connectionLimit": 5}})
+    team.until_running()
+    assert superuser.ask("SELECT datconnlimit FROM pg_database WHERE datname = %s", [name]) == [(5,)]
+    superuser.do("ALTER ROLE {} PASSWORD 'changed-by-a-dba'", f"{name}_a")
+    assert until(lambda: daemon.metric(counted, field="users")) == 1
+    team.patch_secret({"data": {"host": "bm93aGVyZQ=="}})
+    assert until(lambda: daemon.metric(counted, field="credentials")) == 1
+    assert daemon.metric(counted, field="connectionLimit") == 1
+    assert "credentials[orders-credentials]" in until(lambda: corrections(team), lambda found: len(found) == 3)
+
+
 def test_a_dropped_database_is_told_and_never_made_again_empty(name, team, superuser, daemon):
     superuser.do("DROP DATABASE {} WITH (FORCE)", name)
     said = team.until_refused("DatabaseMissing")

@@ -76,6 +76,8 @@ def database(superuser):
     """The name of a database that does not exist; what the test makes under it is gone afterwards."""
     name = f"t{secrets.token_hex(4)}"
     yield name
+    if superuser.execute("SELECT FROM pg_database WHERE datname = %s AND datistemplate", [name]).fetchall():
+        superuser.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name)))
     superuser.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
     roles = superuser.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", [name]).fetchall()
     for (role,) in roles:

@@ -59,7 +59,7 @@ async def ensure(server, database, claim, *, limits, check=lambda: math.inf, mad
         await lock(admin, database)
         await claim_owner(admin, database, claim)
         await ensure_database(admin, database, made_before=made_before, **options)
-        await close_to_public(admin, database)
+        await close_to_public(admin, database, claim)
         name = f"{database}_a"
         new = not await admin.read("SELECT FROM pg_roles WHERE rolname = %s", name)
         login = Login(name=name, user="app", password=PASSWORD if new else None)

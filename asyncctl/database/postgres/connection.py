@@ -25,7 +25,7 @@ from asyncctl.database.postgres.errors import (
     ServerUnreachable,
     statement_failed,
 )
-from asyncctl.database.postgres.server import Server, Session, close_session
+from asyncctl.database.postgres.server import Server, Session, close_session, cut_line
 from asyncctl.database.postgres.sessions import Limits
 
 __all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect", "connect_as"]
@@ -87,7 +87,7 @@ class Connection:
     @property
     def server_version(self) -> str:
         """The server's version as it says it: `15.18`."""
-        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0]
+        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0][:63]
 
     async def read(self, query: LiteralString, *parameters: str | int | None) -> list[TupleRow]:
         """Return the rows of a query that changes nothing.
@@ -221,20 +221,21 @@ class Connection:
         within: float | None = None,
     ) -> psycopg.AsyncCursor[TupleRow]:
         """Execute a statement; `within` is how many seconds later it must have ended, if it has no time limit."""
-        within = self._limit + _GRACE if within is None else within
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began, within = loop.time(), self._limit + _GRACE if within is None else within
+        cut = loop.call_at(began + within, cut_line, self._raw)  # the driver's own way out would ask who is silent
         try:
-            async with asyncio.timeout(within):
-                return await self._raw.execute(query, parameters)
+            return await self._raw.execute(query, parameters)
         except psycopg.Error as error:
             failure = statement_failed(error, shown, self._where)
-        except TimeoutError:
+        finally:
+            cut.cancel()
+            self._limits.took(_operation(shown), began)
+        self._failed = True
+        if loop.time() >= began + within:
             failure = ServerUnreachable(
                 f"no answer to {shown} on {self._where} within {within:g} s: look after the server and the way to it"
             )
-        finally:
-            self._limits.took(_operation(shown), began)
-        self._failed = True
         raise failure  # out here, or the driver's exception, which may quote the statement, would be its context
 
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:

@@ -16,9 +16,17 @@ from asyncctl.database.postgres.errors import (
     DatabaseMissing,
     InsufficientPrivilege,
 )
-from asyncctl.database.postgres.roles import drop_roles, foreign_database, join_roles, owner_role, role_claim
+from asyncctl.database.postgres.roles import (
+    drop_roles,
+    foreign_database,
+    forget_grants,
+    join_roles,
+    owner_role,
+    role_claim,
+)
 
 _INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
+_END = 5000  # milliseconds for the end of a session
 _NO_TEMPLATE = sql.SQL("ALTER DATABASE {} IS_TEMPLATE false")
 
 
@@ -44,25 +52,52 @@ class Facts:
     server_version: str
 
 
+def lock_key(database: str) -> int:
+    """Return the number of the advisory lock that stands for the name of a database."""
+    return int.from_bytes(hashlib.sha256(f"asyncctl/{database}".encode()).digest()[:8], "big", signed=True)
+
+
 async def lock(admin: Connection, database: str) -> None:
     """Hold the name of a database until the session ends, against every asyncctl with the same maintenance database.
 
     PostgreSQL keeps such locks for each database apart: of two catalogues that name different maintenance databases
-    of one server, only the claim keeps the one from the other's databases.
+    of one server, only the claim keeps the one from the other's databases. Whoever may connect to the maintenance
+    database could hold the lock too: where that is a tenant, as a role with a claim, his session is ended.
 
     Raises:
         DatabaseInUse: someone else held it for 10 s.
 
     """
-    key = int.from_bytes(hashlib.sha256(f"asyncctl/{database}".encode()).digest()[:8], "big", signed=True)
+    if not await _locked(admin, database):
+        await _end_tenants_that_hold(admin, database)
+        if not await _locked(admin, database):
+            raise DatabaseInUse(
+                f'another session is at work on database "{database}" on {admin.server}: it is tried again'
+            )
+
+
+async def _locked(admin: Connection, database: str) -> bool:
     try:
-        await admin.read("SELECT pg_advisory_lock(%s::bigint)", key)
+        await admin.read("SELECT pg_advisory_lock(%s::bigint)", lock_key(database))
     except DatabaseInUse:
-        held = True
-    else:
-        held = False
-    if held:
-        raise DatabaseInUse(f'another session is at work on database "{database}" on {admin.server}: it is tried again')
+        return False
+    return True
+
+
+async def _end_tenants_that_hold(admin: Connection, database: str) -> None:
+    high, low = (lock_key(database) >> 32) & 0xFFFFFFFF, lock_key(database) & 0xFFFFFFFF
+    holders = await admin.read(
+        """
+        SELECT pid, shobj_description(usesysid, 'pg_authid')
+        FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 1 AND granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        """,
+        *(high, low),
+    )
+    for pid, comment in holders:
+        if Claim.parse(comment) is not None:
+            await admin.write(sql.SQL("SELECT pg_terminate_backend({}, {})").format(pid, _END))
 
 
 async def ensure_database(
@@ -125,8 +160,10 @@ async def ensure_database(
     return False
 
 
-async def close_to_public(admin: Connection, database: str) -> None:
+async def close_to_public(admin: Connection, database: str, claim: Claim) -> None:
     """Make sure that only roles which were granted something on the database can do anything with it.
+
+    What a login of ours gave to everybody, which the owner had let pass it on, goes too: a tenant can have it so.
 
     Raises:
         InsufficientPrivilege: the privileges are still there after REVOKE (another role granted them).
@@ -136,6 +173,10 @@ async def close_to_public(admin: Connection, database: str) -> None:
         return
     statement = sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database))
     await admin.write(statement, about="privileges")
+    if await public_privileges(admin, database):
+        for login in await _who_let_everybody(admin, database):
+            if claim.same_object(await role_claim(admin, login)):
+                await forget_grants(admin, database, login)
     if left := await public_privileges(admin, database):
         raise InsufficientPrivilege(
             f'PUBLIC still has {", ".join(left)} on database "{database}" on {admin.server} after REVOKE:'
@@ -153,6 +194,17 @@ async def public_privileges(admin: Connection, database: str) -> list[str]:
         database,
     )
     return [privilege for (privilege,) in rows]
+
+
+async def _who_let_everybody(admin: Connection, database: str) -> list[str]:
+    rows = await admin.read(
+        """
+        SELECT DISTINCT pg_get_userbyid(grantor) FROM pg_database, aclexplode(datacl)
+        WHERE datname = %s AND grantee = 0 AND grantor <> datdba ORDER BY 1
+        """,
+        database,
+    )
+    return [role for (role,) in rows]
 
 
 async def facts(admin: Connection, database: str) -> Facts:

@@ -12,11 +12,14 @@ from psycopg import sql
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Connection
 from asyncctl.database.postgres.errors import DatabaseMissing, InsufficientPrivilege
-from asyncctl.database.postgres.roles import GROUPS, acting_role, join, mark, ours, owner_role
+from asyncctl.database.postgres.roles import GROUPS, acting_role, forget_grants, join, mark, ours, owner_role
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import Privileges
 
 _END = 5000  # milliseconds for the end of a session
+
+_MEMBER = "SELECT FROM pg_auth_members WHERE pg_get_userbyid(member) = %s AND pg_get_userbyid(roleid) = %s"
+_GRANTED = "SELECT FROM pg_database, aclexplode(datacl) WHERE datname = %s AND pg_get_userbyid(grantor) = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
     """
     lost = recorded and await _belongs(admin, login.name, database)
     found = await ours(admin, login.name, claim, lost=lost)
-    # A role that is made with a password is news of ours and no drift. One without can't be logged in with yet.
-    about = None if found is None and login.password is not None else login.about
+    if found is None and login.password is None:
+        return  # one whose time is nearly over; one in use can't be proven, and comes again with its password
+    about = None if found is None else login.about  # a role that is made is news of ours and no drift
     role, limit = sql.Identifier(login.name), sql.Literal(login.connection_limit)
     secret = sql.NULL if login.password is None else admin.verifier(login.name, login.password)
     if found is None:
@@ -74,8 +78,7 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
         options = sql.SQL(" WITH SET TRUE, INHERIT TRUE" if admin.version >= 160000 else "")
         await admin.write(sql.SQL("GRANT {acting} TO {role}").format(**names) + options, about=about)
     if state.may_pass_on:
-        statement = sql.SQL("REVOKE GRANT OPTION FOR ALL ON DATABASE {database} FROM {role} CASCADE")
-        await admin.write(statement.format(**names), about=about)
+        await forget_grants(admin, database, login.name)
     if not state.may_connect:
         await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names), about=about)
     await _act_as(admin, login, state, database, about)
@@ -172,6 +175,12 @@ async def drop_login(connection: Connection, login: str, *, database: str, claim
     await join(connection, login)
     names = {"role": sql.Identifier(login), "owner": sql.Identifier(owner_role(database))}
     if connection.database == database:
+        for group in [owner_role(database), *(acting_role(database, group) for group in GROUPS)]:
+            if await connection.read(_MEMBER, login, group):  # or what it granted others would stay, as a member's
+                names["group"] = sql.Identifier(group)
+                await connection.write(sql.SQL("REVOKE {group} FROM {role}").format(**names))
+        if await connection.read(_GRANTED, database, login):
+            await forget_grants(connection, database, login)
         await connection.write(sql.SQL("REASSIGN OWNED BY {role} TO {owner}").format(**names))
         await connection.write(sql.SQL("DROP OWNED BY {role}").format(**names))
     await connection.write(sql.SQL("DROP ROLE {role}").format(**names))

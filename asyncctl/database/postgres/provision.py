@@ -140,7 +140,7 @@ async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check)
             locale=wanted.locale,
             connection_limit=wanted.connection_limit,
         )
-        await close_to_public(admin, database)
+        await close_to_public(admin, database, claim)
         for privileges in GROUPS:
             if any(login.privileges is privileges for login in wanted.logins):
                 await ensure_group(admin, database, privileges, claim)

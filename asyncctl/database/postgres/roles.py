@@ -53,6 +53,28 @@ async def stand(admin: Connection, role: str, found: Claim | None, claim: Claim,
         await join(admin, role)
 
 
+async def forget_grants(admin: Connection, database: str, login: str) -> None:
+    """Revoke all that a login of ours has granted others on the database, as it could once it was let to by the owner.
+
+    A REVOKE by the owner does not reach such a grant, and CASCADE stops at a member of the owner role, as it could
+    grant anyway: for the length of this transaction the login is none.
+    """
+    options = sql.SQL(" WITH SET TRUE, INHERIT TRUE" if admin.version >= 160000 else "")
+    owner = owner_role(database)
+    names = {"owner": sql.Identifier(owner), "login": sql.Identifier(login), "database": sql.Identifier(database)}
+    query = "SELECT FROM pg_auth_members WHERE pg_get_userbyid(member) = %s AND pg_get_userbyid(roleid) = %s"
+    member = bool(await admin.read(query, login, owner))
+    async with admin.transaction():
+        if member:
+            await admin.write(sql.SQL("REVOKE {owner} FROM {login}").format(**names))
+        grant = sql.SQL("GRANT ALL ON DATABASE {database} TO {login} WITH GRANT OPTION").format(**names)
+        await admin.write(grant, about="privileges")
+        await admin.write(sql.SQL("REVOKE ALL ON DATABASE {database} FROM {login} CASCADE").format(**names))
+        await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {login}").format(**names))
+        if member:
+            await admin.write(sql.SQL("GRANT {owner} TO {login}").format(**names) + options)
+
+
 async def drop_roles(admin: Connection, database: str, claim: Claim) -> None:
     """Drop all roles of ours of this database, the owner last: while it is there, what is left is known to be ours."""
     owner = owner_role(database)

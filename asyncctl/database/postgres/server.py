@@ -17,6 +17,8 @@ import anyio.to_thread
 import psycopg
 from psycopg.rows import TupleRow
 
+from asyncctl.database.postgres import startup
+from asyncctl.database.postgres.bounded import BoundedConnection
 from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, connection_failed
 from asyncctl.database.types import SslMode
 
@@ -90,27 +92,12 @@ async def open_session(server: Server, database: str, user: str, password: str) 
     where = server.place(database, user)
     try:
         async with asyncio.timeout(server.connect_timeout):
-            return await psycopg.AsyncConnection.connect(
-                host=server.host,
-                hostaddr=server.address,
-                port=server.port,
-                dbname=database,
-                user=user,
-                password=password,
-                sslmode=server.ssl_mode,
-                sslrootcert=await _authorities(server),
-                # Without a proof of who the server is, it must not be able to ask for the password in clear.
-                require_auth=None if server.ssl_mode.startswith("verify-") else "!password",
-                gssencmode="disable",
-                application_name="asyncctl",
-                client_encoding="UTF8",
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-                tcp_user_timeout=30_000,
-                autocommit=True,
-                prepare_threshold=None,
-            )
+            try:
+                return await _connect(server, database, user, password)
+            except psycopg.Error as error:
+                if not startup.was_cut_off(error):
+                    raise
+            return await _connect(server, database, user, password, since_17=True)
     except psycopg.Error as error:
         failure: DatabaseError = connection_failed(error, where)
     except TimeoutError:
@@ -119,6 +106,38 @@ async def open_session(server: Server, database: str, user: str, password: str) 
             " host and its port"
         )
     raise failure  # out here, or the driver's exception would be its context
+
+
+async def _connect(server: Server, database: str, user: str, password: str, *, since_17: bool = False) -> Session:
+    session = await BoundedConnection.connect(
+        host=server.host,
+        hostaddr=server.address,
+        port=server.port,
+        dbname=database,
+        user=user,
+        password=password,
+        sslmode=server.ssl_mode,
+        sslrootcert=await _authorities(server),
+        # Without a proof of who the server is, it must not be able to ask for the password in clear.
+        require_auth=None if server.ssl_mode.startswith("verify-") else "!password",
+        gssencmode="disable",
+        application_name="asyncctl",
+        options=startup.options(since_17=since_17),
+        client_encoding="UTF8",
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=30_000,
+        autocommit=True,
+        prepare_threshold=None,
+    )
+    try:
+        if session.info.server_version >= 170000:
+            await session.execute("SET transaction_timeout = 0")
+    except BaseException:
+        await session.close()
+        raise
+    return session
 
 
 async def close_session(session: Session) -> None:
@@ -135,6 +154,13 @@ async def close_session(session: Session) -> None:
             async with asyncio.timeout(_GOODBYE):
                 while await asyncio.get_running_loop().sock_recv(line, 4096):
                     pass
+
+
+def cut_line(session: Session) -> None:
+    """Have whoever waits for the server see the session end now."""
+    if not session.closed:
+        with socket.socket(fileno=os.dup(session.fileno())) as line, suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
 
 
 async def _authorities(server: Server) -> str | None:

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from asyncctl.database.naming import LABEL, MANAGED, MANAGER
+from asyncctl.database.naming import LABEL, MANAGED, MANAGER, label
 from asyncctl.database.types import Database, InClusterSpec
 from asyncctl.objects import JsonObject, Quantity, Secret, Unstructured, to_dict
 
@@ -283,9 +283,7 @@ def _metadata(db: Database, name: str) -> JsonObject:
 
 
 def _labels(db: Database) -> dict[str, str]:
-    # A label's value can have 63 characters. Without a name it does not wake its Database by itself: the owner does.
-    name = db.name if len(db.name) <= 63 else ""
-    return _selector(db) | {MANAGED: MANAGER, LABEL: name}
+    return _selector(db) | {MANAGED: MANAGER, LABEL: label(db.name)}
 
 
 def _selector(db: Database) -> dict[str, str]:
