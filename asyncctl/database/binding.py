@@ -13,7 +13,7 @@ from asyncctl.database.accounts import Account
 from asyncctl.database.credentials import TYPE, known, values
 from asyncctl.database.naming import LABEL, MANAGED, MANAGER, label
 from asyncctl.database.provisioners.place import Place
-from asyncctl.database.rotation import PREVIOUS, ROTATED_AT, TRIGGER, Turn
+from asyncctl.database.rotation import PREVIOUS, ROTATED_AT, TRIGGER, Turn, is_record
 from asyncctl.database.types import Database, ReclaimPolicy
 from asyncctl.objects import Secret
 
@@ -124,9 +124,8 @@ def _is_stuck(found: Secret, wanted: Secret) -> bool:
 
 
 def _is_same(found: Secret, wanted: Secret) -> bool:
-    recorded = all(key in found.annotations for key in _RECORD)
     labelled = wanted.labels.items() <= found.labels.items()
-    return found.type == wanted.type and _holds(found, wanted) and labelled and recorded
+    return found.type == wanted.type and _holds(found, wanted) and labelled and is_record(found.annotations)
 
 
 def _holds(found: Secret, wanted: Secret) -> bool:

@@ -12,6 +12,7 @@ from itertools import product
 import anyio
 
 from asyncctl.clock import Clock, SystemClock
+from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.types import Database, Phase, Provisioner
 from asyncctl.objects import DecodeError
 from asyncctl.observe import Metrics
@@ -47,6 +48,12 @@ class DatabaseMetrics:
             advice="More than `spec.credentials.rotation.interval` and the grace period: look at those whose "
             "`status.credentials.nextRotationTime` is past.",
         )  # fmt: skip
+        self._catalogue = metrics.gauge(
+            "asyncctl_database_catalogue_good", "1 while the catalogue's files as they are now are in use, else 0.",
+            appears="on the process that leads",
+            advice="At 0 the last good state is in use: the log and `/readyz?verbose` say which file is bad, and in "
+            "which line and field.",
+        )  # fmt: skip
         self._corrections = metrics.counter(
             "asyncctl_database_drift_corrections_total", "What was not as wanted, and was put right.",
             {"field": "what it is called in the spec, such as `connectionLimit` or `users`; no name of anything in it"},
@@ -60,12 +67,13 @@ class DatabaseMetrics:
             advice="`wait` is long: raise the server's `maxConnections` in the catalogue.",
         )  # fmt: skip
 
-    async def count(self, running: Running) -> None:
-        """Show how many databases there are for as long as this runs: a background task."""
+    async def count(self, running: Running, catalogue: Catalogue) -> None:
+        """Show how many databases there are, and whether the catalogue is good, for as long as this runs."""
         async with running.informer(Database) as databases:
             with ExitStack() as shown:
                 shown.callback(self._there.source(lambda: _by_phase(databases)))
                 shown.callback(self._age.source(lambda: self._ages(databases)))
+                shown.callback(self._catalogue.source(lambda: [((), float(catalogue.problem is None))]))
                 await anyio.sleep_forever()
 
     def corrected(self, fields: Iterable[str]) -> None:

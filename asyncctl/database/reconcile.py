@@ -47,7 +47,9 @@ class DatabaseReconciler:
     def __init__(self) -> None:
         self._limits = Limits()
         self._cluster = Cluster(None)
+        self._catalogue = Catalogue(None)
         self._provisioners: dict[Kind, Provisioner] = {}
+        self._external: External | None = None
 
     async def start(self, running: Running) -> None:
         """Read the settings and the catalogue; a bad one ends the start, with file, line and field."""
@@ -56,7 +58,7 @@ class DatabaseReconciler:
         self._clock = running.clock
         self._metrics = DatabaseMetrics(running.metrics, running.clock)
         self._cluster = Cluster(running.settings.cluster_id)
-        catalogue = Catalogue(running.settings.servers)
+        self._catalogue = catalogue = Catalogue(running.settings.servers)
         try:
             await catalogue.load()
         except CatalogueError as error:
@@ -70,9 +72,10 @@ class DatabaseReconciler:
         self._provisioners[Kind.IN_CLUSTER] = InCluster(image=running.settings.image, limits=self._limits)
 
     async def stop(self, _: Running) -> None:
-        """Close the sessions on servers, and remove what was written to disk."""
+        """Close the sessions on servers, and remove what was written to disk; also after half a start."""
         await self._limits.close()
-        await self._external.close()
+        if self._external is not None:
+            await self._external.close()
 
     async def tidy(self, running: Running) -> None:
         """Close sessions that nobody uses any more, now and then."""
@@ -82,7 +85,7 @@ class DatabaseReconciler:
 
     async def count(self, running: Running) -> None:
         """Show how many databases there are, while this process leads."""
-        await self._metrics.count(running)
+        await self._metrics.count(running, self._catalogue)
 
     async def reconcile(self, ctx: Context, db: Database) -> Requeue:
         """Make the world match `db`."""

@@ -36,7 +36,9 @@ def report(
     main = next(account for account in turns if account.main)
     where = f"database {db.status.database_name} on {place.host} port {place.port}"
     message = f"{where}; credentials in Secret {main.secret}"
-    was_settled, was_there = status.settled(db), db.status.claim is not None
+    was_there, moved = db.status.claim is not None, (db.status.host, db.status.port) != (place.host, place.port)
+    was_settled = status.settled(db) and not moved
+    used = db.status.credentials.active_users if db.status.credentials else []
     _fill(db, place, done, turns, main)
     lacking = status.running(db.status, message)
     if done.adopted:
@@ -49,7 +51,7 @@ def report(
         metrics.corrected(fields)
         tell(ctx, "DriftCorrected", f"put right on {where}: {', '.join(fields)}")
     for account, turn in turns.items():
-        if turn.rotated:
+        if turn.login not in used and any(login in used for login in account.logins):
             kept = f"; {turn.kept} lets in until {turn.kept_until:%Y-%m-%dT%H:%M:%SZ}" if turn.kept else ""
             tell(ctx, "PasswordRotated", f"Secret {account.secret} has login {turn.login} with a new password{kept}")
     if lacking is not None:

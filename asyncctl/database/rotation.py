@@ -11,7 +11,7 @@ grace: nobody can wait for it, and to delete it is how to cut off a password tha
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -128,6 +128,13 @@ def plan(
 def stamped(turn: Turn, rotation: RotationSpec | None, now: datetime) -> Turn:
     """The same at the moment of writing a new password to the Secret: a grace period is counted from there."""
     return _timed(replace(turn, rotated_at=now), rotation or RotationSpec(), now) if turn.new_password else turn
+
+
+def is_record(annotations: Mapping[str, str]) -> bool:
+    """Whether these of a Secret can be read; where they can't, a person has changed them."""
+    trigger, previous = annotations.get(TRIGGER, ""), annotations.get(PREVIOUS, "")
+    readable = _time(annotations.get(ROTATED_AT)) is not None and (trigger == _NONE or _time(trigger) is not None)
+    return readable and (previous == _NONE or previous.endswith(("_a", "_b")))
 
 
 def duration(text: str) -> timedelta:

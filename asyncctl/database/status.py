@@ -15,6 +15,7 @@ from asyncctl.database.types import Database, DatabaseStatus, ItemStatus, Phase
 from asyncctl.objects import JsonObject, to_dict
 
 CONFIRMED_FOR = timedelta(hours=1)
+_INSTANCE = ("StorageReady", "WorkloadReady")
 
 
 def working(status: DatabaseStatus, reason: str, message: str) -> None:
@@ -63,7 +64,7 @@ class Failed:
         message: What happened, and what to do.
         stalled: It stays so until somebody does something.
         phase: Where it is neither stalled nor being deleted.
-        progress: It comes by itself: no Warning, and `Reconciling` is True.
+        progress: It comes by itself, or is as wished: no Warning.
         unforeseen: A bug, most likely.
     """
 
@@ -83,7 +84,9 @@ def failed(status: DatabaseStatus, failure: Failed, *, deleting: bool) -> bool:
     if failure.aspect:
         status.conditions.set(failure.aspect, False, failure.reason, failure.message)
     status.conditions.set("Ready", False, failure.reason, failure.message)
-    if failure.progress:
+    if failure.aspect in _INSTANCE and status.conditions.get("DatabaseReady"):
+        status.conditions.set("DatabaseReady", None, failure.reason, "the instance does not run")
+    if failure.progress and failure.phase is Phase.PENDING:
         status.conditions.set("Reconciling", True, failure.reason, failure.message)
     else:
         status.conditions.remove("Reconciling")

@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 
+from tests.e2e.cluster import condition
 from tests.e2e.server import ask_as_tenant
 from tests.e2e.waiting import until
 
@@ -49,6 +50,21 @@ def test_retain_keeps_the_database_and_a_namesake_gets_it_back(daemon, team, sup
     assert after["status"]["databaseName"] == name
     assert ask_as_tenant(team.binding()["uri"], "SELECT id FROM invoices") == [(7,)]
     assert superuser.portrait(name) == kept
+
+
+def test_a_protected_database_stays_and_says_so_until_it_is_protected_no_more(daemon, team, superuser):
+    team.create(reclaimPolicy="Delete", deletionProtection=True)
+    before = team.until_running()
+    kept = superuser.portrait(before["status"]["databaseName"])
+    team.delete()  # where the admission policy is not installed, as here
+    assert "set it to false" in team.until_refused("DeletionProtected")["message"]
+    found = until(team.database, lambda found: condition(found, "Stalled").get("status") == "True")
+    assert found["status"]["phase"] == "Failed"
+    assert superuser.portrait(before["status"]["databaseName"]) == kept
+    assert until(team.reasons, lambda found: len(found) > 1) == ["DeletionProtected", "Provisioned"]
+    team.patch({"spec": {"deletionProtection": False}})
+    team.until_gone()
+    assert superuser.portrait(before["status"]["databaseName"])["roles"] == []
 
 
 def test_an_object_that_is_deleted_before_anything_was_made_goes(start, team, superuser):

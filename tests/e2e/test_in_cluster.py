@@ -105,13 +105,19 @@ class Instances(Team):
         change = {"metadata": {"annotations": {"tests.example.com/nudge": "1"}}}
         self.cluster.call("PATCH", path, change, content_type=MERGE)
 
-    def until(self, name, kind, reason, deadline=15.0):
+    def until_running(self, name="orders", deadline=60.0):
+        return super().until_running(name, deadline)
+
+    def until_gone(self, name="orders", deadline=60.0):
+        super().until_gone(name, deadline)
+
+    def until(self, name, kind, reason, deadline=60.0):
         """Return the condition `kind` when it has that reason."""
         return until(
             lambda: condition(self.database(name), kind), lambda found: found.get("reason") == reason, deadline=deadline
         )
 
-    def until_runs_anew(self, name, before, deadline=15.0):
+    def until_runs_anew(self, name, before, deadline=60.0):
         """Return the Database when it is Running in another pod than `before`."""
 
         def look():
@@ -280,6 +286,9 @@ def test_a_volume_that_can_not_grow_is_told_and_grows_when_its_class_may(cluster
     claim = team.get("persistentvolumeclaims", "orders-postgres-data")
     assert claim["spec"]["resources"]["requests"]["storage"] == "2Gi"
     assert team.pod(orders)["metadata"]["uid"] == before["metadata"]["uid"]
+    by_hand = {"spec": {"resources": {"requests": {"storage": "3Gi"}}}}
+    team.change("persistentvolumeclaims", "orders-postgres-data", by_hand)
+    until(lambda: "has 3Gi" in condition(team.database(orders), "StorageReady")["message"])
 
 
 @pytest.mark.parametrize(
@@ -323,6 +332,7 @@ def test_a_password_that_was_changed_in_the_server_is_told_and_set_again_at_its_
     team.look_again(orders)
     told = team.until(orders, "DatabaseReady", "AuthenticationFailed")
     assert "delete pod orders-postgres-0" in told["message"]
+    assert condition(team.database(orders), "WorkloadReady")["reason"] == "PodReady"
     team.remove("pods", "orders-postgres-0")
     team.until_runs_anew(orders, before)
 
@@ -352,55 +362,88 @@ def test_a_namesake_of_somebody_else_is_told_and_not_touched(cluster, team, node
     until(lambda: not cluster.call("GET", f"{path}/{name}"))
 
 
-def test_what_was_retained_is_taken_up_by_a_database_of_the_same_version(team, node):
-    team.make("kept")
-    team.until_running("kept")
-    team.ask("kept", "CREATE TABLE kept AS SELECT 42 AS answer")
+def test_the_superusers_secret_is_not_for_an_application(team, orders):
+    team.patch({"spec": {"credentials": {"secretName": "orders-postgres-admin"}}}, orders)
+    told = team.until(orders, "CredentialsReady", "Invalid")
+    assert "choose another secretName" in told["message"]
+    assert "verifier" in team.binding("orders-postgres-admin")
+    team.patch({"spec": {"credentials": None}}, orders)
+    team.until_running(orders)
+
+
+@pytest.fixture
+def kept(team, node):
+    """A Database with the row that is in it; a test may end it."""
+    if not team.database("kept"):
+        team.make("kept")
+        team.until_running("kept")
+        team.ask("kept", "CREATE TABLE IF NOT EXISTS kept AS SELECT 42 AS answer")
+    return "kept"
+
+
+def test_what_was_retained_is_taken_up_by_a_database_of_the_same_version(team, kept):
     uri, admin = team.binding("kept-credentials")["uri"], team.binding("kept-postgres-admin")
-    team.delete("kept")
-    team.until_gone("kept")
-    until(lambda: not team.get("statefulsets", "kept-postgres") and not team.pod("kept"))
+    team.delete(kept)
+    team.until_gone(kept)
+    until(lambda: not team.get("statefulsets", "kept-postgres") and not team.pod(kept))
     assert team.get("services", "kept-postgres") == {}
-    team.make("kept", version="16")
-    told = team.until("kept", "StorageReady", "VersionMismatch")
+    team.make(kept, version="16")
+    told = team.until(kept, "StorageReady", "VersionMismatch")
     assert "set spec.inCluster.version to 15" in told["message"]
-    team.delete("kept")
-    team.until_gone("kept")
-    team.make("kept")
-    team.until_running("kept")
-    assert team.ask("kept", "SELECT answer FROM kept") == [(42,)]
+    team.delete(kept)
+    team.until_gone(kept)
+    team.make(kept)
+    team.until_running(kept)
+    assert team.ask(kept, "SELECT answer FROM kept") == [(42,)]
     assert team.binding("kept-credentials")["uri"] == uri
     assert team.binding("kept-postgres-admin") == admin
 
 
-def test_delete_leaves_nothing(cluster, team, node):
-    team.make("gone", reclaimPolicy="Delete")
-    team.until_running("gone")
-    assert "ownerReferences" not in team.get("persistentvolumeclaims", "gone-postgres-data")["metadata"]
-    team.delete("gone")
-    team.until_gone("gone", deadline=15)
-    assert team.get("persistentvolumeclaims", "gone-postgres-data") == {}
-    assert "Deleted" in team.reasons("gone")
-    label = "labelSelector=apps.example.com/database%3Dgone"
-    kinds = ("api/v1", "secrets"), ("api/v1", "services"), ("api/v1", "pods"), ("apis/apps/v1", "statefulsets")
-    paths = [f"/{group}/namespaces/{team.namespace}/{plural}?{label}" for group, plural in kinds]
-    until(lambda: all(cluster.call("GET", path)["items"] == [] for path in paths))
+def test_a_volume_that_was_deleted_is_told_and_no_empty_one_takes_its_place(team, node, kept):
+    team.remove("persistentvolumeclaims", "kept-postgres-data")
+    team.until(kept, "StorageReady", "VolumeTerminating")
+    assert team.ask(kept) == [(1,)]
+    node.lose("kept-postgres-0")
+    told = team.until(kept, "StorageReady", "VolumeMissing")
+    assert "no empty one is made" in told["message"]
+    assert team.database(kept)["status"]["phase"] == "Failed"
+    assert team.get("persistentvolumeclaims", "kept-postgres-data") == {}
+    team.delete(kept)
 
 
-def test_an_orphan_runs_on_and_is_taken_up_as_it_is(team, node):
-    team.make("alone", reclaimPolicy="Delete")
-    team.until_running("alone")
-    before = team.pod("alone")
-    team.patch({"metadata": {"annotations": {"apps.example.com/on-delete": "orphan"}}}, "alone")
-    team.delete("alone")
-    team.until_gone("alone")
+@pytest.fixture
+def alone(team, node):
+    """A Database whose data goes with it; a test may end it."""
+    if not team.database("alone"):
+        team.make("alone", reclaimPolicy="Delete")
+        team.until_running("alone")
+    return "alone"
+
+
+def test_an_orphan_runs_on_and_is_taken_up_as_it_is(team, alone):
+    before = team.pod(alone)
+    team.patch({"metadata": {"annotations": {"apps.example.com/on-delete": "orphan"}}}, alone)
+    team.delete(alone)
+    team.until_gone(alone)
     for plural, name in (("statefulsets", "alone-postgres"), ("services", "alone-postgres"),
                          ("services", "alone-postgres-pods"), ("secrets", "alone-postgres-admin")):  # fmt: skip
         assert "ownerReferences" not in team.get(plural, name)["metadata"], name
-    assert team.ask("alone") == [(1,)]
-    team.make("alone")
-    team.until_running("alone")
-    assert team.pod("alone")["metadata"]["uid"] == before["metadata"]["uid"]
+    assert team.ask(alone) == [(1,)]
+    team.make(alone, reclaimPolicy="Delete")
+    team.until_running(alone)
+    assert team.pod(alone)["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_delete_leaves_nothing(cluster, team, alone):
+    assert "ownerReferences" not in team.get("persistentvolumeclaims", "alone-postgres-data")["metadata"]
+    team.delete(alone)
+    team.until_gone(alone)
+    assert team.get("persistentvolumeclaims", "alone-postgres-data") == {}
+    assert "Deleted" in team.reasons(alone)
+    label = "labelSelector=apps.example.com/database%3Dalone"
+    kinds = ("api/v1", "secrets"), ("api/v1", "services"), ("api/v1", "pods"), ("apis/apps/v1", "statefulsets")
+    paths = [f"/{group}/namespaces/{team.namespace}/{plural}?{label}" for group, plural in kinds]
+    until(lambda: all(cluster.call("GET", path)["items"] == [] for path in paths))
 
 
 def test_a_volume_that_is_not_there_yet_is_waited_for(team, node):
@@ -410,20 +453,7 @@ def test_a_volume_that_is_not_there_yet_is_waited_for(team, node):
     until(lambda: "0/1 nodes" in condition(team.database("late"), "StorageReady")["message"])
     assert "late-postgres-data" in told["message"]
     node.gives_volumes = True
-    team.until_running("late")
-
-
-def test_a_volume_that_was_deleted_is_told_and_no_empty_one_takes_its_place(team, node):
-    team.make("lost")
-    team.until_running("lost")
-    team.remove("persistentvolumeclaims", "lost-postgres-data")
-    team.until("lost", "StorageReady", "VolumeTerminating")
-    assert team.ask("lost") == [(1,)]
-    node.lose("lost-postgres-0")
-    told = team.until("lost", "StorageReady", "VolumeMissing")
-    assert "no empty one is made" in told["message"]
-    assert team.database("lost")["status"]["phase"] == "Failed"
-    assert team.get("persistentvolumeclaims", "lost-postgres-data") == {}
+    team.until("late", "StorageReady", "Bound")
 
 
 def test_a_pod_that_a_quota_forbids_is_told(cluster, team, node):
@@ -438,4 +468,4 @@ def test_a_pod_that_a_quota_forbids_is_told(cluster, team, node):
     assert "exceeded quota: none" in told["message"]
     cluster.call("DELETE", f"{path}/none")
     team.nudge("poor-postgres")  # else its controller would try again after growing delays
-    team.until_running("poor")
+    until(lambda: condition(team.database("poor"), "WorkloadReady")["reason"] != "QuotaExceeded")

@@ -25,7 +25,7 @@ from asyncctl.database.postgres.errors import (
     ServerUnreachable,
     statement_failed,
 )
-from asyncctl.database.postgres.server import Server, Session, close_session
+from asyncctl.database.postgres.server import Server, Session, close_session, cut_line
 from asyncctl.database.postgres.sessions import Limits
 
 __all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect", "connect_as"]
@@ -80,6 +80,7 @@ class Connection:
         self._limits = limits
         self._slow = limits.slow
         self._failed = False  # a statement has
+        self._begun: bool | None = None  # whether the transaction has, in one
         self._limit = server.statement_timeout  # seconds, as the session has it
         self._warnings: list[tuple[str, str]] = []
         raw.add_notice_handler(self._noticed)
@@ -87,7 +88,7 @@ class Connection:
     @property
     def server_version(self) -> str:
         """The server's version as it says it: `15.18`."""
-        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0]
+        return (self._raw.info.parameter_status("server_version") or "").partition(" ")[0][:63]
 
     async def read(self, query: LiteralString, *parameters: str | int | None) -> list[TupleRow]:
         """Return the rows of a query that changes nothing.
@@ -117,6 +118,9 @@ class Connection:
         shown = _shown(statement)
         known = self.server.name, shown
         left = self._check()
+        if self._begun is False:
+            await self._execute("BEGIN", "BEGIN")
+            self._begun = True
         await self._limit_to(math.inf if known in self._slow else left)
         self._warnings.clear()
         try:
@@ -143,11 +147,16 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Make the writes of the block one; `check` runs again before they take effect. None within another."""
+        """Make the writes of the block one; `check` runs again before they take effect. None within another.
+
+        It begins with the first write: where there is none, nothing is sent.
+        """
         limit = self._limit  # a SET in the block is undone with it
-        await self._execute("BEGIN", "BEGIN")
+        self._begun = False
         try:
             yield
+            if not self._begun:
+                return
             await self._limit_to(self._check())
             done = await self._execute("COMMIT", "COMMIT")
         except Exception:
@@ -156,6 +165,8 @@ class Connection:
                 with suppress(DatabaseError):  # the session is lost then, and the transaction with it
                     await self._execute("ROLLBACK", "ROLLBACK")
             raise
+        finally:
+            self._begun = None
         if done.statusmessage != "COMMIT":
             self._limit = limit
             raise DatabaseError(f"COMMIT on {self._where} undid all, since a statement before it had failed")
@@ -221,20 +232,21 @@ class Connection:
         within: float | None = None,
     ) -> psycopg.AsyncCursor[TupleRow]:
         """Execute a statement; `within` is how many seconds later it must have ended, if it has no time limit."""
-        within = self._limit + _GRACE if within is None else within
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began, within = loop.time(), self._limit + _GRACE if within is None else within
+        cut = loop.call_at(began + within, cut_line, self._raw)  # the driver's own way out would ask who is silent
         try:
-            async with asyncio.timeout(within):
-                return await self._raw.execute(query, parameters)
+            return await self._raw.execute(query, parameters)
         except psycopg.Error as error:
             failure = statement_failed(error, shown, self._where)
-        except TimeoutError:
+        finally:
+            cut.cancel()
+            self._limits.took(_operation(shown), began)
+        self._failed = True
+        if loop.time() >= began + within:
             failure = ServerUnreachable(
                 f"no answer to {shown} on {self._where} within {within:g} s: look after the server and the way to it"
             )
-        finally:
-            self._limits.took(_operation(shown), began)
-        self._failed = True
         raise failure  # out here, or the driver's exception, which may quote the statement, would be its context
 
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -323,7 +335,7 @@ async def _ready(server: Server, session: Session, check: Check, limits: Limits)
 
 def _operation(shown: str) -> str:
     """Return what kind of statement it is, without any name: `CREATE ROLE`, `GRANT`."""
-    match = re.match(r"[A-Z]+( [A-Z]+)?", shown)
+    match = re.match(r"((CREATE|ALTER|DROP) )?[A-Z]+", shown)
     return match[0] if match else ""
 
 

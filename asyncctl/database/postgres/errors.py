@@ -110,6 +110,8 @@ class RoleHasDependents(DatabaseError):
     reason = "RoleHasDependents"
 
 
+_LONGEST = 1000  # characters of what a server says
+
 # By SQLSTATE, or its class (two characters) where the exact code is not listed.
 _BY_SQLSTATE: dict[str, tuple[type[DatabaseError], str]] = {
     "08": (ServerUnreachable, "check that the server runs and can be reached"),
@@ -161,7 +163,7 @@ def statement_failed(error: psycopg.Error, statement: str, where: str) -> Databa
         return ServerUnreachable(f"the connection was lost at {statement} on {where}: {_one_line(error)}")
     kind, advice = _BY_SQLSTATE.get(code) or _BY_SQLSTATE.get(code[:2]) or (DatabaseError, "see the server's log")
     parts = (said.message_primary, said.message_detail, said.message_hint)
-    text = "; ".join(part.rstrip(".") for part in parts if part)
+    text = _short("; ".join(part.rstrip(".") for part in parts if part))
     return kind(f"{statement} failed on {where}: {text} (SQLSTATE {code}): {advice}", sqlstate=code)
 
 
@@ -181,4 +183,10 @@ def _one_line(error: psycopg.Error) -> str:
     """Return the text without libpq's prefixes and, of several addresses, the last one's only."""
     text = str(error).partition("Multiple connection attempts failed")[0]
     text = re.sub(r"^connection (failed|is bad): |connection to server at .*? failed: |FATAL: +", "", text)
-    return re.sub(r"\s+", " ", text).strip()
+    return _short(text)
+
+
+def _short(text: str) -> str:
+    """Return the server's words on one line, and no more of them than fit there: it may be anybody's server."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

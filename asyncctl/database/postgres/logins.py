@@ -54,8 +54,9 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
     """
     lost = recorded and await _belongs(admin, login.name, database)
     found = await ours(admin, login.name, claim, lost=lost)
-    # A role that is made with a password is news of ours and no drift. One without can't be logged in with yet.
-    about = None if found is None and login.password is not None else login.about
+    if found is None and login.password is None:
+        return  # one whose time is nearly over; one in use can't be proven, and comes again with its password
+    about = None if found is None else login.about  # a role that is made is news of ours and no drift
     role, limit = sql.Identifier(login.name), sql.Literal(login.connection_limit)
     secret = sql.NULL if login.password is None else admin.verifier(login.name, login.password)
     if found is None:

@@ -18,6 +18,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from asyncctl.database.postgres import startup
+from asyncctl.database.postgres.bounded import BoundedConnection
 from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, connection_failed
 from asyncctl.database.types import SslMode
 
@@ -108,7 +109,7 @@ async def open_session(server: Server, database: str, user: str, password: str) 
 
 
 async def _connect(server: Server, database: str, user: str, password: str, *, since_17: bool = False) -> Session:
-    session = await psycopg.AsyncConnection.connect(
+    session = await BoundedConnection.connect(
         host=server.host,
         hostaddr=server.address,
         port=server.port,
@@ -159,6 +160,13 @@ async def close_session(session: Session) -> None:
             async with asyncio.timeout(_GOODBYE):
                 while await asyncio.get_running_loop().sock_recv(line, 4096):
                     pass
+
+
+def cut_line(session: Session) -> None:
+    """Have whoever waits for the server see the session end now."""
+    if not session.closed:
+        with socket.socket(fileno=os.dup(session.fileno())) as line, suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
 
 
 async def _authorities(server: Server) -> str | None:

@@ -16,7 +16,7 @@ class Login:
         user: Whose it is, as the spec calls it; for messages, and for what a correction is called.
         privileges: What it may do in the database.
         connection_limit: Sessions at once; -1 for no limit.
-        password: To be set, also where the role exists; None leaves the one that it has.
+        password: To be set, also where the role exists; None leaves the one that it has, and makes no role.
     """
 
     name: str

@@ -98,8 +98,9 @@ class InCluster:
             admin_password=secret.data["password"].decode(),
             max_connections=_CONNECTIONS,
         )
-        await self._log_in(ctx, db, server, secret)
         db.status.replicas = 1
+        db.status.conditions.set(workload.ASPECT, True, "PodReady", f"pod {names.pod} is ready")  # if no more than that
+        await self._log_in(ctx, db, server, secret)
         db.status.conditions.set(workload.ASPECT, True, "LoginProven", f"pod {names.pod} lets {SUPERUSER} in")
         return Place(server=server, host=names.host(db.namespace), port=PORT, replicas=1)
 
@@ -177,9 +178,9 @@ class InCluster:
             try:
                 return await ctx.apply(manifests.volume_claim(db, size), VOLUME_CLAIM, owned=False), ""
             except Forbidden as error:
-                if size == before:
-                    raise
                 why = error.server_message
+                if size == before or "cannot patch resource" in why:  # which is about our own rights
+                    raise
             return await ctx.apply(manifests.volume_claim(db, before), VOLUME_CLAIM, owned=False), why
 
     async def _admin(self, ctx: Context, db: Database, *, renewed: bool = False) -> Secret:
@@ -229,7 +230,7 @@ class InCluster:
             async with connect(server, limits=self._limits, check=check):
                 return
         except AuthenticationFailed as error:
-            refused = str(error)
+            refused = str(error).partition(": check the user")[0]
         names = Names.of(db.name)
         if fits(secret.data["verifier"].decode(errors="replace"), secret.data["password"].decode()):
             raise AuthenticationFailed(

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from asyncctl.database.naming import LABEL, MANAGED, MANAGER
+from asyncctl.database.naming import LABEL, MANAGED, MANAGER, label
 from asyncctl.database.types import Database, InClusterSpec
 from asyncctl.objects import JsonObject, Quantity, Secret, Unstructured, to_dict
 
@@ -35,11 +35,12 @@ _GRACE = 120  # seconds for the last checkpoint; what takes longer is recovered 
 # as while initdb runs. Over TCP: the server that initdb's steps are run with has only the socket.
 _ANSWERS = f"pg_isready -q -h 127.0.0.1 -p {PORT} -t 3"
 _LIVES = f"{_ANSWERS} || test $? -eq 1"
-# Waits as long as recovery takes. That it can't set the password is no reason to end the server: the operator, which
-# can't log in then, says so. The verifier goes by the environment and stdin: neither `ps` nor a log has more than that.
+# Waits for recovery, but not for ever: until a hook has ended there are no probes. That it can't set the password is no
+# reason to end the server: the operator, which can't log in then, says so. The verifier goes by the environment and
+# stdin, and into no log.
 _SET_PASSWORD = (
     f"export PGHOST={_SOCKETS} PGPORT={PORT} PGUSER={SUPERUSER} PGDATABASE=postgres PGCONNECT_TIMEOUT=5; "
-    "until pg_isready -q -t 3 && pg_isready -q -h 127.0.0.1 -t 3; do sleep 0.2; done; "
+    "timeout 600 sh -c 'until pg_isready -q -t 3 && pg_isready -q -h 127.0.0.1 -t 3; do sleep 0.2; done' && "
     r"printf '%s\n' '\getenv verifier POSTGRES_PASSWORD' "
     "\"SET log_statement = 'none'\" ';' \"ALTER ROLE CURRENT_USER PASSWORD :'verifier'\" ';' "
     "| psql -X -q -w -v ON_ERROR_STOP=1 || true"
@@ -283,9 +284,7 @@ def _metadata(db: Database, name: str) -> JsonObject:
 
 
 def _labels(db: Database) -> dict[str, str]:
-    # A label's value can have 63 characters. Without a name it does not wake its Database by itself: the owner does.
-    name = db.name if len(db.name) <= 63 else ""
-    return _selector(db) | {MANAGED: MANAGER, LABEL: name}
+    return _selector(db) | {MANAGED: MANAGER, LABEL: label(db.name)}
 
 
 def _selector(db: Database) -> dict[str, str]:

@@ -24,7 +24,8 @@ def not_rolled_out(stateful_set: JsonObject) -> Waiting | None:
     seen = (stateful_set.get("status") or {}).get("observedGeneration", 0)
     if seen >= stateful_set["metadata"]["generation"]:
         return None
-    return _starting(f"StatefulSet {stateful_set['metadata']['name']} waits for its controller", after=SOON)
+    name = stateful_set["metadata"]["name"]
+    return _starting(f"StatefulSet {name} waits for the cluster's controller of StatefulSets to see it", after=SOON)
 
 
 def no_pod(stateful_set: JsonObject, events: Iterable[JsonObject]) -> Waiting:

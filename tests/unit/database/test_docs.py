@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asyncctl.database.catalogue import ServerRefused
+from asyncctl.database.postgres.errors import DatabaseError
+from asyncctl.database.provisioners import admin_secret
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from asyncctl.objects import from_dict
 
+assert admin_secret  # its errors are told too
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "database.md").read_text()
 CODE = "".join(file.read_text() for file in sorted((ROOT / "asyncctl" / "database").rglob("*.py")))
@@ -47,6 +51,18 @@ def test_every_reason_has_its_row():
     for reason in listed:
         assert f'"{reason}"' in CODE, reason
     assert said - NOT_ASKED_FOR - set(listed) == set()
+
+
+def below(kind):
+    yield kind
+    for each in kind.__subclasses__():
+        yield from below(each)
+
+
+def test_it_is_told_which_of_them_are_only_looked_at_slowly():
+    told = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| (\w+) ", section("Reasons, and what to do"), re.MULTILINE))
+    for error in (*below(DatabaseError), *below(ServerRefused)):
+        assert (told[error.reason] == "slowly") is error.stalled, error
 
 
 def test_every_setting_that_is_named_is_one():

@@ -189,6 +189,7 @@ async def test_what_is_waited_for_is_no_failure_and_warned_of_only_where_it_may_
         found = await databases.until(Database, "a", is_in(Phase.PENDING, "ImagePullBackOff"))
         assert "Reconciling" not in found.status.conditions
         await look_again(databases, "2")
-        await databases.until(Database, "a", is_in(Phase.SUSPENDED, "Stopped"))
+        found = await databases.until(Database, "a", is_in(Phase.SUSPENDED, "Stopped"))
+        assert "Reconciling" not in found.status.conditions
         await until_reasons(databases, ["ImagePullBackOff"])
         assert not running.log.said("the pass has failed")

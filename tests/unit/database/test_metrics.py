@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from anyio import to_thread
 
+from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.metrics import OPERATIONS, DatabaseMetrics
 from asyncctl.database.types import Database, DatabaseSpec, ExternalSpec, Provisioner
 from asyncctl.observe import Metrics
@@ -45,7 +46,12 @@ def test_operations_that_nobody_foresaw_share_one_series():
 
 
 @pytest.fixture
-async def counting(databases):
+def catalogue():
+    return Catalogue(None)
+
+
+@pytest.fixture
+async def counting(databases, catalogue):
     """A program that counts, and the clock by which it does."""
     operator, clock = Operator("test"), FakeClock(now=datetime(2026, 1, 2, tzinfo=UTC))
     made = []
@@ -62,10 +68,19 @@ async def counting(databases):
 
     @operator.background
     async def count(running):
-        await made[0].count(running)
+        await made[0].count(running, catalogue)
 
     async with working(operator, databases) as running:
         yield running.metrics.registry.get_sample_value
+
+
+async def test_a_bad_catalogue_shows_until_it_is_mended(counting, catalogue):
+    name = "asyncctl_database_catalogue_good"
+    await until(lambda: counting(name) == 1)
+    catalogue.problem = "servers.yaml:1: no"
+    assert counting(name) == 0
+    catalogue.problem = None
+    assert counting(name) == 1
 
 
 async def test_a_database_is_counted_by_its_phase_and_no_more_when_it_is_gone(databases, counting):

@@ -9,7 +9,7 @@ from asyncctl.database.accounts import Account
 from asyncctl.database.credentials import values
 from asyncctl.database.postgres.connection import Server
 from asyncctl.database.provisioners.place import Place
-from asyncctl.database.rotation import PREVIOUS, ROTATED_AT, TRIGGER, duration, plan, stamped
+from asyncctl.database.rotation import PREVIOUS, ROTATED_AT, TRIGGER, duration, is_record, plan, stamped
 from asyncctl.database.types import Privileges, RotationSpec
 from asyncctl.objects import Secret
 
@@ -246,6 +246,19 @@ def test_a_login_of_somebody_else_in_the_record_is_not_kept_and_not_dropped():
     user.secret.annotations[PREVIOUS] = "postgres"
     assert user.look().kept == "d_b"
     assert user.look(2 * HOUR).retired == "d_b"
+
+
+def test_a_record_is_told_from_what_a_person_wrote():
+    user = User(trigger=NOW)
+    user.look()
+    assert is_record(user.secret.annotations)
+    user.rotation = RotationSpec(trigger=NOW + HOUR)
+    user.look(HOUR)
+    notes = user.secret.annotations
+    assert is_record(notes)
+    for key in (ROTATED_AT, TRIGGER, PREVIOUS):
+        assert not is_record(notes | {key: "-"})
+        assert not is_record({other: value for other, value in notes.items() if other != key})
 
 
 def test_a_turn_shows_no_password():

@@ -94,6 +94,21 @@ def test_a_failure_that_is_retried_is_stalled_no_more_and_one_that_nobody_foresa
     assert found.conditions.get("Stalled").status == "False"
 
 
+@pytest.mark.parametrize("aspect", ["StorageReady", "WorkloadReady"])
+def test_of_a_database_whose_instance_does_not_run_it_is_not_said_that_it_is_ready(aspect):
+    found = settled()
+    status.failed(found.status, status.Failed(aspect, "PodPending", "x", progress=True), deleting=False)
+    said = found.status.conditions
+    assert (said.get("DatabaseReady").status, said.get(aspect).status) == ("Unknown", "False")
+    assert "DatabaseReady" not in failed_once(aspect).conditions
+
+
+def failed_once(aspect):
+    found = DatabaseStatus()
+    status.failed(found, status.Failed(aspect, "PodPending", "x", progress=True), deleting=False)
+    return found
+
+
 def test_what_is_being_deleted_and_can_not_go_yet_is_terminating():
     found = DatabaseStatus()
     status.failed(found, FAILED, deleting=True)
