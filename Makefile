@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SOAKED := tests/faults tests/unit/ha/test_simulator.py tests/e2e/test_prometheus.py tests/e2e/test_bench.py \
-	tests/e2e/test_crash_at_each_effect.py
+	tests/e2e/test_crash_at_each_effect.py tests/e2e/test_many_databases.py
 
 .PHONY: run test soak check format hooks bench manifests docs pins clean
 .DEFAULT_GOAL := test

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from anyio import wait_all_tasks_blocked
 from psycopg import sql
 
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
@@ -33,6 +34,7 @@ from asyncctl.database.postgres.errors import (
     TooManyConnections,
 )
 from asyncctl.database.postgres.provision import provision
+from asyncctl.database.postgres.server import close_session, open_session
 from asyncctl.database.postgres.wanted import Login, Wanted
 from asyncctl.database.types import Claim as Recorded
 from tests.e2e.proxy import Proxy
@@ -187,6 +189,20 @@ async def test_an_idle_session_that_hangs_is_replaced_and_does_not_fail_the_pass
         assert await works(brief, limits) != first
     finally:
         machine.shell(f"kill -CONT {first}")
+
+
+async def test_a_session_that_is_closed_counts_until_the_server_has_ended_it(machine, admin):
+    session = await open_session(admin, "postgres", admin.admin_user, admin.admin_password)
+    pid = session.info.backend_pid
+    machine.shell(f"kill -STOP {pid}")
+    try:
+        closing = asyncio.create_task(close_session(session), name="closing")
+        await wait_all_tasks_blocked()
+        assert not closing.done()
+    finally:
+        machine.shell(f"kill -CONT {pid}")
+    await closing
+    assert machine.do("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid) == []
 
 
 async def test_a_server_that_crashes_between_two_uses_is_not_noticed(machine, admin, limits):
