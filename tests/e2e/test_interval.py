@@ -39,14 +39,17 @@ class Wall(SystemClock):
 
 
 @pytest.fixture
-async def cluster(backends):
+async def cluster(backends, superuser):
     async with ApiServer() as server:
         backends.have("embedded")
         async with cluster_at(ClusterConfig(server=server.url)) as made:
             made.namespace = "team-interval"  # one that the catalogue allows
             await made.client.create(Namespace(name=made.namespace))
             await made.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)
-            yield made
+            try:
+                yield made
+            finally:
+                superuser.clear("interval", made.namespace)
 
 
 def works(secret):
@@ -56,7 +59,7 @@ def works(secret):
         return False
 
 
-async def test_a_password_changes_each_time_its_interval_has_passed_and_not_before(cluster, catalogue, superuser):
+async def test_a_password_changes_each_time_its_interval_has_passed_and_not_before(cluster, catalogue):
     clock, operator = Wall(), database_operator()
     settings = DatabaseSettings(
         leader_election=False, http_address=Address("127.0.0.1", 0), debug_address=None, pod_name="test",
@@ -73,28 +76,25 @@ async def test_a_password_changes_each_time_its_interval_has_passed_and_not_befo
 
     async with operator.running(settings=settings, logger=Log().logger, config=cluster.config, clock=clock) as running:
         await until(running.ready.is_set)
-        try:
-            await cluster.create(Database, "orders", spec=SPEC)
-            await cluster.until(Database, "orders", lambda db: db.status.phase == "Running")
-            secrets = [await looked()]
-            clock.ahead = 23 * HOUR
-            assert (await looked()).data == secrets[0].data
-            for day in range(1, 3):
-                clock.ahead = day * 24 * HOUR + (day - 1) * HOUR
-                await looked()
-                secrets.append(await looked())
-                before, after = secrets[-2:]
-                assert after.data["username"] != before.data["username"]
-                assert works(before)
-                assert works(after)
-                clock.ahead += HOUR
-                await looked()
-                assert not works(before)
-                assert works(after)
-            status = (await cluster.get(Database, "orders")).status.credentials
-            made = datetime.fromisoformat(secrets[-1].annotations[ROTATED_AT])
-            assert status.last_rotation_time == made.replace(microsecond=0)
-            assert abs(status.next_rotation_time - made - 24 * HOUR) < timedelta(seconds=1)
-            assert len({secret.data["password"] for secret in secrets}) == 3
-        finally:
-            superuser.clear("interval", cluster.namespace)
+        await cluster.create(Database, "orders", spec=SPEC)
+        await cluster.until(Database, "orders", lambda db: db.status.phase == "Running")
+        secrets = [await looked()]
+        clock.ahead = 23 * HOUR
+        assert (await looked()).data == secrets[0].data
+        for day in range(1, 3):
+            clock.ahead = day * 24 * HOUR + (day - 1) * HOUR
+            await looked()
+            secrets.append(await looked())
+            before, after = secrets[-2:]
+            assert after.data["username"] != before.data["username"]
+            assert works(before)
+            assert works(after)
+            clock.ahead += HOUR
+            await looked()
+            assert not works(before)
+            assert works(after)
+        status = (await cluster.get(Database, "orders")).status.credentials
+        made = datetime.fromisoformat(secrets[-1].annotations[ROTATED_AT])
+        assert status.last_rotation_time == made.replace(microsecond=0)
+        assert abs(status.next_rotation_time - made - 24 * HOUR) < timedelta(seconds=1)
+        assert len({secret.data["password"] for secret in secrets}) == 3
