@@ -51,8 +51,8 @@ class DatabaseMetrics:
         self._catalogue = metrics.gauge(
             "asyncctl_database_catalogue_good", "1 while the catalogue's files as they are now are in use, else 0.",
             appears="on the process that leads",
-            advice="At 0 the last good state of the files is in use: the log and `/readyz?verbose` say which of them "
-            "is bad, and in which line and field.",
+            advice="At 0 the last good state is in use: the log and `/readyz?verbose` say which file is bad, and in "
+            "which line and field.",
         )  # fmt: skip
         self._corrections = metrics.counter(
             "asyncctl_database_drift_corrections_total", "What was not as wanted, and was put right.",

@@ -72,9 +72,9 @@ class DatabaseReconciler:
         self._provisioners[Kind.IN_CLUSTER] = InCluster(image=running.settings.image, limits=self._limits)
 
     async def stop(self, _: Running) -> None:
-        """Close the sessions on servers, and remove what was written to disk."""
+        """Close the sessions on servers, and remove what was written to disk; also after half a start."""
         await self._limits.close()
-        if self._external is not None:  # else the start has ended half way
+        if self._external is not None:
             await self._external.close()
 
     async def tidy(self, running: Running) -> None:

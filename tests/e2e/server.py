@@ -13,7 +13,8 @@ Rows = list[tuple[Any, ...]]
 # What there is of one database and the roles named after it, in words that are the same for any other.
 _PORTRAIT: dict[str, LiteralString] = {
     "databases": """
-        SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datconnlimit, datacl::text
+        SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datconnlimit,
+               ARRAY(SELECT unnest(datacl)::text ORDER BY 1)::text
         FROM pg_database WHERE datname = %(name)s
         """,
     "roles": """
@@ -33,7 +34,7 @@ _PORTRAIT: dict[str, LiteralString] = {
 # What there is in it.
 _INTERIOR: dict[str, LiteralString] = {
     "schemas": """
-        SELECT nspname, pg_get_userbyid(nspowner), nspacl::text FROM pg_namespace
+        SELECT nspname, pg_get_userbyid(nspowner), ARRAY(SELECT unnest(nspacl)::text ORDER BY 1)::text FROM pg_namespace
         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
         """,
     "extensions": """
@@ -41,7 +42,8 @@ _INTERIOR: dict[str, LiteralString] = {
         FROM pg_extension ORDER BY 1
         """,
     "default privileges": """
-        SELECT pg_get_userbyid(defaclrole), defaclnamespace::regnamespace::text, defaclobjtype, defaclacl::text
+        SELECT pg_get_userbyid(defaclrole), defaclnamespace::regnamespace::text, defaclobjtype,
+               ARRAY(SELECT unnest(defaclacl)::text ORDER BY 1)::text
         FROM pg_default_acl ORDER BY 1, 2, 3
         """,
 }

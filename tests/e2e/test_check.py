@@ -100,7 +100,7 @@ def test_with_exactly_the_generated_rules_all_is_well_and_the_daemon_works(check
     team.until_running()
     team.delete_secret()
     until(team.secret)
-    assert team.reasons() == ["Provisioned"]
+    assert until(team.reasons, lambda found: len(found) > 1) == ["DriftCorrected", "Provisioned"]
     team.delete()
     team.until_gone()
     assert not team.secret()

@@ -1,7 +1,10 @@
 """What somebody changes behind our back is put right; what can't be put right without loss is told, and left."""
 
+import base64
+
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.e2e.cluster import condition
 from tests.e2e.server import ask_as_tenant
@@ -133,3 +136,71 @@ def test_an_object_whose_database_is_missing_can_still_be_deleted(name, team, su
     team.delete()
     team.until_gone()
     assert superuser.portrait(name)["roles"] == []
+
+
+# Each thing that is managed: what somebody does to it, and what the event calls it. Two rounds, as who takes the
+# database away from its owner, or the claim from it, is told from who has only made a mess.
+
+MESS = [
+    ("COMMENT ON ROLE {owner} IS NULL", "claim"),
+    ("ALTER DATABASE {db} CONNECTION LIMIT 3", "connectionLimit"),
+    ("GRANT CONNECT ON DATABASE {db} TO PUBLIC", "privileges"),
+    ("REVOKE CONNECT ON DATABASE {db} FROM {app}", "users[app]"),
+    ("ALTER ROLE {report} NOLOGIN CONNECTION LIMIT 1", "users[report]"),
+    ("REVOKE {readonly} FROM {report}", "users[report]"),
+    ("DROP EXTENSION citext", "extensions[citext]"),
+    ("DROP SCHEMA audit", "schemas[audit]"),
+    ("ALTER SCHEMA app OWNER TO {admin}", "schemas[app]"),
+    ("ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE SELECT ON TABLES FROM {readonly}", "privileges"),
+    ("REVOKE USAGE ON SCHEMA app FROM {readonly}", "privileges"),
+    ("REVOKE SELECT ON invoices FROM {readonly}", "privileges"),
+]
+TAKEN = [
+    ("ALTER DATABASE {db} OWNER TO {admin}", "owner"),
+    ("COMMENT ON ROLE {report} IS NULL", "claim"),
+]
+
+
+def is_left_alone(daemon, team, superuser):
+    """Three resyncs write nothing, to neither server: not even when they were, which would wake the next."""
+    versions, rows = team.versions(), superuser.versions()
+    passes = daemon.metric("controller_runtime_reconcile_total", result="requeue_after")
+    until(lambda: daemon.metric("controller_runtime_reconcile_total", result="requeue_after") >= passes + 3)
+    assert team.versions() == versions
+    assert superuser.versions() == rows
+
+
+def test_each_thing_that_is_managed_is_put_right_and_named(fork, team, superuser, admin):
+    daemon = fork(database_resync="1s", retry_base="200ms", retry_max="1s")
+    daemon.until_working()
+    team.create(
+        connectionLimit=20, extensions=[{"name": "citext"}], schemas=[{"name": "app"}, {"name": "audit"}],
+        users=[{"name": "app"}, {"name": "report", "privileges": "ReadOnly", "connectionLimit": 2}],
+    )  # fmt: skip
+    db = team.until_running()["status"]["databaseName"]
+    binding = team.binding("orders-credentials")
+    ask_as_tenant(binding["uri"], "CREATE TABLE invoices (id int); INSERT INTO invoices VALUES (7)")
+    names = {"db": db, "owner": f"{db}_owner", "readonly": f"{db}_readonly", "admin": admin.admin_user}
+    names |= {"app": f"{db}_app_a", "report": f"{db}_report_a"}
+    quoted = {key: sql.Identifier(name) for key, name in names.items()}
+    table = "SELECT ARRAY(SELECT unnest(relacl)::text ORDER BY 1) FROM pg_class WHERE relname = 'invoices'"
+
+    def state():
+        return superuser.portrait(db), superuser.interior(db), superuser.ask(table, database=db), team.binding()
+
+    def notes():
+        return " ".join(event["note"] for event in team.events() if event["reason"] == "DriftCorrected")
+
+    before = state()
+    assert not notes()
+    is_left_alone(daemon, team, superuser)
+    for round_, edit in ((MESS, None), (TAKEN, {"data": {"host": base64.b64encode(b"elsewhere").decode()}})):
+        for statement, _ in round_:
+            superuser.ask(sql.SQL(statement).format(**quoted), database=db)
+        if edit:
+            team.patch_secret(edit)
+        until(state, lambda found: found == before, deadline=15)
+        wanted = {field for _, field in round_} | ({"credentials[orders-credentials]"} if edit else set())
+        until(notes, lambda said, wanted=wanted: all(field in said for field in wanted))
+    team.until_running()
+    is_left_alone(daemon, team, superuser)

@@ -19,7 +19,7 @@ from psycopg import sql
 from tests.e2e.cluster import Team, condition
 from tests.e2e.conftest import write_catalogue
 from tests.e2e.proxy import Proxy
-from tests.e2e.server import Superuser
+from tests.e2e.server import Superuser, ask_as_tenant
 from tests.e2e.waiting import until
 
 BACKOFF, SLOW = "backoff", "slow"
@@ -299,3 +299,41 @@ def test_what_the_api_server_refuses_is_told_parked_and_over_when_it_is_touched(
             assert not team.secrets()
             until_the_end.enter_context(cluster.admin("c"))
         is_over(team, reason, SLOW, "CredentialsReady")
+
+
+def test_an_extension_that_can_not_be_had_is_told_by_itself_and_the_rest_is_there(team, fork, superuser):
+    fork(**QUICK).until_working()
+    wanted = [{"name": "citext"}, {"name": "file_fdw"}, {"name": "nosuch"}]
+    team.create(extensions=wanted, schemas=[{"name": "app"}])
+    assert "nosuch" in team.until_refused("ExtensionUnavailable")["message"]
+    found = team.database()
+    assert [(each["name"], each["ready"]) for each in found["status"]["extensions"]] == [
+        ("citext", True), ("file_fdw", False), ("nosuch", False),
+    ]  # fmt: skip
+    assert "superuser" in found["status"]["extensions"][1]["message"]
+    assert found["status"]["phase"] == "Running"
+    assert condition(found, "DatabaseReady")["status"] == condition(found, "CredentialsReady")["status"] == "True"
+    assert ask_as_tenant(team.binding()["uri"], "SELECT 'A'::citext = 'a'") == [(True,)]
+    assert until(lambda: warnings(team)) == [("ExtensionUnavailable", None)]
+    superuser.do("CREATE EXTENSION file_fdw", database=found["status"]["databaseName"])
+    team.patch({"spec": {"extensions": wanted[:2]}})
+    team.until_running()
+    assert warnings(team) == [("ExtensionUnavailable", None)]
+
+
+def test_an_admin_password_that_changes_while_it_runs_is_told_and_read_anew(world, fork):
+    team = world.team
+    daemon = fork(**QUICK)
+    daemon.until_working()
+    team.create(databaseName=world.name)
+    team.until_running()
+    before, secret = world.superuser.portrait(world.name), team.secret()
+    with world.altered("PASSWORD 'another-of-this-test'", ""):
+        ask = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+        world.superuser.ask(ask, [world.admin])  # a session that is kept has no need of the new one
+        is_told(team, daemon, "AuthenticationFailed", BACKOFF, "DatabaseReady")
+        assert ask_as_tenant(team.binding()["uri"], "SELECT 1") == [(1,)]
+        world.write_catalogue("another-of-this-test")
+        is_over(team, "AuthenticationFailed", BACKOFF, "DatabaseReady")
+    assert world.superuser.portrait(world.name) == before
+    assert team.secret() == secret
