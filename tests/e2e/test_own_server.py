@@ -17,7 +17,8 @@ def begin(start):
     """Start a daemon for which tenants may name these hosts."""
 
     def with_hosts(hosts):
-        daemon = start(retry_base="200ms", retry_max="1s", database_resync="1h", database_admin_hosts=hosts)
+        # No retry comes while the test lasts: what is put right has to wake the object.
+        daemon = start(retry_base="10m", retry_max="10m", database_resync="1h", database_admin_hosts=hosts)
         daemon.until_working()
         return daemon
 
