@@ -24,6 +24,7 @@ def name(daemon, team):
 
 
 def is_blocked(team, daemon, reason):
+    until(lambda: team.database()["status"], lambda status: status["phase"] == "Terminating")
     said = team.until_refused(reason)
     found = team.database()
     assert found["status"]["phase"] == "Terminating"
@@ -57,7 +58,7 @@ def test_what_a_role_of_ours_may_elsewhere_blocks_it_until_that_is_revoked(name,
 
 
 def test_a_server_that_is_away_blocks_it_and_an_orphan_may_go(fork, team, superuser, cut_off, proxy):
-    daemon = fork(database_servers=cut_off, **QUICK)
+    daemon = fork(database_servers=cut_off, **QUICK | {"database_resync": "60s"})  # or that it is away is told before
     team.create(reclaimPolicy="Delete")
     name = team.until_running()["status"]["databaseName"]
     before, binding = superuser.portrait(name), team.binding()

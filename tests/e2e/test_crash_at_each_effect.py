@@ -35,8 +35,8 @@ REPORT = {"name": "report", "privileges": "ReadOnly", "connectionLimit": 3}
 def rotated(life):
     """The login is the second of its user, and the first is gone, and forgotten."""
     there = {role for role in life.roles() if role.startswith("app_")}
-    secret = life.team.secret().get("metadata", {}).get("annotations", {})
-    return life.running and there == {"app_b"} and "apps.example.com/previous-login" not in secret
+    noted = life.team.secret()["metadata"]["annotations"]["apps.example.com/previous-login"]
+    return life.running and there == {"app_b"} and noted == "none"
 
 
 STEPS = [
