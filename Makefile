@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SOAKED := tests/faults tests/unit/ha/test_simulator.py tests/e2e/test_prometheus.py tests/e2e/test_bench.py
+SOAKED := tests/faults tests/unit/ha/test_simulator.py tests/e2e/test_prometheus.py tests/e2e/test_bench.py \
+	tests/e2e/test_crash_at_each_effect.py
 
 .PHONY: run test soak check format hooks bench manifests docs pins clean
 .DEFAULT_GOAL := test

@@ -120,6 +120,12 @@ class Daemon:
         samples = (sample for family in families for sample in family.samples if sample.name == name)
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
+    def metrics(self, name: str, label: str) -> dict[str, float]:
+        """A metric's samples by one of their labels."""
+        families = text_string_to_metric_families(self.get("/metrics")[1])
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return {sample.labels[label]: sample.value for sample in samples}
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 

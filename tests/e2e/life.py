@@ -56,7 +56,7 @@ class Life:
         """What its roles are called without its name."""
         return {role.removeprefix(f"{self.database}_") for role in self.superuser.roles() if self.database in role}
 
-    def live(self, step: Step, cut: Cut = lambda _: None, *, deadline: float = 20.0, most: int = 150) -> list[str]:
+    def live(self, step: Step, cut: Cut = lambda _: None, *, deadline: float = 40.0, most: int = 150) -> list[str]:
         """Ask for it, and start one daemon after the other, until one is not crashed; returns what was asked for."""
         self.wires.effects.seen.clear()
         self.wires.cut = cut
@@ -65,15 +65,18 @@ class Life:
             self.wires.mend()
             daemon = self.begin()
             try:
-                if not self._crashes(daemon, step, deadline):
-                    return list(self.wires.effects.seen)
+                settled = self._settles(daemon, step, deadline)
             finally:
                 daemon.kill()
-            self.crashes.append(self.wires.at)
+            crashed_at = self.wires.at  # perhaps in the very last moment
+            self.wires.mend()
+            if settled and not crashed_at:
+                return list(self.wires.effects.seen)
+            self.crashes.append(crashed_at)
         raise AssertionError(f"{step.name}: still crashing after {most} times, last {self.crashes[-5:]}")
 
-    def _crashes(self, daemon: Forked, step: Step, deadline: float) -> bool:
-        """Return whether it is crashed before the step has settled, and nothing more happens."""
+    def _settles(self, daemon: Forked, step: Step, deadline: float) -> bool:
+        """Return whether the step settles, so that nothing more happens, before it is crashed."""
         end, quiet_since, count = time.monotonic() + deadline, 0.0, -1
         while not self.wires.crashed.wait(POLL):
             assert daemon.alive, daemon.text
@@ -83,8 +86,8 @@ class Life:
             if count != (count := self.wires.effects.count) or not step.settled(self):
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > QUIET:
-                return False
-        return True
+                return True
+        return False
 
     def _plight(self, daemon: Forked) -> str:
         status = self.object().get("status", {})
@@ -118,7 +121,9 @@ class Life:
         kept = {key: value.replace(password, "$password") for key, value in values.items()}
         meta = secret["metadata"]
         owned = [owner["name"] for owner in meta.get("ownerReferences", ())]
-        return self._alike({"name": meta["name"], "labels": meta["labels"], "owned": owned, "values": kept})
+        noted = sorted(meta.get("annotations", ()))
+        about = {"name": meta["name"], "labels": meta["labels"], "noted": noted, "owned": owned}
+        return self._alike(about | {"values": kept})
 
     def _alike(self, value: Any) -> Any:
         return json.loads(self.wires.name(json.dumps(value)))

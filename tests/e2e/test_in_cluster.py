@@ -286,6 +286,9 @@ def test_a_volume_that_can_not_grow_is_told_and_grows_when_its_class_may(cluster
     claim = team.get("persistentvolumeclaims", "orders-postgres-data")
     assert claim["spec"]["resources"]["requests"]["storage"] == "2Gi"
     assert team.pod(orders)["metadata"]["uid"] == before["metadata"]["uid"]
+    by_hand = {"spec": {"resources": {"requests": {"storage": "3Gi"}}}}
+    team.change("persistentvolumeclaims", "orders-postgres-data", by_hand)
+    until(lambda: "has 3Gi" in condition(team.database(orders), "StorageReady")["message"])
 
 
 @pytest.mark.parametrize(
@@ -329,6 +332,7 @@ def test_a_password_that_was_changed_in_the_server_is_told_and_set_again_at_its_
     team.look_again(orders)
     told = team.until(orders, "DatabaseReady", "AuthenticationFailed")
     assert "delete pod orders-postgres-0" in told["message"]
+    assert condition(team.database(orders), "WorkloadReady")["reason"] == "PodReady"
     team.remove("pods", "orders-postgres-0")
     team.until_runs_anew(orders, before)
 
@@ -356,6 +360,15 @@ def test_a_namesake_of_somebody_else_is_told_and_not_touched(cluster, team, node
     assert found["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
     cluster.call("DELETE", f"{path}/{name}")
     until(lambda: not cluster.call("GET", f"{path}/{name}"))
+
+
+def test_the_superusers_secret_is_not_for_an_application(team, orders):
+    team.patch({"spec": {"credentials": {"secretName": "orders-postgres-admin"}}}, orders)
+    told = team.until(orders, "CredentialsReady", "Invalid")
+    assert "choose another secretName" in told["message"]
+    assert "verifier" in team.binding("orders-postgres-admin")
+    team.patch({"spec": {"credentials": None}}, orders)
+    team.until_running(orders)
 
 
 @pytest.fixture

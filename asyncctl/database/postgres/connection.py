@@ -80,6 +80,7 @@ class Connection:
         self._limits = limits
         self._slow = limits.slow
         self._failed = False  # a statement has
+        self._begun: bool | None = None  # whether the transaction has, in one
         self._limit = server.statement_timeout  # seconds, as the session has it
         self._warnings: list[tuple[str, str]] = []
         raw.add_notice_handler(self._noticed)
@@ -117,6 +118,9 @@ class Connection:
         shown = _shown(statement)
         known = self.server.name, shown
         left = self._check()
+        if self._begun is False:
+            await self._execute("BEGIN", "BEGIN")
+            self._begun = True
         await self._limit_to(math.inf if known in self._slow else left)
         self._warnings.clear()
         try:
@@ -143,11 +147,16 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Make the writes of the block one; `check` runs again before they take effect. None within another."""
+        """Make the writes of the block one; `check` runs again before they take effect. None within another.
+
+        It begins with the first write: where there is none, nothing is sent.
+        """
         limit = self._limit  # a SET in the block is undone with it
-        await self._execute("BEGIN", "BEGIN")
+        self._begun = False
         try:
             yield
+            if not self._begun:
+                return
             await self._limit_to(self._check())
             done = await self._execute("COMMIT", "COMMIT")
         except Exception:
@@ -156,6 +165,8 @@ class Connection:
                 with suppress(DatabaseError):  # the session is lost then, and the transaction with it
                     await self._execute("ROLLBACK", "ROLLBACK")
             raise
+        finally:
+            self._begun = None
         if done.statusmessage != "COMMIT":
             self._limit = limit
             raise DatabaseError(f"COMMIT on {self._where} undid all, since a statement before it had failed")
@@ -324,7 +335,7 @@ async def _ready(server: Server, session: Session, check: Check, limits: Limits)
 
 def _operation(shown: str) -> str:
     """Return what kind of statement it is, without any name: `CREATE ROLE`, `GRANT`."""
-    match = re.match(r"[A-Z]+( [A-Z]+)?", shown)
+    match = re.match(r"((CREATE|ALTER|DROP) )?[A-Z]+", shown)
     return match[0] if match else ""
 
 

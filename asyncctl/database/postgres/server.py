@@ -131,13 +131,19 @@ async def _connect(server: Server, database: str, user: str, password: str, *, s
         autocommit=True,
         prepare_threshold=None,
     )
+    if since_17 or session.info.server_version < 170000:
+        return session
     try:
-        if session.info.server_version >= 170000:
-            await session.execute("SET transaction_timeout = 0")
+        shown = await (await session.execute("SHOW transaction_timeout")).fetchone()
+    except psycopg.Error:
+        shown = None
     except BaseException:
         await session.close()
         raise
-    return session
+    if shown == ("0",):
+        return session
+    await session.close()
+    return await _connect(server, database, user, password, since_17=True)
 
 
 async def close_session(session: Session) -> None:

@@ -99,6 +99,7 @@ class InCluster:
             max_connections=_CONNECTIONS,
         )
         db.status.replicas = 1
+        db.status.conditions.set(workload.ASPECT, True, "PodReady", f"pod {names.pod} is ready")  # if no more than that
         await self._log_in(ctx, db, server, secret)
         db.status.conditions.set(workload.ASPECT, True, "LoginProven", f"pod {names.pod} lets {SUPERUSER} in")
         return Place(server=server, host=names.host(db.namespace), port=PORT, replicas=1)

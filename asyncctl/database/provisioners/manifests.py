@@ -35,11 +35,12 @@ _GRACE = 120  # seconds for the last checkpoint; what takes longer is recovered 
 # as while initdb runs. Over TCP: the server that initdb's steps are run with has only the socket.
 _ANSWERS = f"pg_isready -q -h 127.0.0.1 -p {PORT} -t 3"
 _LIVES = f"{_ANSWERS} || test $? -eq 1"
-# Waits as long as recovery takes. That it can't set the password is no reason to end the server: the operator, which
-# can't log in then, says so. The verifier goes by the environment and stdin: neither `ps` nor a log has more than that.
+# Waits for recovery, but not for ever: until a hook has ended there are no probes. That it can't set the password is no
+# reason to end the server: the operator, which can't log in then, says so. The verifier goes by the environment and
+# stdin, and into no log.
 _SET_PASSWORD = (
     f"export PGHOST={_SOCKETS} PGPORT={PORT} PGUSER={SUPERUSER} PGDATABASE=postgres PGCONNECT_TIMEOUT=5; "
-    "until pg_isready -q -t 3 && pg_isready -q -h 127.0.0.1 -t 3; do sleep 0.2; done; "
+    "timeout 600 sh -c 'until pg_isready -q -t 3 && pg_isready -q -h 127.0.0.1 -t 3; do sleep 0.2; done' && "
     r"printf '%s\n' '\getenv verifier POSTGRES_PASSWORD' "
     "\"SET log_statement = 'none'\" ';' \"ALTER ROLE CURRENT_USER PASSWORD :'verifier'\" ';' "
     "| psql -X -q -w -v ON_ERROR_STOP=1 || true"

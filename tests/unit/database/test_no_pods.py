@@ -1,0 +1,59 @@
+"""An instance in the cluster at an API server where nothing would run its pod, as that of `asyncctl dev`."""
+
+from asyncctl.apiserver import ApiServer
+from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.database.operator import database_operator
+from asyncctl.database.provisioners.manifests import SERVICE, STATEFUL_SET, VOLUME_CLAIM
+from asyncctl.database.settings import DatabaseSettings
+from asyncctl.database.types import (
+    Database,
+    DatabaseSpec,
+    InClusterSpec,
+    Phase,
+    Provisioner,
+    ReclaimPolicy,
+    StorageSpec,
+)
+from asyncctl.generate import crd
+from asyncctl.objects import Namespace, Quantity, Secret
+from asyncctl.settings import Address
+from tests.unit.harness import Cluster
+from tests.unit.support import Log, connected, until
+
+SPEC = DatabaseSpec(
+    provisioner=Provisioner.IN_CLUSTER,
+    reclaim_policy=ReclaimPolicy.DELETE,
+    in_cluster=InClusterSpec(version="17", storage=StorageSpec(size=Quantity("1Gi"))),
+)
+SETTINGS = DatabaseSettings(
+    leader_election=False, http_address=Address("127.0.0.1", 0), debug_address=None, pod_name="test", cluster_id="c1"
+)
+DATABASES = crd(Database)  # at import: it reads the source for its docstrings
+NAMES = [
+    (SERVICE, "orders-postgres"),
+    (SERVICE, "orders-postgres-pods"),
+    (STATEFUL_SET, "orders-postgres"),
+    (VOLUME_CLAIM, "orders-postgres-data"),
+    (Secret, "orders-postgres-admin"),
+]
+
+
+async def test_it_waits_says_for_whom_and_goes_without_a_trace():
+    async with ApiServer() as server, connected(config := ClusterConfig(server=server.url)) as client:
+        cluster = Cluster(config, client, "team")
+        await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DATABASES)
+        await client.create(Namespace(name="team"))
+        operator = database_operator()
+        async with operator.running(settings=SETTINGS, logger=Log().logger, config=config) as running:
+            await until(running.ready.is_set)
+            await cluster.create(Database, "orders", spec=SPEC)
+            waiting = await cluster.until(Database, "orders", lambda db: db.status.conditions.get("WorkloadReady"))
+            ready = waiting.status.conditions.get("Ready")
+            assert (waiting.status.phase, ready.reason) == (Phase.PENDING, "Starting")
+            assert "waits for the cluster's controller of StatefulSets" in ready.message
+            for kind, name in NAMES:
+                assert await cluster.get(kind, name)
+            await cluster.delete(Database, "orders")
+            await cluster.until_gone(Database, "orders")
+            for kind, name in NAMES:
+                await cluster.until_gone(kind, name)
