@@ -193,3 +193,21 @@ async def test_what_is_waited_for_is_no_failure_and_warned_of_only_where_it_may_
         assert "Reconciling" not in found.status.conditions
         await until_reasons(databases, ["ImagePullBackOff"])
         assert not running.log.said("the pass has failed")
+
+
+async def test_a_reason_is_warned_of_once_however_often_it_comes(databases):
+    warned, passes = [], []
+
+    def note(step):
+        def noted(ctx, db):
+            ctx.warning = lambda reason, text: warned.append(reason)  # of several the API shows one, as a series
+            passes.append(step)
+            step(ctx, db)
+
+        return noted
+
+    full, gone = raising(sql.TooManyConnections("full")), raising(sql.ServerUnreachable("gone"))
+    await databases.create(Database, "a", spec=SPEC)
+    async with working(program(map(note, [full, full, full, gone, gone, full])), databases):
+        await until(lambda: len(passes) > 6)
+    assert warned == ["TooManyConnections", "ServerUnreachable", "TooManyConnections"]
