@@ -88,8 +88,10 @@ class Deletion:
             dropped = await provision.remove(
                 place.server, name, claim, recorded=db.status.claim, limits=self._limits, check=ctx.fence.check
             )
-        await binding.remove(ctx, db)
-        await provisioner.remove(ctx, db)
+        if await provisioner.remove(ctx, db):
+            await binding.remove(ctx, db)
+        else:
+            dropped = False
         tell(ctx, "Deleted", f"database {name} was dropped" if dropped else f"database {name} was not ours to drop")
 
 

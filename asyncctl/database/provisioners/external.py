@@ -53,8 +53,9 @@ class External:
     async def let_go(self, ctx: Context, *, orphan: bool) -> None:
         """See `Provisioner.let_go`: there is nothing here that would go."""
 
-    async def remove(self, ctx: Context, db: Database) -> None:
+    async def remove(self, ctx: Context, db: Database) -> bool:  # noqa: ARG002 - the protocol's
         """See `Provisioner.remove`: the server is not ours to remove."""
+        return True
 
     async def close(self) -> None:
         """Remove what was written to disk."""

@@ -89,7 +89,7 @@ class InCluster:
         if waiting := workload.not_ready(stateful_set, pod):
             raise waiting
         server = Server(
-            name=f"{db.namespace}/{db.name}",
+            name=f"{db.namespace}/{db.name}/postgres",  # a Secret that names a server may be called as the Database is
             host=names.host(db.namespace),
             address=pod["status"]["podIP"],  # a name is cached, and may lead to where the pod was
             port=PORT,
@@ -97,6 +97,7 @@ class InCluster:
             admin_user=SUPERUSER,
             admin_password=secret.data["password"].decode(),
             max_connections=_CONNECTIONS,
+            tenants=True,  # its image is
         )
         db.status.replicas = 1
         db.status.conditions.set(workload.ASPECT, True, "PodReady", f"pod {names.pod} is ready")  # if no more than that
@@ -121,13 +122,18 @@ class InCluster:
             if found is not None and ctx.owns(found):
                 await ctx.release(found, kind)
 
-    async def remove(self, ctx: Context, db: Database) -> None:
+    async def remove(self, ctx: Context, db: Database) -> bool:
         """See `Provisioner.remove`: everything that is ours goes, the data with it; returns when it is gone.
+
+        A volume that was kept, and that `db` could not take up, stays with all that was kept with it.
 
         Raises:
             Waiting: It is going.
         """
         names = Names.of(db.name)
+        claim = await _find(ctx, VOLUME_CLAIM, names.claim)
+        if claim is not None and ctx.owns(claim) and not storage.is_taken(claim, db.uid):
+            return False
         going = []
         for kind, name in (
             (STATEFUL_SET, names.service),
@@ -150,6 +156,7 @@ class InCluster:
                 aspect=storage.ASPECT,
                 reason="Removing",
             )
+        return True
 
     async def _volume(self, ctx: Context, db: Database) -> tuple[JsonObject, str]:
         """The claim as it is wanted; and why it could not grow, where that is so."""

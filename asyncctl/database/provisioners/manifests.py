@@ -23,6 +23,8 @@ STATEFUL_SET = Unstructured("apps/v1", "StatefulSet")
 VOLUME_CLAIM = Unstructured("v1", "PersistentVolumeClaim")
 MAJOR = "apps.example.com/postgres-major"
 """Annotation of the volume claim: of which major version of PostgreSQL its data is."""
+TAKEN_BY = "apps.example.com/taken-by"
+"""Annotation of the volume claim: the uid of the Database that made it, or took it up when it had been kept."""
 VERIFIER = "apps.example.com/verifier"
 """Annotation of the pod: a digest of the verifier that it was started with, so that another one starts it anew."""
 PORT = 5432
@@ -98,7 +100,8 @@ def volume_claim(db: Database, size: Quantity) -> JsonObject:
     if wanted.storage.storage_class_name:
         spec["storageClassName"] = wanted.storage.storage_class_name
     metadata = _metadata(db, Names.of(db.name).claim)
-    return {"metadata": metadata | {"annotations": {MAJOR: major(wanted.version)}}, "spec": spec}
+    annotations = {MAJOR: major(wanted.version), TAKEN_BY: db.uid}
+    return {"metadata": metadata | {"annotations": annotations}, "spec": spec}
 
 
 def admin_secret(db: Database, password: str, verifier: str) -> Secret:

@@ -100,6 +100,10 @@ class Provisioner(Protocol):
         """
         ...
 
-    async def remove(self, ctx: Context, db: Database) -> None:
-        """Before `db` goes and its data is gone, or goes by this."""
+    async def remove(self, ctx: Context, db: Database) -> bool:
+        """Before `db` goes and its data is gone, or goes by this; returns False where the data never was `db`'s.
+
+        Raises:
+            Waiting: It is going.
+        """
         ...

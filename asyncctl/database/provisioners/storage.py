@@ -1,6 +1,6 @@
 """What a volume claim of ours says of itself: whether its volume is there, and as large as it is wanted."""
 
-from asyncctl.database.provisioners.manifests import MAJOR
+from asyncctl.database.provisioners.manifests import MAJOR, TAKEN_BY
 from asyncctl.database.provisioners.place import PlaceRefused, Waiting
 from asyncctl.database.types import StorageSpec
 from asyncctl.objects import JsonObject, Quantity
@@ -11,6 +11,11 @@ ASPECT = "StorageReady"
 def requested(claim: JsonObject) -> Quantity:
     """The size that was asked for last."""
     return Quantity(claim["spec"]["resources"]["requests"]["storage"])
+
+
+def is_taken(claim: JsonObject, uid: str) -> bool:
+    """Whether the `Database` of this uid has its data on it: one that was kept may have been refused."""
+    return (claim["metadata"].get("annotations") or {}).get(TAKEN_BY) == uid
 
 
 def refuse_other_data(claim: JsonObject, wanted: StorageSpec, major: str) -> None:

@@ -1,5 +1,9 @@
 """An instance in the cluster at an API server where nothing would run its pod, as that of `asyncctl dev`."""
 
+from contextlib import asynccontextmanager
+
+from msgspec.structs import replace
+
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.database.operator import database_operator
@@ -38,7 +42,8 @@ NAMES = [
 ]
 
 
-async def test_it_waits_says_for_whom_and_goes_without_a_trace():
+@asynccontextmanager
+async def served():
     async with ApiServer() as server, connected(config := ClusterConfig(server=server.url)) as client:
         cluster = Cluster(config, client, "team")
         await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DATABASES)
@@ -46,14 +51,36 @@ async def test_it_waits_says_for_whom_and_goes_without_a_trace():
         operator = database_operator()
         async with operator.running(settings=SETTINGS, logger=Log().logger, config=config) as running:
             await until(running.ready.is_set)
-            await cluster.create(Database, "orders", spec=SPEC)
-            waiting = await cluster.until(Database, "orders", lambda db: db.status.conditions.get("WorkloadReady"))
-            ready = waiting.status.conditions.get("Ready")
-            assert (waiting.status.phase, ready.reason) == (Phase.PENDING, "Starting")
-            assert "waits for the cluster's controller of StatefulSets" in ready.message
-            for kind, name in NAMES:
-                assert await cluster.get(kind, name)
-            await cluster.delete(Database, "orders")
-            await cluster.until_gone(Database, "orders")
-            for kind, name in NAMES:
-                await cluster.until_gone(kind, name)
+            yield cluster
+
+
+async def test_a_volume_that_was_kept_and_refused_is_not_deleted_with_who_could_not_take_it_up():
+    async with served() as cluster:
+        await cluster.create(Database, "orders", spec=replace(SPEC, reclaim_policy=ReclaimPolicy.RETAIN))
+        await cluster.until(Database, "orders", lambda db: db.status.conditions.get("WorkloadReady"))
+        await cluster.delete(Database, "orders")
+        await cluster.until_gone(Database, "orders")
+        other = InClusterSpec(version="16", storage=StorageSpec(size=Quantity("1Gi")))
+        await cluster.create(Database, "orders", spec=replace(SPEC, in_cluster=other))
+        await cluster.until(
+            Database, "orders", lambda db: "data of PostgreSQL 17" in str(db.status.conditions.get("Ready"))
+        )
+        await cluster.delete(Database, "orders")
+        await cluster.until_gone(Database, "orders")
+        for kind, name in ((VOLUME_CLAIM, "orders-postgres-data"), (Secret, "orders-postgres-admin")):
+            assert await cluster.get(kind, name)
+
+
+async def test_it_waits_says_for_whom_and_goes_without_a_trace():
+    async with served() as cluster:
+        await cluster.create(Database, "orders", spec=SPEC)
+        waiting = await cluster.until(Database, "orders", lambda db: db.status.conditions.get("WorkloadReady"))
+        ready = waiting.status.conditions.get("Ready")
+        assert (waiting.status.phase, ready.reason) == (Phase.PENDING, "Starting")
+        assert "waits for the cluster's controller of StatefulSets" in ready.message
+        for kind, name in NAMES:
+            assert await cluster.get(kind, name)
+        await cluster.delete(Database, "orders")
+        await cluster.until_gone(Database, "orders")
+        for kind, name in NAMES:
+            await cluster.until_gone(kind, name)
