@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from asyncctl.database.postgres import bounded
 from asyncctl.database.postgres.connection import connect
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
 from asyncctl.database.postgres.logins import drop_login
 from asyncctl.database.postgres.ownership import claim_owner
+from asyncctl.database.postgres.roles import our_roles
 from tests.postgres.steps import PASSWORD, ensure, remove
 
 
@@ -36,6 +38,24 @@ async def test_drop_by_any_other_object_leaves_the_winners_database(field, admin
     winners = state()
     assert await remove(admin, database, replace(claim, **{field: "else"}), limits=limits) == (False, [])
     assert state() == winners
+
+
+@pytest.fixture
+def neighbours(superuser):
+    """Roles of three hundred other objects on the server."""
+    each = "DO $$BEGIN FOR i IN 1..300 LOOP EXECUTE format('{}', i); END LOOP; END$$"
+    superuser.execute(
+        each.format("CREATE ROLE neighbour_%1$s; COMMENT ON ROLE neighbour_%1$s IS ''asyncctl:c1/team/app%1$s/5f0c''")
+    )
+    yield
+    superuser.execute(each.format("DROP ROLE neighbour_%s"))
+
+
+async def test_of_the_roles_of_other_objects_none_is_read(neighbours, admin, database, claim, limits, monkeypatch):
+    monkeypatch.setattr(bounded, "LARGEST", 8192)  # bytes of an answer
+    await ensure(admin, database, claim, limits=limits)
+    async with connect(admin, limits=limits) as session:
+        assert await our_roles(session, database, claim) == [f"{database}_a"]
 
 
 async def test_role_without_a_claim_is_a_conflict(admin, database, owner, claim, limits, superuser, state):

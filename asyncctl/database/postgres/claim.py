@@ -24,7 +24,12 @@ class Claim:
     adopted: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        return f"{_PREFIX}{self.cluster}/{self.namespace}/{self.name}/{self.uid}{_ADOPTED if self.adopted else ''}"
+        return f"{self.prefix}{self.uid}{_ADOPTED if self.adopted else ''}"
+
+    @property
+    def prefix(self) -> str:
+        """What the comment begins with, whatever the object's uid was."""
+        return f"{_PREFIX}{self.cluster}/{self.namespace}/{self.name}/"
 
     @classmethod
     def parse(cls, comment: str | None) -> Self | None:

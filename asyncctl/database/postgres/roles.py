@@ -104,14 +104,14 @@ async def our_roles(admin: Connection, database: str, claim: Claim, *, logins: b
     owner, groups = owner_role(database), [acting_role(database, group) for group in GROUPS]
     rows = await admin.read(
         """
-        SELECT rolname, rolname IN (%s, %s), shobj_description(oid, 'pg_authid'),
+        SELECT rolname, rolname IN (%s, %s), description,
                EXISTS (
                    SELECT FROM pg_auth_members
                    WHERE member = role.oid AND pg_get_userbyid(roleid) IN (%s, %s, %s))
-        FROM pg_roles role
-        WHERE starts_with(shobj_description(oid, 'pg_authid'), 'asyncctl:') AND rolname <> %s ORDER BY rolname
+        FROM pg_shdescription JOIN pg_roles role ON role.oid = objoid
+        WHERE classoid = 'pg_authid'::regclass AND starts_with(description, %s) AND rolname <> %s ORDER BY rolname
         """,
-        *(*groups, owner, *groups, owner),
+        *(*groups, owner, *groups, claim.prefix, owner),
     )
     found = []
     for name, is_group, comment, is_member in rows:
