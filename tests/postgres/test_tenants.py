@@ -233,6 +233,33 @@ async def test_sessions_and_transactions_at_the_removal_end_with_the_database(
             session.execute("SELECT 1")
 
 
+async def test_what_a_superuser_runs_for_an_extension_can_not_call_what_a_tenant_made(
+    wanted, tenant, admin, limits, postgres, superuser
+):
+    """The admin is a superuser in the cluster; the extension is none that a tenant may make himself."""
+    rows = superuser.execute("SELECT version FROM pg_available_extension_versions WHERE name = 'amcheck'").fetchall()
+    if not {("1.2",), ("1.3",)} <= set(rows):
+        pytest.skip("this PostgreSQL has no amcheck")
+    boss = replace(admin, name="boss", admin_user=postgres.superuser, admin_password=postgres.password)
+
+    async def ask_for(version):
+        extension = ExtensionSpec(name="amcheck", version=version, schema="app")
+        known = await provision(boss, replace(wanted, extensions=(extension,)), limits=limits, check=Effects())
+        return known.extensions[0]
+
+    tenant.execute("CREATE FUNCTION app.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    refused = await ask_for("1.2")
+    assert (refused.ready, refused.version) == (False, None)
+    assert "such as mine, which the script of" in refused.message
+    tenant.execute("DROP FUNCTION app.mine()")
+    assert (await ask_for("1.2")).ready
+    tenant.execute("CREATE FUNCTION app.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    refused = await ask_for("1.3")
+    assert (refused.ready, refused.version) == (False, "1.2")
+    tenant.execute("DROP FUNCTION app.mine()")
+    assert (await ask_for("1.3")).version == "1.3"
+
+
 PLANTS = """
 CREATE SCHEMA evil;
 CREATE FUNCTION evil.fire() RETURNS bool LANGUAGE plpgsql AS $$

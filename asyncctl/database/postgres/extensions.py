@@ -95,7 +95,8 @@ async def _look_at(
     )
     if rows:
         item.version, schema, owner = rows[0]
-        if wanted.version and wanted.version != item.version:
+        updates = wanted.version not in {None, item.version}
+        if updates:
             update = sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(name, sql.Literal(wanted.version))
             item.statements.append(update)
         if wanted.schema and wanted.schema != schema:
@@ -107,6 +108,8 @@ async def _look_at(
                 f'extension "{wanted.name}" was made by another role: let a superuser say in database'
                 f' "{inside.database}": {_joined(item.statements)}'
             )
+        elif updates and item.as_admin and (strangers := await _callable(inside, schema)):
+            item.refuse(_not_as_superuser(wanted.name, schema, strangers))
         order[wanted.name] = item
         return
     offered = await inside.read(
@@ -143,10 +146,7 @@ async def _look_at(
     elif not await inside.read("SELECT FROM pg_namespace WHERE nspname = %s", schema):
         item.refuse(f'there is no schema "{schema}" for extension "{wanted.name}": list it in spec.schemas')
     elif needs_superuser and (strangers := await _callable(inside, schema)):
-        item.refuse(
-            f'schema "{schema}" holds functions or operators that are no superuser\'s, such as {strangers}, which the'
-            f' script of extension "{wanted.name}" could call as the superuser: name a schema for it that holds none'
-        )
+        item.refuse(_not_as_superuser(wanted.name, schema, strangers))
     else:
         for other in lacking:
             await _look_at(inside, all_wanted[other], all_wanted, order)
@@ -174,6 +174,13 @@ async def _callable(inside: Connection, schema: str) -> str | None:
         schema,
     )
     return rows[0][0] if rows else None
+
+
+def _not_as_superuser(name: str, schema: str, strangers: str) -> str:
+    return (
+        f'schema "{schema}" holds functions or operators that are no superuser\'s, such as {strangers}, which the'
+        f' script of extension "{name}" could call as the superuser: name a schema for it that holds none'
+    )
 
 
 async def _is_superuser(inside: Connection) -> bool:
