@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 HOST = r"^([A-Za-z0-9][-A-Za-z0-9_.]*|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9]+)?)\Z"
 _LONGEST = 253  # characters of a name in DNS
+_NUMBER = re.compile(r"(.*\.)?(0x[0-9a-f]*|[0-9]+)")  # `127.1`, `0x7f000001`: no name in DNS ends so (RFC 3696)
+_LOCAL = re.compile(r"(.*\.)?localhost")
 _FOR_ADDRESSES = re.compile(r"[0-9.?*\[\]!-]*|.*:.*")
 
 
@@ -23,8 +25,9 @@ def is_allowed(host: str, patterns: Iterable[str]) -> bool:
     """Whether one of the shell patterns is for this host.
 
     One of digits and dots, or with a colon, is for addresses: `10.1.*` must not match the name `10.1.example.com`,
-    which anybody can have. This machine, and what is on no routed network (a cloud's metadata service is there), is
-    matched only by a pattern that says it without a wildcard.
+    which anybody can have. This machine, what is on no routed network (a cloud's metadata service is there), and an
+    address in another form than is usual, which may be one of these, are matched only by a pattern that says it without
+    a wildcard.
 
     Args:
         host: As `is_host` wants it; case and a dot at its end do not matter.
@@ -32,7 +35,7 @@ def is_allowed(host: str, patterns: Iterable[str]) -> bool:
     """
     host = host.lower().removesuffix(".")
     address = _address(host)
-    special = _is_special(address) if address else host == "localhost" or host.endswith(".localhost")
+    special = _is_special(address) if address else bool(_LOCAL.fullmatch(host) or _NUMBER.fullmatch(host))
     for pattern in (each.lower().removesuffix(".") for each in patterns):
         if pattern == host:
             return True

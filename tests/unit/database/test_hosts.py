@@ -45,6 +45,10 @@ def test_a_host_that_a_pattern_is_for(host, pattern):
         ("db.localhost", "*"),
         ("::1", "*"),
         ("::ffff:127.0.0.1", "*"),
+        ("127.1", "*"),  # what a resolver takes for an address, this and the next three
+        ("2130706433", "*"),
+        ("0x7f000001", "*"),
+        ("0177.0.0.1", "*"),
         ("0.0.0.0", "*"),
         ("::", "*"),
         ("169.254.169.254", "*"),
