@@ -35,6 +35,7 @@ from asyncctl.database.postgres.errors import (
 )
 from asyncctl.database.postgres.provision import provision
 from asyncctl.database.postgres.server import close_session, open_session
+from asyncctl.database.postgres.threads import Threads
 from asyncctl.database.postgres.wanted import Login, Wanted
 from asyncctl.database.types import Claim as Recorded
 from tests.e2e.proxy import Proxy
@@ -192,7 +193,7 @@ async def test_an_idle_session_that_hangs_is_replaced_and_does_not_fail_the_pass
 
 
 async def test_a_session_that_is_closed_counts_until_the_server_has_ended_it(machine, admin):
-    session = await open_session(admin, "postgres", admin.admin_user, admin.admin_password)
+    session = await open_session(admin, "postgres", admin.admin_user, admin.admin_password, Threads())
     pid = session.info.backend_pid
     machine.shell(f"kill -STOP {pid}")
     try:

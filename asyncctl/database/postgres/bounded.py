@@ -17,22 +17,23 @@ from psycopg.rows import TupleRow
 LARGEST = 4 * 1024 * 1024
 """Bytes of the answer to one statement, and of all that comes before a session is open."""
 _T = TypeVar("_T")
-_Gen = Generator[Any, Any, _T]  # the driver's: yields what it waits for, is sent what is ready
+Steps = Generator[Any, Any, _T]
+"""The driver's: yields what it waits for, is sent what is ready."""
 
 
 class BoundedConnection(psycopg.AsyncConnection[TupleRow]):
     """A connection whose server can make it read no more than `LARGEST` at once; then it is closed, as if lost."""
 
-    async def wait(self, gen: _Gen[_T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - as the driver's
+    async def wait(self, gen: Steps[_T], *arguments: Any, **options: Any) -> _T:  # noqa: ANN401 - as the driver's
         """See the driver: all that it asks of an open connection goes through here."""
         return await super().wait(self._bounded(gen), *arguments, **options)
 
     @classmethod
-    def _connect_gen(cls, *arguments: Any, **options: Any) -> _Gen[Self]:  # noqa: ANN401 - as the driver's
+    def _connect_gen(cls, *arguments: Any, **options: Any) -> Steps[Self]:  # noqa: ANN401 - as the driver's
         """See the driver: this opens a connection; what it yields begins with the socket."""
         return _counted(super()._connect_gen(*arguments, **options), lambda waited: int(waited[0]))
 
-    def _bounded(self, gen: _Gen[_T]) -> _Gen[_T]:
+    def _bounded(self, gen: Steps[_T]) -> Steps[_T]:
         try:
             return (yield from _counted(gen, lambda _: self.pgconn.socket))
         except _TooMuch:
@@ -44,7 +45,7 @@ class _TooMuch(psycopg.OperationalError):
     """The server has sent too much."""
 
 
-def _counted(gen: _Gen[_T], socket_of: Any) -> _Gen[_T]:  # noqa: ANN401 - of what `gen` yields
+def _counted(gen: Steps[_T], socket_of: Any) -> Steps[_T]:  # noqa: ANN401 - of what `gen` yields
     """Pass on what `gen` yields and is sent, as long as what has arrived meanwhile is not too much."""
     arrived, answer = 0, None
     while True:

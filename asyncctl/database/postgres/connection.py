@@ -27,6 +27,7 @@ from asyncctl.database.postgres.errors import (
 )
 from asyncctl.database.postgres.server import Server, Session, close_session, cut_line
 from asyncctl.database.postgres.sessions import Limits
+from asyncctl.database.postgres.verifier import verifier
 
 __all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect", "connect_as"]
 
@@ -172,7 +173,12 @@ class Connection:
             raise DatabaseError(f"COMMIT on {self._where} undid all, since a statement before it had failed")
 
     def verifier(self, user: str, password: str) -> Secret:
-        """Return the SCRAM-SHA-256 verifier (RFC 5803) that the server keeps instead of the password."""
+        """Return the SCRAM-SHA-256 verifier (RFC 5803) that the server keeps instead of the password.
+
+        Ours are in ASCII. libpq knows what becomes of other characters, but lets the server say how much it computes.
+        """
+        if password.isascii():
+            return Secret(verifier(password))
         algorithm = b"scram-sha-256"
         return Secret(self._raw.pgconn.encrypt_password(password.encode(), user.encode(), algorithm).decode())
 
@@ -298,7 +304,7 @@ async def connect_as(
 ) -> AsyncIterator[Connection]:
     """Open a session of another than the admin, of our own connections, for the length of the block; never kept.
 
-    Its role is the one that the server gives it: of a login of ours, the database's owner.
+    It acts as who has logged in, and not as the role that the server would have it begin as.
     """
     async with limits.session(server, database, user, password) as session:
         connection = Connection(server, session, check, limits)

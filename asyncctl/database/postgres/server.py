@@ -20,6 +20,7 @@ from psycopg.rows import TupleRow
 from asyncctl.database.postgres import startup
 from asyncctl.database.postgres.bounded import BoundedConnection
 from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, connection_failed
+from asyncctl.database.postgres.threads import Threads
 from asyncctl.database.types import SslMode
 
 Session = psycopg.AsyncConnection[TupleRow]
@@ -43,6 +44,7 @@ class Server:
         admin_password: Its password.
         maintenance_database: Where our role works on roles and databases.
         max_connections: Of ours at once, at most.
+        tenants: It is a tenant's own, and may mean harm.
         connect_timeout: Seconds, as the next three.
         statement_timeout: After which the server gives a statement up.
         lock_timeout: After which it gives up to wait for a lock.
@@ -60,6 +62,7 @@ class Server:
     admin_password: str = field(repr=False)
     maintenance_database: str = "postgres"
     max_connections: int = 5
+    tenants: bool = False
     connect_timeout: float = 10.0
     statement_timeout: float = 120.0
     lock_timeout: float = 10.0
@@ -82,22 +85,22 @@ class Server:
         return f'{self}, database "{database}", as "{user}"'
 
 
-async def open_session(server: Server, database: str, user: str, password: str) -> Session:
-    """Open a bare session as any user; `close_session` is for the caller.
+async def open_session(server: Server, database: str, user: str, password: str, threads: Threads) -> Session:
+    """Open a bare session as any user, by `threads` on a tenant's server; `close_session` is for the caller.
 
     Raises:
         DatabaseError: ServerUnreachable, AuthenticationFailed, TooManyConnections and others, as they fit.
 
     """
-    where = server.place(database, user)
+    where, kind = server.place(database, user), threads.connection if server.tenants else BoundedConnection
     try:
         async with asyncio.timeout(server.connect_timeout):
             try:
-                return await _connect(server, database, user, password)
+                return await _connect(kind, server, database, user, password)
             except psycopg.Error as error:
                 if not startup.was_cut_off(error):
                     raise
-            return await _connect(server, database, user, password, since_17=True)
+            return await _connect(kind, server, database, user, password, since_17=True)
     except psycopg.Error as error:
         failure: DatabaseError = connection_failed(error, where)
     except TimeoutError:
@@ -108,8 +111,10 @@ async def open_session(server: Server, database: str, user: str, password: str) 
     raise failure  # out here, or the driver's exception would be its context
 
 
-async def _connect(server: Server, database: str, user: str, password: str, *, since_17: bool = False) -> Session:
-    session = await BoundedConnection.connect(
+async def _connect(
+    kind: type[BoundedConnection], server: Server, database: str, user: str, password: str, *, since_17: bool = False
+) -> Session:
+    session = await kind.connect(
         host=server.host,
         hostaddr=server.address,
         port=server.port,
@@ -143,7 +148,7 @@ async def _connect(server: Server, database: str, user: str, password: str, *, s
     if shown == ("0",):
         return session
     await session.close()
-    return await _connect(server, database, user, password, since_17=True)
+    return await _connect(kind, server, database, user, password, since_17=True)
 
 
 async def close_session(session: Session) -> None:

@@ -15,6 +15,7 @@ import anyio
 
 from asyncctl.database.postgres.errors import TooManyConnections
 from asyncctl.database.postgres.server import Server, Session, close_session, open_session
+from asyncctl.database.postgres.threads import Threads
 
 Observe = Callable[[str, float], None]
 """Called with what was done (`connect`, `SELECT`, `CREATE ROLE` …) and the seconds that it took, failed or not."""
@@ -69,6 +70,7 @@ class Limits:
         """Of which server, what the Lease's time was too short for when it was tried last."""
         self._by_server: dict[str, _Kept] = {}
         self._closed = False
+        self._threads = Threads()
 
     @asynccontextmanager
     async def slot(self, server: Server) -> AsyncIterator[None]:
@@ -112,7 +114,7 @@ class Limits:
             await close_session(idle.session)
         began = asyncio.get_running_loop().time()
         try:
-            return await open_session(server, database, user, password)
+            return await open_session(server, database, user, password, self._threads)
         finally:
             self.took("connect", began)
 

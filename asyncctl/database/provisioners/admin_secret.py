@@ -95,6 +95,7 @@ async def server_of(
         admin_password=values.text("password", longest=_LONGEST_PASSWORD),
         maintenance_database=values.name("database", default="postgres"),
         max_connections=MAX_CONNECTIONS,
+        tenants=True,
     )
     return server, ca
 

@@ -1,14 +1,16 @@
-"""A server that is nobody's friend: it gets no password in clear, and can't use up our memory."""
+"""A server that is nobody's friend: it gets no password in clear, and can use up neither our memory nor our time."""
 
 import asyncio
 import struct
+import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from asyncctl.database.postgres.bounded import LARGEST
 from asyncctl.database.postgres.connection import Limits, Server, connect
-from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable
+from asyncctl.database.postgres.errors import AuthenticationFailed, DatabaseError, ServerUnreachable
 
 
 def message(kind, body):
@@ -102,6 +104,65 @@ async def test_a_password_is_not_sent_in_clear_to_whom_nothing_was_proven():
         await failure(server)
     assert b"s3cret" not in seen.heard
     assert b"boss" in seen.heard
+
+
+SASL = message(b"R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0")
+SLOW = 3_000_000  # rounds: a second or two
+
+
+@asynccontextmanager
+async def demanding():
+    """Serve a tenant's server that wants its hash computed so often."""
+    asked = asyncio.Event()
+
+    async def talk(reader, writer):
+        await reader.read(65536)
+        writer.write(SASL)
+        nonce = (await reader.read(65536)).partition(b",r=")[2]
+        asked.set()
+        writer.write(message(b"R", struct.pack("!i", 11) + b"r=" + nonce + b"x,s=c2FsdA==,i=%d" % SLOW))
+        await reader.read(65536)
+        writer.write(message(b"E", b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"))
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield asked, Server(name="team/boss", host="127.0.0.1", port=port, ssl_mode="disable", admin_user="boss",
+                            admin_password="s3cret", connect_timeout=60.0, tenants=True)  # fmt: skip
+
+
+async def test_nothing_else_waits_while_it_has_us_compute_a_hash():
+    async with demanding() as (asked, server), asyncio.TaskGroup() as group:
+        began = time.monotonic()
+        failing = group.create_task(failure(server))
+        await asked.wait()
+        longest, last = 0.0, time.monotonic()
+        while not failing.done():
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        took = time.monotonic() - began
+    assert isinstance(failing.result(), AuthenticationFailed)
+    assert longest < took / 3
+
+
+async def test_it_is_not_connected_to_again_while_we_compute_for_what_was_given_up():
+    async with demanding() as (asked, patient):
+        server, limits = replace(patient, connect_timeout=0.3), Limits()
+
+        async def told(server):
+            with pytest.raises(DatabaseError) as caught:
+                async with connect(server, limits=limits):
+                    pass
+            return caught.value
+
+        assert "no answer within 0.3 s" in str(await told(server))
+        assert asked.is_set()
+        assert "for a login that was given up" in str(error := await told(server))
+        assert isinstance(error, ServerUnreachable)
+        (left,) = limits._threads._left.values()
+        await asyncio.wrap_future(left)
+        assert isinstance(await told(patient), AuthenticationFailed)
 
 
 async def test_what_it_says_is_not_passed_on_at_any_length():
