@@ -32,11 +32,6 @@ def database_name(db: Database, cluster: str) -> str:
     return f"{readable[:_PREFIX]}_{digest}"
 
 
-def login_name(database: str, user: str = "") -> str:
-    """The first login of a user; `logins` has both."""
-    return logins(database, user)[0]
-
-
 def logins(database: str, user: str = "") -> tuple[str, str]:
     """The two roles of a user that take turns; of the one owner, where the spec lists no users, with `user` empty."""
     role = f"{database}_{user}" if user else database
