@@ -294,9 +294,11 @@ async def test_nothing_of_a_tenants_is_ever_run_by_us(wanted, settle, admin, ten
         "SET search_path = evil, pg_catalog, public; SELECT current_database(); SELECT 'a'::text = 'b'::text"
     )
     assert len(tenant.execute("DELETE FROM evil.fired RETURNING who").fetchall()) == 2  # whoever falls for it is seen
-    writer = Login(name=f"{database}_writer_a", user="writer", privileges=Privileges.READ_WRITE)
-    known = await settle(logins=(*wanted.logins, writer))
-    assert {"schemas[app]", "privileges", "users[writer]"} <= set(known.corrected)
+    writer = Login(name=f"{database}_writer_a", user="writer", privileges=Privileges.READ_WRITE, password=PASSWORD)
+    more = replace(wanted, logins=(*wanted.logins, writer))
+    known = await provision(admin, more, limits=limits, check=Effects())
+    assert set(known.corrected) == {"schemas[app]", "privileges"}
+    await settle(logins=(*wanted.logins, replace(writer, password=None)))
     await retire(admin, database, wanted.logins[1].name, claim=claim, limits=limits, check=Effects())
     with psycopg.connect(postgres.uri(database)) as inside:
         assert inside.execute("SELECT * FROM evil.fired").fetchall() == []

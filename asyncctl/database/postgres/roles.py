@@ -75,6 +75,18 @@ async def forget_grants(admin: Connection, database: str, login: str) -> None:
             await admin.write(sql.SQL("GRANT {owner} TO {login}").format(**names) + options)
 
 
+async def forget_privileges(connection: Connection, role: str) -> None:
+    """Take from a role of ours what it may do in the database of the session, and with databases.
+
+    What another had to revoke the server only warns of: the role can't be dropped then, and that tells of it.
+    """
+    try:
+        await connection.write(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+    except InsufficientPrivilege as error:
+        if not (error.sqlstate or "").startswith("01"):
+            raise
+
+
 async def drop_roles(admin: Connection, database: str, claim: Claim) -> None:
     """Drop all roles of ours of this database, the owner last: while it is there, what is left is known to be ours."""
     owner = owner_role(database)
