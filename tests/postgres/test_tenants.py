@@ -8,7 +8,7 @@ from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.database import lock_key
-from asyncctl.database.postgres.errors import DatabaseError
+from asyncctl.database.postgres.errors import DatabaseError, NameConflict
 from asyncctl.database.postgres.provision import provision, remove, retire
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import ExtensionSpec, Privileges, SchemaSpec
@@ -159,6 +159,21 @@ async def test_what_a_tenant_undoes_is_put_right_and_named(
         "schemas[app]",
     }
     superuser.execute(f"ALTER ROLE {login} RESET search_path")
+    assert state() == good
+
+
+async def test_a_group_that_lost_its_claim_has_it_again_and_a_strangers_is_left_alone(
+    wanted, settle, database, state, superuser
+):
+    good = state()
+    superuser.execute(f"COMMENT ON ROLE {database}_readonly IS NULL")
+    assert (await settle()).corrected == ("claim",)
+    assert state() == good
+    superuser.execute(f"CREATE ROLE {database}_readwrite")
+    writer = Login(name=f"{database}_writer_a", privileges=Privileges.READ_WRITE, password=PASSWORD)
+    with pytest.raises(NameConflict, match=f"{database}_readwrite.*bears no claim"):
+        await settle(logins=(*wanted.logins, writer))
+    superuser.execute(f"DROP ROLE {database}_readwrite")
     assert state() == good
 
 

@@ -177,7 +177,7 @@ async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check)
         await close_to_public(admin, database, claim)
         for privileges in GROUPS:
             if any(login.privileges is privileges for login in wanted.logins):
-                await ensure_group(admin, database, privileges, claim)
+                await ensure_group(admin, database, privileges, claim, recorded=recorded is not None)
         for login in wanted.logins:
             await ensure_login(admin, login, database=database, claim=claim, recorded=recorded is not None)
         marker = await role_claim(admin, owner_role(database))
