@@ -143,7 +143,6 @@ def test_an_object_whose_database_is_missing_can_still_be_deleted(name, team, su
 
 MESS = [
     ("COMMENT ON ROLE {owner} IS NULL", "claim"),
-    ("COMMENT ON ROLE {readonly} IS NULL", "claim"),
     ("ALTER DATABASE {db} CONNECTION LIMIT 3", "connectionLimit"),
     ("GRANT CONNECT ON DATABASE {db} TO PUBLIC", "privileges"),
     ("REVOKE CONNECT ON DATABASE {db} FROM {app}", "users[app]"),
