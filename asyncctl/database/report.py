@@ -40,7 +40,7 @@ def report(
     was_settled = status.settled(db) and not moved
     used = db.status.credentials.active_users if db.status.credentials else []
     _fill(db, place, done, turns, main)
-    lacking = status.running(db.status, message)
+    lacking = status.running(db.status, message, lingering=done.lingering)
     if done.adopted:
         tell(ctx, "Adopted", f"{where} existed, belonged to nobody and was taken over (adoptionPolicy IfUnowned)")
     if not was_there:  # also where the first pass had to wait, or was cut short
@@ -54,8 +54,8 @@ def report(
         if turn.login not in used and any(login in used for login in account.logins):
             kept = f"; {turn.kept} lets in until {turn.kept_until:%Y-%m-%dT%H:%M:%SZ}" if turn.kept else ""
             tell(ctx, "PasswordRotated", f"Secret {account.secret} has login {turn.login} with a new password{kept}")
-    if lacking is not None:
-        ctx.warning(*lacking)
+    for reason, text in lacking:
+        ctx.warning(reason, text)
 
 
 def tell(ctx: Context, reason: str, note: str) -> None:

@@ -298,7 +298,7 @@ async def connect_as(
 ) -> AsyncIterator[Connection]:
     """Open a session of another than the admin, of our own connections, for the length of the block; never kept.
 
-    Its role is the one that the server gives it: of a login of ours, the database's owner.
+    It acts as that user, who has what the roles have that he is a member of; whatever the server has it begin as.
     """
     async with limits.session(server, database, user, password) as session:
         connection = Connection(server, session, check, limits)

@@ -6,6 +6,7 @@ only what differs; each may be repeated after a crash at any point.
 
 import hashlib
 from dataclasses import dataclass
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -27,6 +28,10 @@ from asyncctl.database.postgres.roles import (
 
 _INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
 _END = 5000  # milliseconds for the end of a session
+_IN_THE_WAY: LiteralString = """
+    SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner FROM pg_prepared_xacts WHERE database = %s
+    UNION ALL SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = %s ORDER BY 1
+    """
 _NO_TEMPLATE = sql.SQL("ALTER DATABASE {} IS_TEMPLATE false")
 
 
@@ -280,6 +285,10 @@ async def _drop_database(admin: Connection, database: str) -> None:
         await admin.write(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
     except InsufficientPrivilege as error:
         refused = error
+    except DatabaseInUse as error:
+        rows = await admin.read(_IN_THE_WAY, database, database)
+        held = f": {', '.join(str(what) for (what,) in rows)}" if rows else ""
+        raise DatabaseInUse(f"{error}{held}", sqlstate=error.sqlstate) from None
     else:
         return
     # The admin acts for the owner: what it was refused is to end a session.
