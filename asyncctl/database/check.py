@@ -3,13 +3,13 @@
 Each server is logged in to as its admin, and asked; nothing is changed there. Tenants' own servers are not known here.
 """
 
+from asyncctl import Checking
 from asyncctl.database.catalogue import Catalogue, CatalogueError
 from asyncctl.database.postgres.connection import Connection, Limits, Server, connect
 from asyncctl.database.postgres.database import public_privileges
 from asyncctl.database.postgres.errors import DatabaseError
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import SslMode
-from asyncctl.operator.checking import Checking
 
 OLDEST = 14
 _READ_ONLY = 150_000  # before, only a superuser may revoke CREATE on the schema `public`

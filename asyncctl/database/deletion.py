@@ -5,8 +5,7 @@ Names come from the status. Where nothing can be told for sure, the data is kept
 
 from collections.abc import Mapping
 
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import TerminalError
+from asyncctl import Context, TerminalError
 from asyncctl.database import binding, failures, status
 from asyncctl.database.cluster import Cluster
 from asyncctl.database.postgres import provision

@@ -11,12 +11,10 @@ from itertools import product
 
 import anyio
 
-from asyncctl.clock import Clock, SystemClock
+from asyncctl import Cached, Clock, Metrics, Running, SystemClock
 from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.types import Database, Phase, Provisioner
 from asyncctl.objects import DecodeError
-from asyncctl.observe import Metrics
-from asyncctl.operator import Cached, Running
 
 SQL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 OPERATIONS = 60  # that are told apart: ours are some twenty, all written in this package

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from asyncctl.controller.context import Context
+from asyncctl import Context
 from asyncctl.database import status
 from asyncctl.database.accounts import Account
 from asyncctl.database.metrics import DatabaseMetrics

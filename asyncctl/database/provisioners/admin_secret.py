@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from asyncctl.client.client import Client
+from asyncctl import Client
 from asyncctl.client.errors import NotFound
 from asyncctl.database.authorities import Authorities
 from asyncctl.database.catalogue import ServerRefused
