@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from asyncctl import Context, NotOwned
 from asyncctl.client.errors import (
-    ApplyConflict,
     BadRequest,
     Forbidden,
     Invalid,
@@ -320,8 +319,6 @@ def _about(aspect: str) -> Iterator[None]:
     except Forbidden as error:
         reason = "QuotaExceeded" if "exceeded quota" in error.server_message else "Forbidden"
         raise PlaceRefused(str(error), aspect=aspect, reason=reason) from error
-    except ApplyConflict as error:
-        raise PlaceRefused(str(error), aspect=aspect, reason="FieldConflict") from error
     except (Invalid, BadRequest) as error:
         raise PlaceRefused(str(error), aspect=aspect, reason="Invalid") from error
 
