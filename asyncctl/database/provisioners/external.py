@@ -65,3 +65,5 @@ class External:
                 self._logger.error("the catalogue's new state is not used", cause=self._catalogue.problem)
             else:
                 self._logger.info("the catalogue was read anew")
+                for warning in self._catalogue.warnings:
+                    self._logger.warning(warning)
