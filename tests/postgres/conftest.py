@@ -17,7 +17,7 @@ from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.roles import owner_role
 from tests.postgres.fetch import PINS, Unavailable, binaries
-from tests.postgres.plugin import first
+from tests.postgres.plugin import admin_of, first
 
 
 def pytest_generate_tests(metafunc):
@@ -50,6 +50,13 @@ def postgres(request, backends):
             "postgres", " and ".join(sorted({*re.findall(r"[0-9.]+", backends.had["postgres"]), server.version}))
         )
         yield server
+
+
+@pytest.fixture(scope="session")
+def admin(postgres):
+    """Our admin on this server: the one that all tests have is of another, once tests elsewhere had need of it."""
+    with admin_of(postgres) as admin:
+        yield admin
 
 
 @pytest.fixture

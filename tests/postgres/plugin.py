@@ -43,7 +43,14 @@ def first(backends):
 
 @pytest.fixture(scope="session")
 def admin(postgres):
-    """Our admin on that server, as the design wants it: CREATEROLE and CREATEDB, no superuser."""
+    """Our admin on that server; see `admin_of`."""
+    with admin_of(postgres) as admin:
+        yield admin
+
+
+@contextmanager
+def admin_of(postgres):
+    """Make our admin on a server, as the design wants it: CREATEROLE and CREATEDB, no superuser."""
     name, password = f"asyncctl_{secrets.token_hex(4)}", secrets.token_urlsafe(12)
     role = sql.Identifier(name)
     with psycopg.connect(postgres.uri(), autocommit=True) as connection:
