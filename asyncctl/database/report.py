@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from asyncctl.controller.context import Context
+from asyncctl import Context
 from asyncctl.database import status
 from asyncctl.database.accounts import Account
 from asyncctl.database.metrics import DatabaseMetrics
@@ -61,7 +61,7 @@ def report(
 def tell(ctx: Context, reason: str, note: str) -> None:
     """Say what went as it should: to the tenant by an event, to the operator by the log."""
     ctx.normal(reason, note)
-    ctx.log.info(note, reason=reason)
+    ctx.log.info("told by an event", reason=reason, note=note)
 
 
 def _fill(db: Database, place: Place, done: Provisioned, turns: Mapping[Account, Turn], main: Account) -> None:

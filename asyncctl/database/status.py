@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from asyncctl.clock import Clock
+from asyncctl import Clock
 from asyncctl.database.types import Database, DatabaseStatus, ItemStatus, Phase
 from asyncctl.objects import JsonObject, to_dict
 

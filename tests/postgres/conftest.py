@@ -53,8 +53,7 @@ def postgres(request, backends):
 
 
 @pytest.fixture(scope="session")
-def admin(postgres):
-    """Our admin on this server: the one that all tests have is of another, once tests elsewhere had need of it."""
+def admin(postgres):  # the plugin's, once made for other folders, would be kept for these servers too
     with admin_of(postgres) as admin:
         yield admin
 

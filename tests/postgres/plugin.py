@@ -43,14 +43,14 @@ def first(backends):
 
 @pytest.fixture(scope="session")
 def admin(postgres):
-    """Our admin on that server; see `admin_of`."""
+    """Our admin on that server, as the design wants it: CREATEROLE and CREATEDB, no superuser."""
     with admin_of(postgres) as admin:
         yield admin
 
 
 @contextmanager
 def admin_of(postgres):
-    """Make our admin on a server, as the design wants it: CREATEROLE and CREATEDB, no superuser."""
+    """Have an admin of ours on a server, for the length of the block."""
     name, password = f"asyncctl_{secrets.token_hex(4)}", secrets.token_urlsafe(12)
     role = sql.Identifier(name)
     with psycopg.connect(postgres.uri(), autocommit=True) as connection:

@@ -142,6 +142,32 @@ async def test_an_owner_role_with_more_power_than_a_tenant_may_have_is_not_taken
     assert state() == before
 
 
+@pytest.mark.parametrize("recorded", [False, True], ids=["adopted", "known by a status"])
+async def test_an_owner_role_that_has_something_in_another_database_is_not_taken_over(
+    recorded, admin, wanted, database, owner, limits, postgres, superuser, state
+):
+    superuser.execute(f"CREATE ROLE {owner} LOGIN; GRANT {owner} TO {admin.admin_user} WITH ADMIN OPTION")
+    if recorded:
+        oid = _made_by_hand(superuser, database, owner)
+        identifier = superuser.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()[0]
+        wanted = replace(wanted, recorded=Recorded(system_identifier=identifier, database_oid=oid), adopt=False)
+    superuser.execute(f"CREATE DATABASE {database}2")
+    with psycopg.connect(postgres.uri(f"{database}2"), autocommit=True) as other:
+        other.execute(f"CREATE TABLE accounts (id int); ALTER TABLE accounts OWNER TO {owner}")
+    before = state()
+    try:
+        with pytest.raises(NameConflict, match="may do more than own"):
+            await go(admin, with_passwords(wanted), limits)
+        assert state() == before
+    finally:
+        superuser.execute(f"DROP DATABASE {database}2")
+
+
+def _made_by_hand(superuser, database, owner):
+    superuser.execute(f"CREATE DATABASE {database} OWNER {owner}")
+    return superuser.execute("SELECT oid FROM pg_database WHERE datname = %s", [database]).fetchone()[0]
+
+
 async def test_an_owner_role_that_is_nobodys_is_taken_over_and_can_not_log_in_any_more(
     admin, wanted, owner, database, limits, superuser
 ):

@@ -16,6 +16,7 @@ from asyncctl.database.postgres.errors import (
     DatabaseInUse,
     DatabaseMissing,
     InsufficientPrivilege,
+    InvalidRequest,
 )
 from asyncctl.database.postgres.roles import (
     drop_roles,
@@ -144,7 +145,11 @@ async def ensure_database(
             )
         parts = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} CONNECTION LIMIT {}")
         statement = parts.format(name, sql.Identifier(owner), sql.Literal(encoding), limit)
-        await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
+        try:
+            await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
+        except InvalidRequest as error:
+            text = f"{error}; as encoding and locale are immutable, make a new Database with others"
+            raise InvalidRequest(text, sqlstate=error.sqlstate) from None
         return True
     if found.owner != owner:
         raise foreign_database(admin, database, found.owner)

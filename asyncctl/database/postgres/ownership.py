@@ -82,6 +82,7 @@ async def claim_owner(
         if not known:
             await _take_role(admin, database, replace(claim, adopted=True), adopt=adopt)
         else:
+            await _may_take(admin, owner, database)  # by now it may be another of that name
             await stand(admin, owner, UNMARKED, claim)
     else:
         await stand(admin, owner, found.role_claim, claim)
@@ -143,7 +144,10 @@ async def _give_back(admin: Connection, database: str) -> None:
 async def _to_be_taken(admin: Connection, database: str, found: Found, *, adopt: bool) -> str:
     """Return the role that the database is to be taken over from, if it may be."""
     if (found.oid or 0) < _FIRST_OID or database == admin.server.maintenance_database:
-        raise NameConflict(f'database "{database}" on {admin.server} is the server\'s own: choose another databaseName')
+        raise NameConflict(
+            f'database "{database}" on {admin.server} is the server\'s own: make a new Database with another'
+            " databaseName"
+        )
     if not adopt:
         raise foreign_database(admin, database, found.owner, unowned=True)
     owner = owner_role(database)
@@ -190,23 +194,30 @@ async def _take_role(admin: Connection, database: str, claim: Claim, *, adopt: b
 
 
 async def _may_take(admin: Connection, role: str, database: str) -> None:
-    """Refuse to take over a role that a tenant must not have, or that the admin may not alter."""
+    """Refuse to take over a role that a tenant must not have, or that the admin may not alter.
+
+    A tenant's login becomes a member of it: what it has in other databases would be his, too.
+    """
     rows = await admin.read(
         """
         SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls,
                EXISTS (SELECT FROM pg_auth_members WHERE member = role.oid),
-               EXISTS (SELECT FROM pg_database WHERE datdba = role.oid AND datname <> %s),
+               EXISTS (
+                   SELECT FROM pg_shdepend LEFT JOIN pg_database here ON here.datname = %s
+                   WHERE refclassid = 'pg_authid'::regclass AND refobjid = role.oid
+                       AND dbid IS DISTINCT FROM here.oid
+                       AND NOT (classid = 'pg_database'::regclass AND objid IS NOT DISTINCT FROM here.oid)),
                pg_has_role(oid, 'MEMBER WITH ADMIN OPTION') OR current_setting('server_version_num')::int < 160000
         FROM pg_roles role WHERE rolname = %s
         """,
         *(database, role),
     )
-    powerful, member, owns_others, alterable = rows[0]
-    if powerful or member or owns_others:
+    powerful, member, elsewhere, alterable = rows[0]
+    if powerful or member or elsewhere:
         raise NameConflict(
             f'role "{role}" on {admin.server} exists and can\'t be taken over, as it may do more than own database'
-            f' "{database}": take its attributes, memberships and other databases from it, or choose another'
-            " databaseName; nothing was changed"
+            f' "{database}": take its attributes and memberships from it, and what it owns or may do in other'
+            " databases, or choose another databaseName; nothing was changed"
         )
     if not alterable:
         grant = sql.SQL("GRANT {} TO {} WITH ADMIN OPTION")

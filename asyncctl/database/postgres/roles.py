@@ -164,7 +164,7 @@ def foreign_database(admin: Connection, database: str, actual: str, *, unowned: 
     adopt = ", or take it over by adoptionPolicy: IfUnowned" if unowned else ""
     return NameConflict(
         f'database "{database}" on {admin.server} exists and belongs to role "{actual}", not to'
-        f' "{owner_role(database)}": choose another databaseName{adopt}; nothing was changed'
+        f' "{owner_role(database)}": make a new Database with another databaseName{adopt}; nothing was changed'
     )
 
 
@@ -172,7 +172,8 @@ def foreign_role(admin: Connection, role: str, found: Claim | None) -> NameConfl
     """Return the error for a role that bears the claim `found`, or none."""
     whose = "is claimed by another Database" if found else "bears no claim of asyncctl"
     return NameConflict(
-        f'role "{role}" on {admin.server} exists and {whose}: choose another databaseName; nothing was changed'
+        f'role "{role}" on {admin.server} exists and {whose}: make a new Database with another databaseName; nothing'
+        " was changed"
     )
 
 

@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from asyncctl import Context, NotOwned
 from asyncctl.client.errors import (
     BadRequest,
     Forbidden,
@@ -16,8 +17,6 @@ from asyncctl.client.errors import (
     NamespaceBoundaryExceeded,
     NotFound,
 )
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import NotOwned
 from asyncctl.database import parameters
 from asyncctl.database.credentials import new_password
 from asyncctl.database.postgres.connection import Check, Limits, Server, connect
