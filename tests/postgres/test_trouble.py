@@ -77,7 +77,11 @@ class Machine:
             session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format(f"cat > /dev/null; {command}"))
 
     def crash(self):
-        """Have it lose all its sessions and start anew, as after a power cut."""
+        """Have it lose all its sessions and start anew, as after a power cut; what was committed is kept.
+
+        It does not wait for the disk at a commit, as it is made for tests: a checkpoint does.
+        """
+        self.do("CHECKPOINT")
         with self.superuser() as session, pytest.raises(psycopg.Error):
             session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format("cat > /dev/null; kill -9 $PPID"))
         until(self.answers)
