@@ -4,9 +4,10 @@ Objects of Kubernetes itself are in `asyncctl.objects`, what requests give in `a
 server in `asyncctl.client.errors`.
 """
 
-from asyncctl.cache.header import Header
+from asyncctl.cache.header import Header, Key
 from asyncctl.cache.index import of_header
 from asyncctl.client import Client, ClusterConfig, Patch
+from asyncctl.clock import Clock, SystemClock
 from asyncctl.controller.context import Context
 from asyncctl.controller.outcome import NotOwned, Requeue, TerminalError, TransientError
 from asyncctl.controller.sources import (
@@ -35,8 +36,9 @@ from asyncctl.objects import (
     list_map,
     ready_column,
 )
+from asyncctl.observe import Logger, Metrics
 from asyncctl.operator import Cached, Checking, LeaseLost, Operator, Running, State
-from asyncctl.settings import Address, Settings, SettingsError, setting
+from asyncctl.settings import Address, Duration, Problem, Settings, SettingsError, setting
 from asyncctl.version import __version__
 
 __all__ = [
@@ -44,18 +46,24 @@ __all__ = [
     "Cached",
     "Checking",
     "Client",
+    "Clock",
     "ClusterConfig",
     "Column",
     "Condition",
     "Context",
+    "Duration",
     "Header",
+    "Key",
     "LeaseLost",
+    "Logger",
     "Meta",
+    "Metrics",
     "NotOwned",
     "Operator",
     "Part",
     "Patch",
     "Predicate",
+    "Problem",
     "Requeue",
     "Resource",
     "Rule",
@@ -65,6 +73,7 @@ __all__ = [
     "Spec",
     "State",
     "Status",
+    "SystemClock",
     "TerminalError",
     "TransientError",
     "Unstructured",

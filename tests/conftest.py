@@ -70,7 +70,7 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         folder = Path(file).parts[1]
-        return {"unit": file, "typing": file, "conformance": folder}.get(folder, "processes")
+        return {"unit": file, "typing": file, "e2e": "processes", "faults": "processes"}.get(folder, folder)
 
 
 # A busy machine is not a defect. Examples are the same each time, so that what fails was changed; others when asked.
@@ -84,6 +84,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # by number of tests; as they are collected, the longest come first
     return Scheduling(config, log)
 
 

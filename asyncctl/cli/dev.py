@@ -48,6 +48,7 @@ _CATALOGUE, _SERVERS = "servers.yaml", "ASYNCCTL_DATABASE_SERVERS"
 _DEFAULTS = {
     "ASYNCCTL_DEBUG_ADDRESS": "127.0.0.1:0",
     "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
+    "ASYNCCTL_LEADER_ELECTION": "false",  # there is no other, and no fence against one
     "ASYNCCTL_LOG_LEVEL": "warning",
     "ASYNCCTL_POD_NAME": "dev",
 }

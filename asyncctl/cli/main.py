@@ -14,7 +14,7 @@ commands:
   check       whether an operator could do its work here: cluster, access, CRDs, servers
   dev         all of it on this machine: API server, PostgreSQL and daemon
   apiserver   the embedded API server alone, for kubectl and for tests
-  manifests   write what is generated from the code: the CRD, the RBAC, the fence
+  manifests   write what is generated from the code: CRD, RBAC, fence, deletion protection
   version     what this is
 
 `asyncctl COMMAND --help` tells more; `asyncctl run --help` lists every setting."""
@@ -101,7 +101,9 @@ def _dev(arguments: Sequence[str]) -> int:
         "asyncctl dev",
         "An embedded API server, a temporary PostgreSQL and the daemon, in one process on this machine.\n"
         "Nothing is needed beforehand and nothing is left afterwards. Ctrl-C ends it.\n"
-        "The settings of `asyncctl run` are heeded, but for the cluster and ASYNCCTL_DATABASE_SERVERS: it has its own.",
+        "The settings of `asyncctl run` are heeded, but for the cluster and ASYNCCTL_DATABASE_SERVERS: it has its own\n"
+        "of both. "
+        "Nothing runs pods there: of a Database of provisioner InCluster all objects are made, and it waits.",
     )
     parser.add_argument("--demo", action="store_true", help="make a Database, and show how it becomes Running")
     parser.add_argument("--exit", action="store_true", help="with --demo: end with 0 as soon as it is Running")
@@ -146,8 +148,10 @@ def _port(text: str) -> int:
 def _manifests(arguments: Sequence[str]) -> int:
     parser = _parser(
         "asyncctl manifests",
-        "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml, fence/operator.yaml.\n"
-        "For an operator of yours the settings in force count: ASYNCCTL_NAMESPACES, ASYNCCTL_LEASE_NAME and the like.",
+        "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml, fence/operator.yaml, and\n"
+        "protection/*.yaml for kinds that have spec.deletionProtection.\n"
+        "For an operator that is named the settings in force count: ASYNCCTL_NAMESPACES, ASYNCCTL_LEASE_NAME and the\n"
+        "like; the shipped one is asyncctl.database.operator:database_operator.",
     )
     parser.add_argument(
         "operator", metavar="MODULE:OPERATOR", nargs="?",

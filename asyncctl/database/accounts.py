@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from asyncctl.controller.outcome import TerminalError
+from asyncctl import TerminalError
 from asyncctl.database.naming import logins, secret_name
 from asyncctl.database.types import Database, Privileges, UserSpec
 

@@ -6,9 +6,8 @@ holds those that bear our label; one that lost it is read live, so that its pass
 
 from collections.abc import Iterable, Sequence
 
+from asyncctl import Context, NotOwned
 from asyncctl.client.errors import NotFound
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import NotOwned
 from asyncctl.database.accounts import Account
 from asyncctl.database.credentials import TYPE, known, values
 from asyncctl.database.naming import LABEL, MANAGED, MANAGER, label

@@ -3,13 +3,13 @@
 Each server is logged in to as its admin, and asked; nothing is changed there. Tenants' own servers are not known here.
 """
 
+from asyncctl import Checking
 from asyncctl.database.catalogue import Catalogue, CatalogueError
 from asyncctl.database.postgres.connection import Connection, Limits, Server, connect
 from asyncctl.database.postgres.database import public_privileges
 from asyncctl.database.postgres.errors import DatabaseError
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import SslMode
-from asyncctl.operator.checking import Checking
 
 OLDEST = 14
 _READ_ONLY = 150_000  # before, only a superuser may revoke CREATE on the schema `public`
@@ -24,11 +24,11 @@ async def check_servers(checking: Checking) -> None:
     path = checking.settings.servers
     if path is None:
         if checking.settings.admin_hosts:
-            checking.ok("ASYNCCTL_DATABASE_SERVERS is not set: there are only the servers that tenants bring")
+            checking.ok("ASYNCCTL_DATABASE_SERVERS is not set: External servers are only those that tenants bring")
             return
         checking.warning(
-            "ASYNCCTL_DATABASE_SERVERS is not set, so that no Database of provisioner External can be served; "
-            "set it to the file of the catalogue"
+            "ASYNCCTL_DATABASE_SERVERS is not set, so that no Database of provisioner External can be served, and "
+            "InCluster alone is left; set it to the file of the catalogue"
         )
         return
     catalogue = Catalogue(path)
@@ -42,7 +42,8 @@ async def check_servers(checking: Checking) -> None:
     if servers:
         checking.ok(f"{path}: {names}", file=str(path), servers=[server.name for server in servers])
     else:
-        checking.warning(f"{path} has no server: no Database can be served; add one", file=str(path), servers=[])
+        text = f"{path} has no server: no Database that names one by serverName can be served; add one"
+        checking.warning(text, file=str(path), servers=[])
     for server in servers:
         await _check_server(checking, server)
 
@@ -51,7 +52,7 @@ def _check_hosts(checking: Checking, patterns: tuple[str, ...]) -> None:
     """Say which servers tenants may bring."""
     part, shown = "adminSecretRef", ", ".join(patterns)
     if not patterns:
-        text = "no tenant may bring a server of his own; ASYNCCTL_DATABASE_ADMIN_HOSTS would name the hosts"
+        text = "tenants may bring no servers of their own; ASYNCCTL_DATABASE_ADMIN_HOSTS would name the hosts"
         checking.ok(text, part=part, hosts=[])
     elif "*" in patterns:
         text = (

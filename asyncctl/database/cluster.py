@@ -1,8 +1,7 @@
 """Which cluster this is: in each claim and each made-up name, so that two clusters on one server do not meet."""
 
+from asyncctl import Context, TerminalError
 from asyncctl.client.errors import NamespaceBoundaryExceeded, NotFound
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import TerminalError
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.types import Database
 from asyncctl.objects import Namespace

@@ -5,8 +5,7 @@ Names come from the status. Where nothing can be told for sure, the data is kept
 
 from collections.abc import Mapping
 
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import TerminalError
+from asyncctl import Context, TerminalError
 from asyncctl.database import binding, failures, status
 from asyncctl.database.cluster import Cluster
 from asyncctl.database.postgres import provision
@@ -40,12 +39,12 @@ class Deletion:
         if name is None:
             return  # nothing was made
         if db.annotations.get(ORPHAN) == "orphan":
-            await self._let_go(ctx, name, binding.recorded_name(db), orphan=True)
+            await self._let_go(ctx, name, binding.recorded_name(db), made=db.status.claim is not None, orphan=True)
         elif db.spec.deletion_protection:
             message = "spec.deletionProtection is true; set it to false to let this object go"
             raise TerminalError(message, reason="DeletionProtected")
         elif db.spec.reclaim_policy is ReclaimPolicy.RETAIN:
-            await self._let_go(ctx, name, binding.recorded_name(db), orphan=False)
+            await self._let_go(ctx, name, binding.recorded_name(db), made=db.status.claim is not None, orphan=False)
         else:
             await self._drop(ctx, db, name)
 
@@ -58,9 +57,9 @@ class Deletion:
             return  # nothing was made
         retain = spec.get("reclaimPolicy", ReclaimPolicy.RETAIN) == ReclaimPolicy.RETAIN
         if _part(_part(db, "metadata"), "annotations").get(ORPHAN) == "orphan":
-            await self._let_go(ctx, name, secret, orphan=True)
+            await self._let_go(ctx, name, secret, made="claim" in said, orphan=True)
         elif retain and not spec.get("deletionProtection"):
-            await self._let_go(ctx, name, secret, orphan=False)
+            await self._let_go(ctx, name, secret, made="claim" in said, orphan=False)
         else:
             raise TerminalError(
                 f"this object can't be read ({_why_not(db)}), so that database {name} is not dropped; correct the "
@@ -68,14 +67,17 @@ class Deletion:
                 reason="Unreadable",
             )
 
-    async def _let_go(self, ctx: Context, name: Json, secret: str | None, *, orphan: bool) -> None:
+    async def _let_go(self, ctx: Context, name: Json, secret: str | None, *, made: bool, orphan: bool) -> None:
         await binding.let_go(ctx, secret)
         for provisioner in self._provisioners.values():  # each knows its own, and what is not there stays so
             await provisioner.let_go(ctx, orphan=orphan)
+        unmade = f"database {name} was never claimed by this object; what was made for it"  # it may be somebody else's
         if orphan:
-            tell(ctx, "Orphaned", f"let go by annotation {ORPHAN}; database {name} and its Secrets stay as they are")
+            kept = f"database {name} and its Secrets stay as they are" if made else f"{unmade} stays as it is"
+            tell(ctx, "Orphaned", f"let go by annotation {ORPHAN}; {kept}")
         else:
-            tell(ctx, "Retained", f"database {name} was kept, with its logins and Secrets (reclaimPolicy Retain)")
+            kept = f"database {name} was kept, with its logins and Secrets" if made else f"{unmade} was kept"
+            tell(ctx, "Retained", f"{kept} (reclaimPolicy Retain)")
 
     async def _drop(self, ctx: Context, db: Database, name: str) -> None:
         provisioner = self._provisioners[db.spec.provisioner]
@@ -92,7 +94,8 @@ class Deletion:
             await binding.remove(ctx, db)
         else:
             dropped = False
-        tell(ctx, "Deleted", f"database {name} was dropped" if dropped else f"database {name} was not ours to drop")
+        how = "was dropped" if dropped else "is not there, or not this object's: none was dropped"
+        tell(ctx, "Deleted", f"database {name} {how}")
 
 
 def _why_not(db: JsonObject) -> str:

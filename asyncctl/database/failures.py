@@ -8,6 +8,7 @@ foresaw is told as such, and raised as it is: the runtime logs it, counts it, an
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asyncctl import Context, NotOwned, TerminalError, TransientError
 from asyncctl.client.errors import (
     ApplyConflict,
     Conflict,
@@ -19,8 +20,6 @@ from asyncctl.client.errors import (
     TooManyRequests,
     Unauthorized,
 )
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import NotOwned, TerminalError, TransientError
 from asyncctl.database import status
 from asyncctl.database.catalogue import ServerRefused
 from asyncctl.database.postgres.errors import DatabaseError

@@ -11,12 +11,10 @@ from itertools import product
 
 import anyio
 
-from asyncctl.clock import Clock, SystemClock
+from asyncctl import Cached, Clock, Metrics, Running, SystemClock
 from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.types import Database, Phase, Provisioner
 from asyncctl.objects import DecodeError
-from asyncctl.observe import Metrics
-from asyncctl.operator import Cached, Running
 
 SQL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 OPERATIONS = 60  # that are told apart: ours are some twenty, all written in this package
@@ -43,10 +41,11 @@ class DatabaseMetrics:
             "`Terminating` for long: a deletion is blocked, and `Ready` says by what.",
         )  # fmt: skip
         self._age = metrics.gauge(
-            "asyncctl_database_rotation_age_seconds", "Time since the passwords changed of which it is longest ago.",
-            _PROVISIONER, appears="on the process that leads, with the first password",
-            advice="More than `spec.credentials.rotation.interval` and the grace period: look at those whose "
-            "`status.credentials.nextRotationTime` is past.",
+            "asyncctl_database_rotation_age_seconds",
+            "Time since passwords changed, where that is longest ago of all that change by an interval.",
+            _PROVISIONER, appears="on the process that leads, with the first of them",
+            advice="More than the longest `spec.credentials.rotation.interval` and the grace period: look at those "
+            "whose `status.credentials.nextRotationTime` is past. What is suspended is left out.",
         )  # fmt: skip
         self._catalogue = metrics.gauge(
             "asyncctl_database_catalogue_good", "1 while the catalogue's files as they are now are in use, else 0.",
@@ -94,11 +93,17 @@ class DatabaseMetrics:
         now = self._clock.now()
         for db in _readable(databases):
             rotated = db.status.credentials.last_rotation_time if db.status.credentials else None
-            if rotated is not None:
+            if rotated is not None and _rotates(db):
                 age = max(0.0, (now - rotated).total_seconds())
                 oldest[db.spec.provisioner] = max(oldest.get(db.spec.provisioner, 0.0), age)
         for provisioner, age in oldest.items():
             yield (provisioner,), age
+
+
+def _rotates(db: Database) -> bool:
+    """Whether its passwords are to change by themselves: else their age says nothing."""
+    rotation = db.spec.credentials.rotation if db.spec.credentials else None
+    return rotation is not None and rotation.interval is not None and db.status.phase is not Phase.SUSPENDED
 
 
 def _by_phase(databases: Cached[Database]) -> Rows:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from asyncctl.cache.header import Header, Key
-from asyncctl.controller.sources import Watch
+from asyncctl import Header, Key, Operator, Watch
 from asyncctl.database.check import check_servers
 from asyncctl.database.naming import LABEL
 from asyncctl.database.provisioners.in_cluster import EVENT
@@ -12,7 +11,6 @@ from asyncctl.database.reconcile import DatabaseReconciler
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
 from asyncctl.objects import Namespace, Secret
-from asyncctl.operator import Operator
 
 FINALIZER = "database.finalizers.example.com"
 

@@ -11,8 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
 
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import Requeue
+from asyncctl import Context, Problem, Requeue, Running, SettingsError
 from asyncctl.database import binding, failures, naming, status
 from asyncctl.database.accounts import Account, accounts
 from asyncctl.database.catalogue import Catalogue, CatalogueError
@@ -34,8 +33,6 @@ from asyncctl.database.rotation import Turn, plan, stamped
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import AdoptionPolicy, CredentialsStatus, Database, Provisioner as Kind, RotationSpec
 from asyncctl.objects import JsonObject, Secret
-from asyncctl.operator import Running
-from asyncctl.settings import Problem, SettingsError
 
 _SOON = timedelta(seconds=1)
 _IDLE = 60.0  # seconds for which a session on a server is kept for its next use

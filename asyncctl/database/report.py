@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from asyncctl.controller.context import Context
+from asyncctl import Context
 from asyncctl.database import status
 from asyncctl.database.accounts import Account
 from asyncctl.database.metrics import DatabaseMetrics
@@ -40,7 +40,7 @@ def report(
     was_settled = status.settled(db) and not moved
     used = db.status.credentials.active_users if db.status.credentials else []
     _fill(db, place, done, turns, main)
-    lacking = status.running(db.status, message)
+    lacking = status.running(db.status, message, lingering=done.lingering)
     if done.adopted:
         tell(ctx, "Adopted", f"{where} existed, belonged to nobody and was taken over (adoptionPolicy IfUnowned)")
     if not was_there:  # also where the first pass had to wait, or was cut short
@@ -54,14 +54,14 @@ def report(
         if turn.login not in used and any(login in used for login in account.logins):
             kept = f"; {turn.kept} lets in until {turn.kept_until:%Y-%m-%dT%H:%M:%SZ}" if turn.kept else ""
             tell(ctx, "PasswordRotated", f"Secret {account.secret} has login {turn.login} with a new password{kept}")
-    if lacking is not None:
-        ctx.warning(*lacking)
+    for reason, text in lacking:
+        ctx.warning(reason, text)
 
 
 def tell(ctx: Context, reason: str, note: str) -> None:
     """Say what went as it should: to the tenant by an event, to the operator by the log."""
     ctx.normal(reason, note)
-    ctx.log.info(note, reason=reason)
+    ctx.log.info("told by an event", reason=reason, note=note)
 
 
 def _fill(db: Database, place: Place, done: Provisioned, turns: Mapping[Account, Turn], main: Account) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from asyncctl.settings import Duration, Problem, Settings, setting
+from asyncctl import Duration, Problem, Settings, setting
 
 
 class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):

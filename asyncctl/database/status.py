@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from asyncctl.clock import Clock
+from asyncctl import Clock
 from asyncctl.database.types import Database, DatabaseStatus, ItemStatus, Phase
 from asyncctl.objects import JsonObject, to_dict
 
 CONFIRMED_FOR = timedelta(hours=1)
 _INSTANCE = ("StorageReady", "WorkloadReady")
+_LOGINS, _LINGERS = "CredentialsReady", "RoleHasDependents"
 
 
 def working(status: DatabaseStatus, reason: str, message: str) -> None:
@@ -25,19 +26,31 @@ def working(status: DatabaseStatus, reason: str, message: str) -> None:
     status.conditions.set("Reconciling", True, reason, message)
 
 
-def running(status: DatabaseStatus, message: str) -> tuple[str, str] | None:
-    """It can be used. Returns reason and message where it lacks something, and did not for that reason before."""
-    before = status.conditions.get("Ready")
+def running(status: DatabaseStatus, message: str, *, lingering: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """It can be used. Returns reason and message of each thing that it lacks, and did not for that reason before.
+
+    Args:
+        status: Of the object.
+        message: Where it is.
+        lingering: Why logins of before could not be dropped; they let nobody in, and so it is ready all the same.
+    """
+    before = {kind: found.reason for kind in ("Ready", _LOGINS) if (found := status.conditions.get(kind)) is not None}
     lacking = _lacking(status.extensions) or _lacking(status.schemas)
     status.phase = Phase.RUNNING
     status.conditions.set("DatabaseReady", True, "Provisioned", "the database is there, and closed to others")
-    status.conditions.set("CredentialsReady", True, "LoginProven", "the login in each Secret works")
+    proven, left = "the login in each Secret works", "; ".join(lingering)
+    if left:
+        status.conditions.set(_LOGINS, True, _LINGERS, f"{proven}; one of before lets nobody in, and stays: {left}")
+    else:
+        status.conditions.set(_LOGINS, True, "LoginProven", proven)
     status.conditions.remove("Reconciling")
     if lacking is None:
         status.conditions.set("Ready", True, "Running", message)
-        return None
-    status.conditions.set("Ready", False, *lacking)
-    return lacking if before is None or before.reason != lacking[0] else None
+    else:
+        status.conditions.set("Ready", False, *lacking)
+    news = [("Ready", lacking)] if lacking else []
+    news += [(_LOGINS, (_LINGERS, left))] if left else []
+    return [each for kind, each in news if before.get(kind) != each[0]]
 
 
 def suspended(status: DatabaseStatus) -> None:

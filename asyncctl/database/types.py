@@ -230,7 +230,7 @@ class ExternalSpec(
     ssl_mode: SslMode | None = None
     """How the server is verified, with adminSecretRef. Default: verify-full."""
     ca_secret_ref: SecretReference | None = None
-    """A Secret with the CA of the server in `ca.crt`, with adminSecretRef. Default: the system's."""
+    """A Secret with the CA of the server in `ca.crt`, with adminSecretRef. Default: those that the operator trusts."""
 
 
 class DatabaseSpec(

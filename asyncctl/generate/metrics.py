@@ -4,8 +4,8 @@ What there is beside ours, of the process and of Python, is asked of those who s
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pkgutil import resolve_name
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
@@ -15,11 +15,12 @@ from asyncctl.observe.metrics import Metrics
 
 __all__ = ["metrics_page"]
 
+_COMMAND = "python -m asyncctl.generate.metrics"
 _HEAD = """\
 # Metrics
 
-Made by `make docs` from what `asyncctl/observe/families.py` declares, and the shipped controller in
-`asyncctl/database/metrics.py`: change those, not this page.
+Made by `{command}`
+from what {declared}: change that, not this page.
 
 `/metrics` shows them, as Prometheus text or OpenMetrics, whichever is asked for. Names that controller-runtime and
 client-go have are theirs, with their labels and buckets, so that dashboards for controllers work as they are; our own
@@ -55,7 +56,8 @@ def metrics_page(*programs: Callable[[Metrics], object]) -> str:
     """Return the page.
 
     Args:
-        programs: What declares metrics of their own, given the metrics of a program.
+        programs: Functions or classes at the top of a module; each is called with the metrics of a program, and
+            declares its own there.
     """
     metrics = Metrics(process=False)
     for program in programs:
@@ -63,13 +65,36 @@ def metrics_page(*programs: Callable[[Metrics], object]) -> str:
     own = [family for family, _ in metrics.own]
     labels = LABELS | {label: holds for _, labels in metrics.own for label, holds in labels.items()}
     families = [*vars(metrics.families).values(), *own]
-    return "".join([_HEAD, *_sections(families), _LABELS, *_labels(labels), _OTHERS, *_others()])
+    return "".join([_head(programs), *_sections(families), _LABELS, *_labels(labels), _OTHERS, *_others()])
+
+
+def main(names: Sequence[str]) -> int:
+    """Print the page with the metrics of what is named, each as `MODULE:NAME`; returns the exit code."""
+    programs = []
+    for name in names:
+        try:
+            module, _, attribute = name.partition(":")
+            programs.append(getattr(import_module(module), attribute))
+        except (ImportError, AttributeError, ValueError) as error:
+            example = "as in asyncctl.database.metrics:DatabaseMetrics"
+            sys.stderr.write(f"{_COMMAND}: {name} is not there ({error}); say MODULE:NAME, {example}\n")
+            return 2
+    sys.stdout.write(metrics_page(*programs))
+    return 0
 
 
 def full_name(family: Numbers | Distributions) -> tuple[str, str]:
     """Return a family's name as it is shown, and its type."""
     empty = family.empty()
     return (f"{empty.name}_total" if empty.type == "counter" else empty.name), empty.type
+
+
+def _head(programs: Sequence[Callable[[Metrics], object]]) -> str:
+    names = [f"{program.__module__}:{program.__qualname__}" for program in programs]
+    modules = dict.fromkeys(["asyncctl.observe.families", *(program.__module__ for program in programs)])
+    declared = " and ".join(f"`{module}`" for module in modules)
+    command = " ".join([_COMMAND, *names])
+    return _HEAD.format(command=command, declared=f"{declared} declare{'s' if len(modules) == 1 else ''}")
 
 
 def _sections(families: Iterable[Numbers | Distributions]) -> Iterator[str]:
@@ -114,4 +139,4 @@ def _code(names: tuple[str, ...] | list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(metrics_page(*map(resolve_name, sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

@@ -87,6 +87,13 @@ class Daemon:
     def until_working(self, deadline: float = START) -> None:
         self.until_said("working", deadline)
 
+    def until_idle(self, deadline: float = START) -> None:
+        """Wait until no pass is at work and none is due now: what an object's own making wakes is over."""
+        until(
+            lambda: self.metric("controller_runtime_active_workers") + self.metric("workqueue_depth") == 0,
+            deadline=deadline,
+        )
+
     def get(self, path: str) -> tuple[int, str]:
         """Ask the side server."""
         address = self.until_said("the side server is up")["address"]

@@ -237,7 +237,7 @@ def test_a_name_that_a_dba_took_is_left_alone(start, team, superuser):
         team.create(databaseName=name, reclaimPolicy="Delete")
         said = team.until_refused("NameConflict")
         assert f'"{name}"' in said["message"]
-        assert "choose another databaseName" in said["message"]
+        assert "make a new Database with another databaseName" in said["message"]
         assert condition(team.database(), "Stalled")["reason"] == "NameConflict"
         assert superuser.portrait(name) == before
         assert not team.secrets()

@@ -83,6 +83,7 @@ def test_demo_exit_ends_with_0_and_leaves_nothing(dev, folder):
     process = dev("--demo", "--exit")
     assert process.wait(RUNNING) == 0
     assert "Running: database demo_orders_" in process.text
+    assert '"level"' not in process.text  # there is nothing to warn of
     assert not list(folder.iterdir())
     print(f"figure: {process.text}")
 

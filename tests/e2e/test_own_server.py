@@ -71,7 +71,7 @@ def test_a_host_that_the_operator_does_not_allow_is_not_connected_to(begin, team
         said = team.until_refused("HostNotAllowed")
         until(lambda: condition(team.database(), "Stalled").get("status") == "True")
         assert not select.select([listener], [], [], 0)[0]
-    assert "ask him to add it to ASYNCCTL_DATABASE_ADMIN_HOSTS (*.example.com, 10.0.0.1)" in said["message"]
+    assert "ask for it to be added to ASYNCCTL_DATABASE_ADMIN_HOSTS (*.example.com, 10.0.0.1)" in said["message"]
     assert team.reasons() == ["HostNotAllowed"]
 
 

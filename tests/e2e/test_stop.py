@@ -31,8 +31,9 @@ def test_a_signal_drains_gives_the_lease_back_and_ends_with_0(start, team, clust
     assert cluster.lease(lease)["holderIdentity"] == ""
     said = [record["msg"] for record in daemon.records]
     assert said[said.index("stopping") :] == [
-        "stopping", "stopped: workers", "stopped: events", "gave the Lease back", "stopped: lease",
-        "stopped: caches", "stopped: transport", "stopped: side server", "stopped",
+        "stopping", "stopped: workers", "stopped: background tasks", "stopped: hooks", "stopped: events",
+        "gave the Lease back", "stopped: lease", "stopped: caches", "stopped: transport", "stopped: side server",
+        "stopped",
     ]  # fmt: skip
 
 

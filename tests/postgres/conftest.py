@@ -17,7 +17,7 @@ from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.roles import owner_role
 from tests.postgres.fetch import PINS, Unavailable, binaries
-from tests.postgres.plugin import first
+from tests.postgres.plugin import admin_of, first
 
 
 def pytest_generate_tests(metafunc):
@@ -50,6 +50,12 @@ def postgres(request, backends):
             "postgres", " and ".join(sorted({*re.findall(r"[0-9.]+", backends.had["postgres"]), server.version}))
         )
         yield server
+
+
+@pytest.fixture(scope="session")
+def admin(postgres):  # the plugin's, once made for other folders, would be kept for these servers too
+    with admin_of(postgres) as admin:
+        yield admin
 
 
 @pytest.fixture

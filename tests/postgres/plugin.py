@@ -44,6 +44,13 @@ def first(backends):
 @pytest.fixture(scope="session")
 def admin(postgres):
     """Our admin on that server, as the design wants it: CREATEROLE and CREATEDB, no superuser."""
+    with admin_of(postgres) as admin:
+        yield admin
+
+
+@contextmanager
+def admin_of(postgres):
+    """Have an admin of ours on a server, for the length of the block."""
     name, password = f"asyncctl_{secrets.token_hex(4)}", secrets.token_urlsafe(12)
     role = sql.Identifier(name)
     with psycopg.connect(postgres.uri(), autocommit=True) as connection:

@@ -120,7 +120,7 @@ async def test_an_admin_who_does_not_inherit_is_of_no_use_before_16(catalogue, a
 @pytest.mark.parametrize(
     ("hosts", "state", "said"),
     [
-        ((), "ok", "no tenant may bring a server of his own; ASYNCCTL_DATABASE_ADMIN_HOSTS would name the hosts"),
+        ((), "ok", "tenants may bring no servers of their own; ASYNCCTL_DATABASE_ADMIN_HOSTS would name the hosts"),
         (("*.db.example.com", "10.0.0.7"), "ok", "tenants may bring servers at *.db.example.com, 10.0.0.7"),
         (("pg.example.com", "*"), "warning", "ASYNCCTL_DATABASE_ADMIN_HOSTS is *: whoever may make a Database has"),
     ],

@@ -25,7 +25,7 @@ async def test_loser_of_a_name_conflict_writes_nothing(admin, database, claim, o
     winners = state()
     async with connect(admin, limits=limits) as session:
         with pytest.raises(
-            NameConflict, match="is claimed by another Database: choose another databaseName; nothing was changed"
+            NameConflict, match="is claimed by another Database: make a new Database with another databaseName; nothing"
         ):
             await claim_owner(session, database, other)
         assert session.written == []

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.database import lock_key
-from asyncctl.database.postgres.errors import DatabaseError
+from asyncctl.database.postgres.errors import DatabaseError, NameConflict
 from asyncctl.database.postgres.provision import provision, remove, retire
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import ExtensionSpec, Privileges, SchemaSpec
@@ -159,6 +159,21 @@ async def test_what_a_tenant_undoes_is_put_right_and_named(
         "schemas[app]",
     }
     superuser.execute(f"ALTER ROLE {login} RESET search_path")
+    assert state() == good
+
+
+async def test_a_group_that_lost_its_claim_has_it_again_and_a_strangers_is_left_alone(
+    wanted, settle, database, state, superuser
+):
+    good = state()
+    superuser.execute(f"COMMENT ON ROLE {database}_readonly IS NULL")
+    assert (await settle()).corrected == ("claim",)
+    assert state() == good
+    superuser.execute(f"CREATE ROLE {database}_readwrite")
+    writer = Login(name=f"{database}_writer_a", privileges=Privileges.READ_WRITE, password=PASSWORD)
+    with pytest.raises(NameConflict, match=f"{database}_readwrite.*bears no claim"):
+        await settle(logins=(*wanted.logins, writer))
+    superuser.execute(f"DROP ROLE {database}_readwrite")
     assert state() == good
 
 
@@ -321,9 +336,11 @@ async def test_nothing_of_a_tenants_is_ever_run_by_us(wanted, settle, admin, ten
         "SET search_path = evil, pg_catalog, public; SELECT current_database(); SELECT 'a'::text = 'b'::text"
     )
     assert len(tenant.execute("DELETE FROM evil.fired RETURNING who").fetchall()) == 2  # whoever falls for it is seen
-    writer = Login(name=f"{database}_writer_a", user="writer", privileges=Privileges.READ_WRITE)
-    known = await settle(logins=(*wanted.logins, writer))
-    assert {"schemas[app]", "privileges", "users[writer]"} <= set(known.corrected)
+    writer = Login(name=f"{database}_writer_a", user="writer", privileges=Privileges.READ_WRITE, password=PASSWORD)
+    more = replace(wanted, logins=(*wanted.logins, writer))
+    known = await provision(admin, more, limits=limits, check=Effects())
+    assert set(known.corrected) == {"schemas[app]", "privileges"}
+    await settle(logins=(*wanted.logins, replace(writer, password=None)))
     await retire(admin, database, wanted.logins[1].name, claim=claim, limits=limits, check=Effects())
     with psycopg.connect(postgres.uri(database)) as inside:
         assert inside.execute("SELECT * FROM evil.fired").fetchall() == []

@@ -33,7 +33,7 @@ from asyncctl.database.postgres.errors import (
     ServerUnreachable,
     TooManyConnections,
 )
-from asyncctl.database.postgres.provision import provision
+from asyncctl.database.postgres.provision import provision, remove
 from asyncctl.database.postgres.server import close_session, open_session
 from asyncctl.database.postgres.threads import Threads
 from asyncctl.database.postgres.wanted import Login, Wanted
@@ -78,7 +78,11 @@ class Machine:
             session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format(f"cat > /dev/null; {command}"))
 
     def crash(self):
-        """Have it lose all its sessions and start anew, as after a power cut."""
+        """Have it lose all its sessions and start anew, as after a power cut; what was committed is kept.
+
+        It does not wait for the disk at a commit, as it is made for tests: a checkpoint does.
+        """
+        self.do("CHECKPOINT")
         with self.superuser() as session, pytest.raises(psycopg.Error):
             session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format("cat > /dev/null; kill -9 $PPID"))
         until(self.answers)
@@ -92,7 +96,7 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(backends):
-    running = PostgresServer.running(max_connections=str(PLACES))
+    running = PostgresServer.running(max_connections=str(PLACES), max_prepared_transactions="2")
     try:
         server = running.__enter__()
     except PostgresUnavailable as error:
@@ -402,6 +406,22 @@ async def test_another_operator_that_is_at_work_on_the_database(admin, database,
         work = make(replace(admin, lock_timeout=0.1), limits, database)
         await trouble(DatabaseInUse, work, "another session is at work", "tried again")
     await make(admin, limits, database)
+
+
+async def test_a_transaction_that_a_tenant_has_prepared_keeps_his_database_from_going(machine, admin, database, limits):
+    """Only he and a superuser may end it: they are told what it is called."""
+    await make(admin, limits, database)
+    place = {"host": admin.host, "port": admin.port, "dbname": database}
+    with psycopg.connect(**place, user=f"{database}_a", password="pass", autocommit=True) as tenant:
+        tenant.execute("BEGIN; CREATE TABLE public.things (); PREPARE TRANSACTION 'his'")
+
+    async def drop():
+        return await remove(admin, database, CLAIM, limits=limits, check=lambda: 60.0)
+
+    await trouble(DatabaseInUse, drop(), "55006", "prepared transaction", f"transaction 'his' of {database}_owner")
+    with machine.superuser(dbname=database) as session:
+        session.execute("ROLLBACK PREPARED 'his'")
+    assert await drop() is True
 
 
 async def test_another_server_in_the_place_of_the_one_that_it_was_made_on(machine, admin, database, limits):

@@ -2,28 +2,39 @@
 
 # pyright: reportUnnecessaryTypeIgnoreComment=error
 
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Annotated, Any, assert_type
 
 from asyncctl import (
     Address,
     Checking,
     Client,
+    Clock,
     Context,
+    Duration,
     Header,
+    Key,
+    Logger,
     Meta,
+    Metrics,
     Operator,
+    Problem,
     Requeue,
     Resource,
     Running,
     Settings,
     Spec,
+    Status,
+    SystemClock,
     Unstructured,
     Watch,
+    field,
     labels_changed,
     of_change,
     of_header,
     of_object,
+    setting,
     to_every,
     to_indexed,
 )
@@ -63,7 +74,7 @@ async def look(checking: Checking) -> None:
 
 
 NODE = Unstructured("v1", "Node", namespaced=False)
-Keys = list[tuple[str, str]]
+Keys = list[Key]
 
 
 def of_header_alone(header: Header) -> Keys:
@@ -139,6 +150,51 @@ async def embedded(client: Client) -> None:
         assert_type(running, Running)
     async with others.running(settings=Settings(http_address=Address("127.0.0.1", 0)), client=client):
         ...
+
+
+class PartsStatus(Status):
+    phase: str | None = None
+
+    def summarize(self) -> None:
+        ready = self.conditions.get("Ready")
+        self.phase = "Running" if ready is not None and ready.status == "True" else "Pending"
+
+
+class Parts(Resource, group="example.com", version="v1"):
+    status: PartsStatus = field(default_factory=PartsStatus)
+
+
+class PartsSettings(Settings, prefix="PARTS_"):
+    wait: Duration = setting(default=3.0, at_least=1, meaning="how long a part takes")
+
+    def check(self) -> Iterator[Problem]:
+        yield from super().check()
+        if self.wait > self.retry_base:
+            yield Problem(("wait",), "PARTS_WAIT is too long")
+
+
+class Counted:
+    def __init__(self, metrics: Metrics, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self.made = metrics.counter("parts_made_total", "Parts that were made.", {"size": "1 to 10"}, advice="Good.")
+        self.there = metrics.gauge("parts", "Parts there are.", appears="on the process that leads")
+        self.taken = metrics.histogram("part_seconds", "How long one takes.", buckets=(0.1, 1.0))
+        metrics.counter("wrong_total", "Wrong.", ["size"])  # type: ignore[arg-type]
+        metrics.gauge("wrong", "Wrong.", advise="typo")  # type: ignore[call-arg]
+
+    def count(self) -> None:
+        self.made.shared("3").inc()
+        self.taken.shared().observe(0.2)
+        self.there.shared().set(1)
+        self.there.source(lambda: [((), 1.0)])()
+
+
+@others.on_startup
+async def count_parts(running: Running) -> None:
+    assert_type(running.metrics, Metrics)
+    assert_type(running.logger, Logger)
+    assert_type(running.clock.now(), datetime)
+    Counted(running.metrics, running.clock).count()
 
 
 if __name__ == "__main__":

@@ -304,7 +304,7 @@ async def connect_as(
 ) -> AsyncIterator[Connection]:
     """Open a session of another than the admin, of our own connections, for the length of the block; never kept.
 
-    It acts as who has logged in, and not as the role that the server would have it begin as.
+    It acts as that user, who has what the roles have that he is a member of; whatever the server has it begin as.
     """
     async with limits.session(server, database, user, password) as session:
         connection = Connection(server, session, check, limits)

@@ -6,6 +6,7 @@ only what differs; each may be repeated after a crash at any point.
 
 import hashlib
 from dataclasses import dataclass
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -15,6 +16,7 @@ from asyncctl.database.postgres.errors import (
     DatabaseInUse,
     DatabaseMissing,
     InsufficientPrivilege,
+    InvalidRequest,
 )
 from asyncctl.database.postgres.roles import (
     drop_roles,
@@ -27,6 +29,10 @@ from asyncctl.database.postgres.roles import (
 
 _INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
 _END = 5000  # milliseconds for the end of a session
+_IN_THE_WAY: LiteralString = """
+    SELECT 'prepared transaction ' || quote_literal(gid) || ' of ' || owner FROM pg_prepared_xacts WHERE database = %s
+    UNION ALL SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = %s ORDER BY 1
+    """
 _NO_TEMPLATE = sql.SQL("ALTER DATABASE {} IS_TEMPLATE false")
 
 
@@ -139,7 +145,11 @@ async def ensure_database(
             )
         parts = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} CONNECTION LIMIT {}")
         statement = parts.format(name, sql.Identifier(owner), sql.Literal(encoding), limit)
-        await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
+        try:
+            await admin.write(statement + sql.SQL(" LOCALE {}").format(sql.Literal(locale)) if locale else statement)
+        except InvalidRequest as error:
+            text = f"{error}; as encoding and locale are immutable, make a new Database with others"
+            raise InvalidRequest(text, sqlstate=error.sqlstate) from None
         return True
     if found.owner != owner:
         raise foreign_database(admin, database, found.owner)
@@ -280,6 +290,10 @@ async def _drop_database(admin: Connection, database: str) -> None:
         await admin.write(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
     except InsufficientPrivilege as error:
         refused = error
+    except DatabaseInUse as error:
+        rows = await admin.read(_IN_THE_WAY, database, database)
+        held = f": {', '.join(str(what) for (what,) in rows)}" if rows else ""
+        raise DatabaseInUse(f"{error}{held}", sqlstate=error.sqlstate) from None
     else:
         return
     # The admin acts for the owner: what it was refused is to end a session.

@@ -16,6 +16,7 @@ from asyncctl.database.postgres.errors import (
     DatabaseError,
     DatabaseInUse,
     DatabaseMissing,
+    InsufficientPrivilege,
     ServerUnreachable,
     TooManyConnections,
 )
@@ -75,6 +76,9 @@ async def apply(session: Connection, items: list[Item]) -> None:
                 await session.write(statement, about=f"extensions[{item.name}]")
         except _OTHERS:
             raise
+        except InsufficientPrivilege as error:
+            say = f'let a superuser say in database "{session.database}": {_joined(item.statements)}'
+            item.refuse(f"{error}; or {say}")
         except DatabaseError as error:
             item.refuse(str(error))
         item.version = await _installed_version(session, item.name)

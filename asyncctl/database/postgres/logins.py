@@ -12,7 +12,16 @@ from psycopg import sql
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Connection
 from asyncctl.database.postgres.errors import DatabaseMissing, InsufficientPrivilege
-from asyncctl.database.postgres.roles import GROUPS, acting_role, forget_grants, join, mark, ours, owner_role
+from asyncctl.database.postgres.roles import (
+    GROUPS,
+    acting_role,
+    forget_grants,
+    forget_privileges,
+    join,
+    mark,
+    ours,
+    owner_role,
+)
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import Privileges
 
@@ -182,5 +191,5 @@ async def drop_login(connection: Connection, login: str, *, database: str, claim
         if await connection.read(_GRANTED, database, login):
             await forget_grants(connection, database, login)
         await connection.write(sql.SQL("REASSIGN OWNED BY {role} TO {owner}").format(**names))
-        await connection.write(sql.SQL("DROP OWNED BY {role}").format(**names))
+        await forget_privileges(connection, login)
     await connection.write(sql.SQL("DROP ROLE {role}").format(**names))

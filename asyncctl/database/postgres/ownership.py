@@ -144,7 +144,10 @@ async def _give_back(admin: Connection, database: str) -> None:
 async def _to_be_taken(admin: Connection, database: str, found: Found, *, adopt: bool) -> str:
     """Return the role that the database is to be taken over from, if it may be."""
     if (found.oid or 0) < _FIRST_OID or database == admin.server.maintenance_database:
-        raise NameConflict(f'database "{database}" on {admin.server} is the server\'s own: choose another databaseName')
+        raise NameConflict(
+            f'database "{database}" on {admin.server} is the server\'s own: make a new Database with another'
+            " databaseName"
+        )
     if not adopt:
         raise foreign_database(admin, database, found.owner, unowned=True)
     owner = owner_role(database)

@@ -19,7 +19,8 @@ from asyncctl.database.postgres.database import (
     lock,
     system_identifier,
 )
-from asyncctl.database.postgres.errors import InvalidRequest, ServerReplaced
+from asyncctl.database.postgres.elsewhere import release
+from asyncctl.database.postgres.errors import InvalidRequest, RoleHasDependents, ServerReplaced
 from asyncctl.database.postgres.extensions import Item, apply, look
 from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
 from asyncctl.database.postgres.ownership import claim_owner, take_over
@@ -62,8 +63,12 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
             corrected += inside.corrected
         if scripts := [item for item in extensions if item.statements and not item.as_admin]:
             corrected += await _run_scripts(server, wanted, scripts, limits, check)
+    lingering = []
     for login in outside.surplus:
-        await retire(server, wanted.database, login, claim=wanted.claim, limits=limits, check=check)
+        try:
+            await retire(server, wanted.database, login, claim=wanted.claim, limits=limits, check=check)
+        except RoleHasDependents as error:  # it lets nobody in; whoever granted it that must not stop the rest
+            lingering.append(str(error))
     return Provisioned(
         facts=outside.facts,
         adopted=outside.adopted and not (wanted.recorded and wanted.recorded.adopted),
@@ -71,6 +76,7 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
         corrected=tuple(dict.fromkeys(corrected)) if wanted.recorded else (),
         schemas=tuple(schemas),
         extensions=tuple(item.status() for item in extensions),
+        lingering=tuple(lingering),
     )
 
 
@@ -83,10 +89,18 @@ async def remove(
         ServerReplaced: It is on another server, as `recorded` says; nothing was written to this one.
         DatabaseError: As it fits; see `database.drop`.
     """
-    async with connect(server, limits=limits, check=check) as admin:
-        await lock(admin, database)
-        await _same_server(admin, recorded)
-        return await drop(admin, database, claim)
+
+    async def dropped() -> bool:
+        async with connect(server, limits=limits, check=check) as admin:
+            await lock(admin, database)
+            await _same_server(admin, recorded)
+            return await drop(admin, database, claim)
+
+    try:
+        return await dropped()
+    except RoleHasDependents:
+        await release(server, database, claim, limits=limits, check=check)
+    return await dropped()
 
 
 async def retire(server: Server, database: str, login: str, *, claim: Claim, limits: Limits, check: Check) -> None:
@@ -94,7 +108,8 @@ async def retire(server: Server, database: str, login: str, *, claim: Claim, lim
 
     Raises:
         NameConflict: The role is not ours; nothing was written.
-        RoleHasDependents: It owns or may do something in yet another database.
+        RoleHasDependents: It owns something in yet another database, or may do something in one that is nobody's; it
+            lets nobody in any more.
         DatabaseError: As it fits.
     """
     async with connect(server, limits=limits, check=check) as admin:
@@ -102,11 +117,17 @@ async def retire(server: Server, database: str, login: str, *, claim: Claim, lim
         if await ours(admin, login, claim) is None:
             return
         await silence(admin, login)
-        if not await exists(admin, database):  # what it owned there is gone with it
-            await drop_login(admin, login, database=database, claim=claim)
-            return
-    async with connect(server, database, limits=limits, check=check) as inside:
-        await drop_login(inside, login, database=database, claim=claim)
+        where = database if await exists(admin, database) else None  # what it owned there is gone with it
+
+    async def drop_it() -> None:
+        async with connect(server, where, limits=limits, check=check) as session:
+            await drop_login(session, login, database=database, claim=claim)
+
+    try:
+        await drop_it()
+    except RoleHasDependents:
+        await release(server, database, claim, login=login, limits=limits, check=check)
+        await drop_it()
 
 
 def _refuse_nul(wanted: Wanted) -> None:
@@ -156,7 +177,7 @@ async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check)
         await close_to_public(admin, database, claim)
         for privileges in GROUPS:
             if any(login.privileges is privileges for login in wanted.logins):
-                await ensure_group(admin, database, privileges, claim)
+                await ensure_group(admin, database, privileges, claim, recorded=recorded is not None)
         for login in wanted.logins:
             await ensure_login(admin, login, database=database, claim=claim, recorded=recorded is not None)
         marker = await role_claim(admin, owner_role(database))

@@ -29,16 +29,36 @@ def acting_role(database: str, privileges: Privileges) -> str:
     return owner_role(database) if privileges is Privileges.OWNER else f"{database}_{privileges.lower()}"
 
 
-async def ensure_group(admin: Connection, database: str, privileges: Privileges, claim: Claim) -> None:
+async def ensure_group(
+    admin: Connection, database: str, privileges: Privileges, claim: Claim, *, recorded: bool = False
+) -> None:
     """Make sure that the role of a group is there; what it may do in the database is granted in the database.
+
+    Args:
+        admin: a session in the maintenance database.
+        database: its name.
+        privileges: of the group.
+        claim: ours.
+        recorded: the database was made before: a group without a claim that a login of ours is a member of has lost it.
 
     Raises:
         NameConflict: a role of that name is not ours; nothing was written.
 
     """
     group = acting_role(database, privileges)
-    found = await ours(admin, group, claim)
+    found = await ours(admin, group, claim, lost=recorded and await _has_our_login(admin, group, claim))
     await stand(admin, group, found, claim, about="privileges")
+
+
+async def _has_our_login(admin: Connection, group: str, claim: Claim) -> bool:
+    """Whether a role that bears our claim is a member: only who made the group, or a superuser, lets one in."""
+    rows = await admin.read(
+        """
+        SELECT shobj_description(member, 'pg_authid') FROM pg_auth_members WHERE pg_get_userbyid(roleid) = %s
+        """,
+        group,
+    )
+    return any(claim.same_object(Claim.parse(comment)) for (comment,) in rows)
 
 
 async def stand(admin: Connection, role: str, found: Claim | None, claim: Claim, about: str | None = None) -> None:
@@ -73,6 +93,18 @@ async def forget_grants(admin: Connection, database: str, login: str) -> None:
         await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {login}").format(**names))
         if member:
             await admin.write(sql.SQL("GRANT {owner} TO {login}").format(**names) + options)
+
+
+async def forget_privileges(connection: Connection, role: str) -> None:
+    """Take from a role of ours what it may do in the database of the session, and with databases.
+
+    What another had to revoke the server only warns of: the role can't be dropped then, and that tells of it.
+    """
+    try:
+        await connection.write(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+    except InsufficientPrivilege as error:
+        if not (error.sqlstate or "").startswith("01"):
+            raise
 
 
 async def drop_roles(admin: Connection, database: str, claim: Claim) -> None:
@@ -132,7 +164,7 @@ def foreign_database(admin: Connection, database: str, actual: str, *, unowned: 
     adopt = ", or take it over by adoptionPolicy: IfUnowned" if unowned else ""
     return NameConflict(
         f'database "{database}" on {admin.server} exists and belongs to role "{actual}", not to'
-        f' "{owner_role(database)}": choose another databaseName{adopt}; nothing was changed'
+        f' "{owner_role(database)}": make a new Database with another databaseName{adopt}; nothing was changed'
     )
 
 
@@ -140,7 +172,8 @@ def foreign_role(admin: Connection, role: str, found: Claim | None) -> NameConfl
     """Return the error for a role that bears the claim `found`, or none."""
     whose = "is claimed by another Database" if found else "bears no claim of asyncctl"
     return NameConflict(
-        f'role "{role}" on {admin.server} exists and {whose}: choose another databaseName; nothing was changed'
+        f'role "{role}" on {admin.server} exists and {whose}: make a new Database with another databaseName; nothing'
+        " was changed"
     )
 
 

@@ -72,6 +72,7 @@ class Provisioned:
             `privileges`, `claim`, `schemas[app]`, `extensions[pgcrypto]`, `users[app]`. Empty in the steady state.
         schemas: How it stands with each that is wanted.
         extensions: Likewise; one that can't be had is no failure of the whole.
+        lingering: Why logins that are to go could not be dropped, of each; they let nobody in any more.
     """
 
     facts: Facts
@@ -80,3 +81,4 @@ class Provisioned:
     corrected: tuple[str, ...] = ()
     schemas: tuple[ItemStatus, ...] = ()
     extensions: tuple[ItemStatus, ...] = ()
+    lingering: tuple[str, ...] = ()

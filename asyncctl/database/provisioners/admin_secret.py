@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from asyncctl.client.client import Client
+from asyncctl import Client
 from asyncctl.client.errors import NotFound
 from asyncctl.database.authorities import Authorities
 from asyncctl.database.catalogue import ServerRefused
@@ -77,7 +77,7 @@ async def server_of(
         raise values.invalid("port", "is not a number from 1 to 65535")
     if not is_allowed(host, admin_hosts):
         raise HostNotAllowed(
-            f"{values} names a host that the operator of asyncctl does not allow: ask him to add it to "
+            f"{values} names a host that the operator of asyncctl does not allow: ask for it to be added to "
             f"ASYNCCTL_DATABASE_ADMIN_HOSTS ({', '.join(admin_hosts) or 'empty: no host is allowed'}), or use "
             "serverName in a new Database"
         )

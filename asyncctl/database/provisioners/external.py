@@ -5,13 +5,12 @@ Finds servers; makes none, and takes none away. It opens no connection.
 
 from collections.abc import Sequence
 
-from asyncctl.controller.context import Context
+from asyncctl import Context, Logger
 from asyncctl.database.authorities import Authorities
 from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.provisioners.admin_secret import server_of
 from asyncctl.database.provisioners.place import Place
 from asyncctl.database.types import Database
-from asyncctl.observe.logs import Logger
 
 
 class External:
@@ -67,3 +66,5 @@ class External:
                 self._logger.error("the catalogue's new state is not used", cause=self._catalogue.problem)
             else:
                 self._logger.info("the catalogue was read anew")
+                for warning in self._catalogue.warnings:
+                    self._logger.warning(warning)

@@ -9,16 +9,14 @@ import contextlib
 import re
 from collections.abc import Iterator
 
+from asyncctl import Context, NotOwned
 from asyncctl.client.errors import (
-    ApplyConflict,
     BadRequest,
     Forbidden,
     Invalid,
     NamespaceBoundaryExceeded,
     NotFound,
 )
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import NotOwned
 from asyncctl.database import parameters
 from asyncctl.database.credentials import new_password
 from asyncctl.database.postgres.connection import Check, Limits, Server, connect
@@ -328,8 +326,6 @@ def _about(aspect: str) -> Iterator[None]:
     except Forbidden as error:
         reason = "QuotaExceeded" if "exceeded quota" in error.server_message else "Forbidden"
         raise PlaceRefused(str(error), aspect=aspect, reason=reason) from error
-    except ApplyConflict as error:
-        raise PlaceRefused(str(error), aspect=aspect, reason="FieldConflict") from error
     except (Invalid, BadRequest) as error:
         raise PlaceRefused(str(error), aspect=aspect, reason="Invalid") from error
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from asyncctl.controller.context import Context
-from asyncctl.controller.outcome import TerminalError
+from asyncctl import Context, TerminalError
 from asyncctl.database.postgres.connection import Server
 from asyncctl.database.types import Database
 

@@ -85,6 +85,7 @@ async def test_the_server_is_what_the_secret_says_verified_in_full(place):
         admin_password="s3cret",
         maintenance_database="postgres",
         max_connections=5,
+        tenants=True,
     )
     assert (found.host, found.port, found.ca, found.replicas) == ("pg.example.com", 6432, None, None)
     assert "s3cret" not in repr(found)
@@ -156,7 +157,7 @@ async def test_a_value_that_can_not_be_used_is_named_and_not_quoted(place, key, 
 
 async def test_no_host_is_allowed_by_default(place):
     said = await refused(HostNotAllowed, place(GOOD, hosts=()))
-    assert "ask him to add it to ASYNCCTL_DATABASE_ADMIN_HOSTS (empty: no host is allowed)" in said
+    assert "ask for it to be added to ASYNCCTL_DATABASE_ADMIN_HOSTS (empty: no host is allowed)" in said
     assert HostNotAllowed.stalled
 
 

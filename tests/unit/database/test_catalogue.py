@@ -7,6 +7,9 @@ import trustme
 
 from asyncctl.database.catalogue import Catalogue, CatalogueError, ServerRefused, ServerUnknown
 from asyncctl.database.postgres.connection import Server
+from asyncctl.database.provisioners.external import External
+from asyncctl.database.types import Database, DatabaseSpec, ExternalSpec, Provisioner
+from tests.unit.support import Log
 
 GOOD = """\
 servers:
@@ -98,6 +101,18 @@ async def test_disabled_tls_is_allowed_and_warned_about(path):
     assert (await loaded(path)).warnings == []
     path.write_text(GOOD + "    sslMode: disable\n")
     assert [text.partition(":")[0] for text in (await loaded(path)).warnings] == ["server main has sslMode disable"]
+
+
+async def test_tls_that_is_disabled_while_it_runs_is_warned_about_once(path):
+    log = Log()
+    external = External(await loaded(path), logger=log.logger)
+    spec = DatabaseSpec(provisioner=Provisioner.EXTERNAL, external=ExternalSpec(server_name="main"))
+    db = Database(name="orders", namespace="team-a", spec=spec)
+    await external.known_place(None, db)
+    path.write_text(GOOD + "    sslMode: disable\n")
+    for _ in range(2):
+        assert (await external.known_place(None, db)).server.ssl_mode == "disable"
+    assert len(log.said("server main has sslMode disable", "warning")) == 1
 
 
 @pytest.mark.parametrize(

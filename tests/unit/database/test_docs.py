@@ -65,6 +65,16 @@ def test_it_is_told_which_of_them_are_only_looked_at_slowly():
         assert (told[error.reason] == "slowly") is error.stalled, error
 
 
+def test_every_rule_of_the_daemon_is_told_and_no_other():
+    documents = yaml.safe_load_all((ROOT / "manifests" / "rbac" / "operator.yaml").read_text())
+    rules = [rule for document in documents for rule in document.get("rules", ())]
+    has = {(rule["apiGroups"][0], each) for rule in rules for each in rule["resources"]}
+    has = {f"{each}.{group}" if group == "events.k8s.io" else each for group, each in has}
+    text = PAGE.partition("\n### Who may do what\n")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| (`.*) \| (?:read|list|create|get)", text, re.MULTILINE)
+    assert set(re.findall(r"`([a-z.0-9/]+)`", " ".join(rows))) | {"databases/finalizers"} == has
+
+
 def test_every_setting_that_is_named_is_one():
     known = {row.variable for row in DatabaseSettings.rows({})}
     assert set(re.findall(r"ASYNCCTL_[A-Z_]+", PAGE)) <= known

@@ -1,6 +1,9 @@
 """What is wanted of an instance in the cluster, and what its volume and its pod say: pure functions of objects."""
 
+import re
+
 import pytest
+from hypothesis import given, strategies as st
 
 from asyncctl.database import parameters
 from asyncctl.database.postgres.verifier import fits, verifier
@@ -68,11 +71,22 @@ def test_a_parameter_can_not_read_the_containers_environment():
     assert "a=$$(POSTGRES_PASSWORD)" in arguments({"a": "$(POSTGRES_PASSWORD)"})
 
 
+@given(st.dictionaries(st.sampled_from(["work_mem", "a.b", "_x", "z"]), st.text("a$(){}'\"\\ =-\n\té")))
+def test_whatever_a_parameter_is_it_reaches_postgresql_as_one_argument_and_no_other_setting(wanted):
+    first, *pairs = arguments(wanted)
+    assert (first, set(pairs[::2])) == ("postgres", {"-c"})
+    given_values = dict(each.split("=", 1) for each in pairs[1::2])
+    assert all(re.fullmatch(r"(?:[^$]|\$\$)*", value) for value in given_values.values())  # `$$` is a `$`, all there is
+    found = {name: value.replace("$$", "$") for name, value in given_values.items() if name in wanted}
+    assert found == wanted
+    assert not given_values.keys() - wanted.keys() - set(parameters.PLACE)
+
+
 def test_what_the_operator_counts_on_wins_and_comes_last():
-    given = arguments({"port": "1", "zz": "b"})
-    assert "port=5432" in given
-    assert "port=1" not in given
-    assert given.index("zz=b") < given.index("listen_addresses=*")
+    found = arguments({"port": "1", "zz": "b"})
+    assert "port=5432" in found
+    assert "port=1" not in found
+    assert found.index("zz=b") < found.index("listen_addresses=*")
 
 
 def test_another_verifier_is_another_pod():

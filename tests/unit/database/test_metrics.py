@@ -7,7 +7,14 @@ from anyio import to_thread
 
 from asyncctl.database.catalogue import Catalogue
 from asyncctl.database.metrics import OPERATIONS, DatabaseMetrics
-from asyncctl.database.types import Database, DatabaseSpec, ExternalSpec, Provisioner
+from asyncctl.database.types import (
+    CredentialsSpec,
+    Database,
+    DatabaseSpec,
+    ExternalSpec,
+    Provisioner,
+    RotationSpec,
+)
 from asyncctl.observe import Metrics
 from asyncctl.operator import Operator
 from asyncctl.testing.clock import FakeClock
@@ -15,6 +22,11 @@ from tests.unit.harness import working
 from tests.unit.support import until
 
 SPEC = DatabaseSpec(provisioner=Provisioner.EXTERNAL, external=ExternalSpec(server_name="main"))
+ROTATED = DatabaseSpec(
+    provisioner=Provisioner.EXTERNAL,
+    external=ExternalSpec(server_name="main"),
+    credentials=CredentialsSpec(rotation=RotationSpec(interval="24h")),
+)
 EXTERNAL = {"provisioner": "External"}
 RUNNING = EXTERNAL | {"phase": "Running"}
 
@@ -87,15 +99,27 @@ async def test_a_database_is_counted_by_its_phase_and_no_more_when_it_is_gone(da
     await databases.create(Database, "a", spec=SPEC)
     await databases.create(Database, "b", spec=SPEC)
     await until(lambda: counting("asyncctl_databases", EXTERNAL | {"phase": "Pending"}) == 2)
-    assert counting("asyncctl_database_rotation_age_seconds", EXTERNAL) is None
-    for name, day in (("a", "01"), ("b", "02")):
-        times = {"activeUsers": [], "lastRotationTime": f"2026-01-{day}T00:00:00Z"}
-        change = {"status": {"phase": "Running", "credentials": times}}
-        await databases.patch(Database, name, change, subresource="status")
+    for name in ("a", "b"):
+        await databases.patch(Database, name, {"status": {"phase": "Running"}}, subresource="status")
     await until(lambda: counting("asyncctl_databases", RUNNING) == 2)
     assert counting("asyncctl_databases", EXTERNAL | {"phase": "Pending"}) == 0
     assert counting("asyncctl_databases", {"phase": "Failed", "provisioner": "InCluster"}) == 0
-    assert counting("asyncctl_database_rotation_age_seconds", EXTERNAL) == 86400
     await databases.delete(Database, "a")
     await until(lambda: counting("asyncctl_databases", RUNNING) == 1)
-    assert counting("asyncctl_database_rotation_age_seconds", EXTERNAL) == 0
+
+
+async def test_the_oldest_password_is_told_of_those_that_change_by_an_interval(databases, counting):
+    age = "asyncctl_database_rotation_age_seconds"
+    for name, spec, day in (("never", SPEC, "2025-06-01"), ("a", ROTATED, "2026-01-01"), ("b", ROTATED, "2026-01-02")):
+        await databases.create(Database, name, spec=spec)
+        times = {"activeUsers": [], "lastRotationTime": f"{day}T00:00:00Z"}
+        change = {"status": {"phase": "Running", "credentials": times}}
+        await databases.patch(Database, name, change, subresource="status")
+    await until(lambda: counting("asyncctl_databases", RUNNING) == 3)
+    assert counting(age, EXTERNAL) == 86400
+    await databases.patch(Database, "a", {"status": {"phase": "Suspended"}}, subresource="status")
+    await until(lambda: counting("asyncctl_databases", RUNNING) == 2)
+    assert counting(age, EXTERNAL) == 0
+    await databases.delete(Database, "b")
+    await until(lambda: counting("asyncctl_databases", RUNNING) == 1)
+    assert counting(age, EXTERNAL) is None

@@ -41,7 +41,7 @@ def ready(of):
 
 def test_all_that_is_asked_for_is_ready():
     found = DatabaseStatus(extensions=[ItemStatus(name="pgcrypto", ready=True)])
-    assert status.running(found, "there") is None
+    assert status.running(found, "there") == []
     assert (found.phase, ready(found)) == (Phase.RUNNING, ("True", "Running"))
 
 
@@ -50,13 +50,25 @@ def test_an_item_that_is_missing_makes_it_not_ready_though_it_runs_and_is_news_o
     found = DatabaseStatus()
     missing = [ItemStatus(name="a", ready=True), ItemStatus(name="b", ready=False, reason="Unavailable", message="no")]
     setattr(found, items, missing)
-    assert status.running(found, "there") == ("Unavailable", "b: no")
+    assert status.running(found, "there") == [("Unavailable", "b: no")]
     assert (found.phase, ready(found)) == (Phase.RUNNING, ("False", "Unavailable"))
     assert found.conditions.get("DatabaseReady").status == "True"
-    assert status.running(found, "there") is None
+    assert status.running(found, "there") == []
     setattr(found, items, missing[:1])
     status.running(found, "there")
     assert ready(found) == ("True", "Running")
+
+
+def test_a_login_that_could_not_be_dropped_is_told_once_and_leaves_it_ready():
+    found = DatabaseStatus()
+    assert status.running(found, "there", lingering=["b: no"]) == [("RoleHasDependents", "b: no")]
+    logins = found.conditions.get("CredentialsReady")
+    assert (logins.status, logins.reason) == ("True", "RoleHasDependents")
+    assert logins.message.endswith(": b: no")
+    assert ready(found) == ("True", "Running")
+    assert status.running(found, "there", lingering=["b: no"]) == []
+    status.running(found, "there")
+    assert found.conditions.get("CredentialsReady").reason == "LoginProven"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.unit.support import until
 KIND = Database.resource_type
 RAW = Unstructured(KIND.api_version, KIND.kind)
 BROKEN = {"connectionLimit": "many"}
-MADE = {"databaseName": "team_a", "binding": {"name": "a-secret"}}
+MADE = {"databaseName": "team_a", "binding": {"name": "a-secret"}, "claim": {"databaseOID": 1}}
 
 
 def loose():
@@ -125,6 +125,18 @@ async def test_it_waits_and_says_which_field_to_correct_where_its_data_is_not_su
         assert (await cluster.get(Secret, "a-secret")).metadata.owner_references
         await cluster.patch(Database, "a", {"metadata": {"annotations": {ORPHAN: "orphan"}}})  # as the text says
         await cluster.until_gone(RAW, "a")
+
+
+@pytest.mark.parametrize("spec", [{}, BROKEN], ids=["readable", "unreadable"])
+@pytest.mark.parametrize("annotations", [{}, {ORPHAN: "orphan"}], ids=["retained", "orphaned"])
+@pytest.mark.parametrize("made", [True, False])
+async def test_nothing_is_said_to_be_kept_that_was_never_its_own(cluster, spec, annotations, made):
+    good = {"provisioner": "External", "external": {"serverName": "main"}}
+    await deleted(cluster, good | spec, MADE if made else {"databaseName": "team_a"}, annotations)
+    async with working(program(), cluster):
+        await cluster.until_gone(RAW, "a")
+        ((_, note),) = await cluster.until_said("a")
+    assert ("was never claimed by this object" in note) is not made
 
 
 async def test_it_goes_where_nothing_was_made(cluster):
