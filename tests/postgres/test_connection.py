@@ -345,3 +345,22 @@ async def test_what_a_write_puts_right_is_noted_once_and_only_where_it_did(admin
         with pytest.raises(DatabaseError):
             await session.write(sql.SQL("DROP ROLE {}").format(sql.Identifier(database)), about="claim")
         assert session.corrected == ["owner"]
+
+
+async def test_what_was_looked_at_is_asked_again_once_something_is_written_or_undone(admin, database, limits):
+    async def there():
+        return bool(await session.look("SELECT FROM pg_roles WHERE rolname = %s", f"{database}_x"))
+
+    create = sql.SQL("CREATE ROLE {}").format(sql.Identifier(f"{database}_x"))
+    async with connect(admin, limits=limits) as session:
+        assert not await there()
+        with suppress(ZeroDivisionError):
+            async with session.transaction():
+                await session.write(create)
+                assert await there()
+                raise ZeroDivisionError
+        assert not await there()
+        asked = []
+        limits.observe = lambda operation, _seconds: asked.append(operation)
+        assert not await there()
+        assert asked == []

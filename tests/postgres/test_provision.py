@@ -1,11 +1,13 @@
 """The whole path as the controller goes it: `provision`, `retire`, `remove`, with all that a `Database` can ask for."""
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 
 import psycopg
 import pytest
 
+from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import NameConflict
 from asyncctl.database.postgres.provision import provision, remove, retire
@@ -30,6 +32,18 @@ async def test_all_is_as_wanted_and_the_second_pass_has_no_effect(made, admin, d
     known = await provision(admin, made, limits=limits, check=effects)
     assert (known.made, known.corrected, effects.count) == (False, (), 0)
     await prove_login(admin, database, login, PASSWORD, limits=limits)
+
+
+async def test_a_settled_pass_asks_as_little_for_three_users_as_for_one(made, admin, database, limits):
+    asked, counting = Counter(), Limits(observe=lambda operation, _seconds: asked.update([operation]))
+    users = [Login(name=f"{database}_{user}_a", user=user) for user in ("x", "y")]
+    more = replace(made, logins=(*made.logins, *users))
+    await provision(admin, with_passwords(more), limits=limits, check=Effects())
+    try:
+        await provision(admin, more, limits=counting, check=Effects())
+    finally:
+        await counting.close()
+    assert asked == {"wait": 1, "connect": 1, "SET": 1, "SELECT": 5, "RESET": 1}
 
 
 async def test_a_login_that_is_no_longer_wanted_goes_and_what_it_made_stays(

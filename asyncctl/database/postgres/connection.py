@@ -84,6 +84,7 @@ class Connection:
         self._begun: bool | None = None  # whether the transaction has, in one
         self._limit = server.statement_timeout  # seconds, as the session has it
         self._warnings: list[tuple[str, str]] = []
+        self._known: dict[tuple[object, ...], list[TupleRow]] = {}
         raw.add_notice_handler(self._noticed)
 
     @property
@@ -99,6 +100,13 @@ class Connection:
 
         """
         return await (await self._execute(query, " ".join(query.split()), parameters)).fetchall()
+
+    async def look(self, query: LiteralString, *parameters: str | int | None) -> list[TupleRow]:
+        """Like `read`, but asked only once for as long as nothing is written: so each step can look for itself."""
+        known = (query, *parameters)
+        if known not in self._known:
+            self._known[known] = await self.read(query, *parameters)
+        return self._known[known]
 
     async def write(self, statement: sql.SQL | sql.Composed, *, about: str | None = None) -> None:
         """Execute a statement that has an effect, after `check`, and for no longer than that allows.
@@ -116,6 +124,7 @@ class Connection:
             DatabaseError: the kind that fits; or what `check` raises.
 
         """
+        self._known.clear()
         shown = _shown(statement)
         known = self.server.name, shown
         left = self._check()
@@ -162,6 +171,7 @@ class Connection:
             done = await self._execute("COMMIT", "COMMIT")
         except Exception:
             self._limit = limit
+            self._known.clear()
             if self._raw.info.transaction_status is not TransactionStatus.IDLE:
                 with suppress(DatabaseError):  # the session is lost then, and the transaction with it
                     await self._execute("ROLLBACK", "ROLLBACK")

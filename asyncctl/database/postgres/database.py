@@ -37,15 +37,19 @@ _NO_TEMPLATE = sql.SQL("ALTER DATABASE {} IS_TEMPLATE false")
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class State:
     """What a database is now, of what we look at."""
 
+    oid: int
     owner: str
+    owners_claim: Claim | None
     limit: int
     open: bool
     template: bool
     complete: bool
     """Its owner may do with it what an owner can."""
+    public: list[str]
+    """What everybody may do with it, such as CONNECT."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ async def ensure_database(
 
     """
     owner = owner_role(database)
-    found = await _state(admin, database)
+    found = await look_at(admin, database)
     name, limit = sql.Identifier(database), sql.Literal(connection_limit)
     if found is None:
         if made_before:
@@ -196,14 +200,8 @@ async def close_to_public(admin: Connection, database: str, claim: Claim) -> Non
 
 async def public_privileges(admin: Connection, database: str) -> list[str]:
     """Return what everybody may do with a database, such as CONNECT."""
-    rows = await admin.read(
-        """
-        SELECT DISTINCT privilege_type FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
-        WHERE datname = %s AND grantee = 0 ORDER BY 1
-        """,
-        database,
-    )
-    return [privilege for (privilege,) in rows]
+    found = await look_at(admin, database)
+    return found.public if found else []
 
 
 async def _who_let_everybody(admin: Connection, database: str) -> list[str]:
@@ -224,19 +222,19 @@ async def facts(admin: Connection, database: str) -> Facts:
         DatabaseMissing: it is not there.
 
     """
-    rows = await admin.read("SELECT oid FROM pg_database WHERE datname = %s", database)
-    if not rows:
+    found = await look_at(admin, database)
+    if found is None:
         raise DatabaseMissing(
             f'database "{database}" on {admin.server} is gone, though it was made: restore it under that name with'
             f' owner "{owner_role(database)}", or delete the Database object; it is not made again, empty'
         )
-    return Facts(await system_identifier(admin), int(rows[0][0]), admin.server_version)
+    return Facts(await system_identifier(admin), found.oid, admin.server_version)
 
 
 async def system_identifier(admin: Connection) -> str | None:
     """Return the identity that the server got from initdb; None where the admin may not ask."""
-    allowed = await admin.read("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
-    found = await admin.read("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
+    allowed = await admin.look("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+    found = await admin.look("SELECT system_identifier FROM pg_control_system()") if allowed[0][0] else []
     return str(found[0][0]) if found else None
 
 
@@ -268,7 +266,7 @@ async def drop(admin: Connection, database: str, claim: Claim) -> bool:
     owner = owner_role(database)
     if await role_claim(admin, owner) != claim:
         return False
-    there = await _state(admin, database)
+    there = await look_at(admin, database)
     if there is not None:
         if there.owner != owner:
             raise foreign_database(admin, database, there.owner)
@@ -301,14 +299,19 @@ async def _drop_database(admin: Connection, database: str) -> None:
     raise DatabaseInUse(f"{refused}; sessions of {', '.join(str(name) for (name,) in rows)}: end them")
 
 
-async def _state(admin: Connection, database: str) -> _State | None:
-    rows = await admin.read(
+async def look_at(admin: Connection, database: str) -> State | None:
+    """Return what a database is, if there is one of that name."""
+    rows = await admin.look(
         """
-        SELECT pg_get_userbyid(datdba), datconnlimit, datallowconn, datistemplate,
-               (SELECT count(DISTINCT privilege_type) = 3
-                FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = datdba)
-        FROM pg_database WHERE datname = %s
+        SELECT oid::bigint, pg_get_userbyid(datdba), shobj_description(datdba, 'pg_authid'), datconnlimit, datallowconn,
+               datistemplate,
+               (SELECT count(DISTINCT privilege_type) = 3 FROM aclexplode(acl) WHERE grantee = datdba),
+               ARRAY(SELECT DISTINCT privilege_type FROM aclexplode(acl) WHERE grantee = 0 ORDER BY 1)
+        FROM pg_database, coalesce(datacl, acldefault('d', datdba)) AS acl WHERE datname = %s
         """,
         database,
     )
-    return _State(*rows[0]) if rows else None
+    if not rows:
+        return None
+    oid, owner, comment, *facts = rows[0]
+    return State(oid, owner, Claim.parse(comment), *facts)

@@ -11,7 +11,7 @@ from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect
 from asyncctl.database.postgres.database import lock
 from asyncctl.database.postgres.errors import DatabaseError
-from asyncctl.database.postgres.roles import forget_privileges, join, our_roles, ours, owner_role, role_claim
+from asyncctl.database.postgres.roles import forget_privileges, join, our_roles, ours, owner_role, role_claim, roles
 
 
 async def release(
@@ -28,16 +28,17 @@ async def release(
             await join(admin, role)
             for where in await _where(admin, role, database, claim):
                 held.setdefault(where, []).append(role)
-    for where, roles in held.items():
+    for where, some in held.items():
         with suppress(DatabaseError):
             async with connect(server, where, limits=limits, check=check) as there:
-                for role in roles:
+                for role in some:
                     await forget_privileges(there, role)
 
 
 async def _roles(admin: Connection, database: str, claim: Claim, login: str | None) -> list[str]:
     if login is not None:
-        return [login] if await ours(admin, login, claim) is not None else []
+        found = (await roles(admin, database, claim)).get(login)
+        return [login] if ours(admin, login, found, claim) is not None else []
     owner = owner_role(database)
     return [*await our_roles(admin, database, claim), owner] if await role_claim(admin, owner) == claim else []
 

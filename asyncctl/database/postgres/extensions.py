@@ -81,7 +81,7 @@ async def apply(session: Connection, items: list[Item]) -> None:
             item.refuse(f"{error}; or {say}")
         except DatabaseError as error:
             item.refuse(str(error))
-        item.version = await _installed_version(session, item.name)
+        item.version = (await _installed(session)).get(item.name, (None,))[0]
 
 
 async def _look_at(
@@ -90,15 +90,9 @@ async def _look_at(
     if wanted.name in order:
         return
     name, item = sql.Identifier(wanted.name), Item(wanted.name)
-    rows = await inside.read(
-        """
-        SELECT extversion, nspname, pg_get_userbyid(extowner)
-        FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = %s
-        """,
-        wanted.name,
-    )
-    if rows:
-        item.version, schema, owner = rows[0]
+    found = (await _installed(inside)).get(wanted.name)
+    if found is not None:
+        item.version, schema, owner = found
         updates = wanted.version not in {None, item.version}
         if updates:
             update = sql.SQL("ALTER EXTENSION {} UPDATE TO {}").format(name, sql.Literal(wanted.version))
@@ -138,7 +132,7 @@ async def _look_at(
     create = sql.SQL("CREATE EXTENSION {} SCHEMA {} VERSION {}")
     schema = wanted.schema or schema
     item.statements = [create.format(name, sql.Identifier(schema), sql.Literal(version))]
-    lacking = [other for other in requires.split() if not await _installed_version(inside, other)]
+    lacking = [other for other in requires.split() if other not in await _installed(inside)]
     item.as_admin = needs_superuser
     if needs_superuser and not await _is_superuser(inside):
         item.refuse(
@@ -157,9 +151,15 @@ async def _look_at(
     order.setdefault(wanted.name, item)
 
 
-async def _installed_version(session: Connection, name: str) -> str | None:
-    rows = await session.read("SELECT extversion FROM pg_extension WHERE extname = %s", name)
-    return rows[0][0] if rows else None
+async def _installed(session: Connection) -> dict[str, tuple[str, str, str]]:
+    """Return version, schema and owner of each extension that is there."""
+    rows = await session.look(
+        """
+        SELECT extname, extversion, nspname, pg_get_userbyid(extowner)
+        FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+        """
+    )
+    return {name: (version, schema, owner) for name, version, schema, owner in rows}
 
 
 async def _callable(inside: Connection, schema: str) -> str | None:
@@ -188,7 +188,7 @@ def _not_as_superuser(name: str, schema: str, strangers: str) -> str:
 
 
 async def _is_superuser(inside: Connection) -> bool:
-    return bool((await inside.read("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))[0][0])
+    return bool((await inside.look("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))[0][0])
 
 
 def _joined(statements: list[sql.Composed]) -> str:

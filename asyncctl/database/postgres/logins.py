@@ -5,8 +5,6 @@ ReadOnly has what the role `<database>_readwrite` or `<database>_readonly` has: 
 and not to each login again at each change of password.
 """
 
-from dataclasses import dataclass
-
 from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
@@ -14,6 +12,7 @@ from asyncctl.database.postgres.connection import Connection
 from asyncctl.database.postgres.errors import DatabaseMissing, InsufficientPrivilege
 from asyncctl.database.postgres.roles import (
     GROUPS,
+    Role,
     acting_role,
     forget_grants,
     forget_privileges,
@@ -21,6 +20,7 @@ from asyncctl.database.postgres.roles import (
     mark,
     ours,
     owner_role,
+    roles,
 )
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import Privileges
@@ -29,21 +29,6 @@ _END = 5000  # milliseconds for the end of a session
 
 _MEMBER = "SELECT FROM pg_auth_members WHERE pg_get_userbyid(member) = %s AND pg_get_userbyid(roleid) = %s"
 _GRANTED = "SELECT FROM pg_database, aclexplode(datacl) WHERE datname = %s AND pg_get_userbyid(grantor) = %s"
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What a login is now, of what we look at."""
-
-    can_log_in: bool
-    connection_limit: int
-    member_of: list[str]
-    acts: bool
-    """It has what its acting role has, and may become it."""
-    may_connect: bool
-    may_pass_on: bool
-    """It can grant others what it may do with the database."""
-    settings: list[str]
 
 
 async def ensure_login(admin: Connection, login: Login, *, database: str, claim: Claim, recorded: bool = False) -> None:
@@ -61,8 +46,11 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
         InsufficientPrivilege: it keeps a privilege that it is not to have, as another role granted it.
 
     """
-    lost = recorded and await _belongs(admin, login.name, database)
-    found = await ours(admin, login.name, claim, lost=lost)
+    owner, acting = owner_role(database), acting_role(database, login.privileges)
+    ours_here = {owner, *(acting_role(database, group) for group in GROUPS)}
+    state = (await roles(admin, database, claim)).get(login.name)
+    lost = recorded and state is not None and not ours_here.isdisjoint(state.member_of)
+    found = ours(admin, login.name, state, claim, lost=lost)
     if found is None and login.password is None:
         return  # one whose time is nearly over; one in use can't be proven, and comes again with its password
     about = None if found is None else login.about  # a role that is made is news of ours and no drift
@@ -77,13 +65,14 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
         await mark(admin, login.name, found, claim)
     if found and login.password is not None:
         await admin.write(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, secret))
-    owner, acting = owner_role(database), acting_role(database, login.privileges)
-    state = await _state(admin, login.name, acting, database)
+    state = (await roles(admin, database, claim)).get(login.name)
+    if state is None:
+        raise DatabaseMissing(f'role "{login.name}" of database "{database}" on {admin.server} is gone')
     names = {"role": role, "acting": sql.Identifier(acting), "database": sql.Identifier(database), "limit": limit}
     if not state.can_log_in or state.connection_limit != login.connection_limit:
         statement = sql.SQL("ALTER ROLE {role} LOGIN INHERIT CONNECTION LIMIT {limit} VALID UNTIL 'infinity'")
         await admin.write(statement.format(**names), about=about)
-    if not state.acts:
+    if acting not in state.acts_as:
         options = sql.SQL(" WITH SET TRUE, INHERIT TRUE" if admin.version >= 160000 else "")
         await admin.write(sql.SQL("GRANT {acting} TO {role}").format(**names) + options, about=about)
     if state.may_pass_on:
@@ -91,24 +80,13 @@ async def ensure_login(admin: Connection, login: Login, *, database: str, claim:
     if not state.may_connect:
         await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names), about=about)
     await _act_as(admin, login, state, database, about)
-    for group in [owner, *(acting_role(database, group) for group in GROUPS)]:
-        if group != acting and group in state.member_of:
-            await _leave(admin, login, group, about)
-    await join(admin, login.name)  # so that its sessions can be ended when the database is dropped
+    for group in sorted(ours_here.intersection(state.member_of) - {acting}):
+        await _leave(admin, login, group, about)
+    if not state.joined:
+        await join(admin, login.name)  # so that its sessions can be ended when the database is dropped
 
 
-async def _belongs(admin: Connection, login: str, database: str) -> bool:
-    """Whether a role, if it is there, is a member of the database's owner role or of a group of it."""
-    rows = await admin.read(
-        """
-        SELECT FROM pg_auth_members WHERE pg_get_userbyid(member) = %s AND pg_get_userbyid(roleid) IN (%s, %s, %s)
-        """,
-        *(login, owner_role(database), *(acting_role(database, group) for group in GROUPS)),
-    )
-    return bool(rows)
-
-
-async def _act_as(admin: Connection, login: Login, state: _State, database: str, about: str | None) -> None:
+async def _act_as(admin: Connection, login: Login, state: Role, database: str, about: str | None) -> None:
     """Have an Owner's sessions begin as the owner role, and nobody else's."""
     owner = owner_role(database)
     names = {"role": sql.Identifier(login.name), "database": sql.Identifier(database), "owner": sql.Identifier(owner)}
@@ -129,28 +107,6 @@ async def _leave(admin: Connection, login: Login, group: str, about: str | None)
             f'login "{login.name}" on {admin.server} still is a member of role "{group}" after REVOKE, as another role'
             " granted it: let a superuser revoke it"
         )
-
-
-async def _state(admin: Connection, login: str, acting: str, database: str) -> _State:
-    become = "SET" if admin.version >= 160000 else "MEMBER"
-    rows = await admin.read(
-        """
-        SELECT login.rolcanlogin AND login.rolinherit AND coalesce(login.rolvaliduntil, 'infinity') = 'infinity',
-               login.rolconnlimit,
-               ARRAY(SELECT pg_get_userbyid(roleid)::text FROM pg_auth_members WHERE member = login.oid),
-               pg_has_role(login.oid, acting.oid, 'USAGE') AND pg_has_role(login.oid, acting.oid, %s),
-               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = login.oid AND privilege_type = 'CONNECT'),
-               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = login.oid AND is_grantable),
-               ARRAY(SELECT unnest(setconfig) FROM pg_db_role_setting
-                     WHERE setdatabase = pg_database.oid AND setrole = login.oid)
-        FROM pg_roles login, pg_roles acting, pg_database
-        WHERE login.rolname = %s AND acting.rolname = %s AND datname = %s
-        """,
-        *(become, login, acting, database),
-    )
-    if not rows:
-        raise DatabaseMissing(f'database "{database}" on {admin.server} or its role "{acting}" is gone')
-    return _State(*rows[0])
 
 
 async def silence(admin: Connection, login: str) -> None:
@@ -179,7 +135,7 @@ async def drop_login(connection: Connection, login: str, *, database: str, claim
         RoleHasDependents: it owns or may do something in yet another database.
 
     """
-    if await ours(connection, login, claim) is None:
+    if ours(connection, login, (await roles(connection, database, claim)).get(login), claim) is None:
         return
     await join(connection, login)
     names = {"role": sql.Identifier(login), "owner": sql.Identifier(owner_role(database))}

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Connection
+from asyncctl.database.postgres.database import look_at
 from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
 from asyncctl.database.postgres.roles import (
     UNMARKED,
@@ -18,7 +19,7 @@ from asyncctl.database.postgres.roles import (
     join,
     mark,
     owner_role,
-    role_claim,
+    roles,
     stand,
 )
 from asyncctl.database.types import Claim as Recorded
@@ -38,6 +39,8 @@ class Found:
     role: bool
     """The owner role is there, whoever owns the database."""
     role_claim: Claim | None
+    joined: bool
+    """The admin may act for the owner role."""
 
 
 async def claim_owner(
@@ -66,7 +69,7 @@ async def claim_owner(
 
     """
     owner = owner_role(database)
-    found = await _find(admin, database, owner)
+    found = await _find(admin, database, claim)
     mine = claim.same_object(found.role_claim)
     known = recorded is not None and bool(recorded.system_identifier) and found.oid == recorded.database_oid
     if found.role_claim is not None and not mine:
@@ -84,7 +87,7 @@ async def claim_owner(
         else:
             await _may_take(admin, owner, database)  # by now it may be another of that name
             await stand(admin, owner, UNMARKED, claim)
-    else:
+    elif found.role_claim != claim or not found.joined:
         await stand(admin, owner, found.role_claim, claim)
     return None
 
@@ -105,7 +108,7 @@ async def take_over(inside: Connection, previous: str, claim: Claim) -> None:
     owner = owner_role(inside.database)
     names = {"previous": sql.Identifier(previous), "owner": sql.Identifier(owner)}
     async with inside.transaction():
-        found = await _find(inside, inside.database, owner)
+        found = await _find(inside, inside.database, claim)
         if found.role_claim is not None and not claim.same_object(found.role_claim):
             raise foreign_role(inside, owner, found.role_claim)
         make = "ALTER ROLE {owner} NOLOGIN" if found.role else "CREATE ROLE {owner} NOLOGIN"
@@ -117,16 +120,17 @@ async def take_over(inside: Connection, previous: str, claim: Claim) -> None:
         await inside.write(sql.SQL("REASSIGN OWNED BY {previous} TO {owner}").format(**names))
 
 
-async def _find(admin: Connection, database: str, owner: str) -> Found:
-    rows = await admin.read(
-        """
-        SELECT oid, pg_get_userbyid(datdba), shobj_description(datdba, 'pg_authid') FROM pg_database WHERE datname = %s
-        """,
-        database,
+async def _find(admin: Connection, database: str, claim: Claim) -> Found:
+    owner = owner_role(database)
+    there, role = await look_at(admin, database), (await roles(admin, database, claim)).get(owner)
+    return Found(
+        oid=there.oid if there else None,
+        owner=there.owner if there else owner,
+        owners_claim=there.owners_claim if there else None,
+        role=role is not None,
+        role_claim=role.claim if role else None,
+        joined=role is not None and role.joined,
     )
-    oid, actual, comment = rows[0] if rows else (None, owner, None)
-    role = bool(await admin.read("SELECT FROM pg_roles WHERE rolname = %s", owner))
-    return Found(oid, actual, Claim.parse(comment), role, await role_claim(admin, owner))
 
 
 async def _give_back(admin: Connection, database: str) -> None:

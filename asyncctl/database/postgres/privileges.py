@@ -45,8 +45,7 @@ async def ensure_privileges(inside: Connection, privileges: Privileges) -> None:
     granted = _GRANTED[privileges]
     await _defaults(inside, group, granted)
     await _schemas(inside, group)
-    for kind in ("r", "S"):
-        await _existing(inside, group, kind, granted[kind])
+    await _existing(inside, group, granted)
 
 
 async def _defaults(inside: Connection, group: str, granted: dict[str, LiteralString]) -> None:
@@ -72,8 +71,9 @@ async def _schemas(inside: Connection, group: str) -> None:
     rows = await inside.read(
         """
         SELECT nspname FROM pg_namespace
-        WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND pg_has_role(nspowner, 'USAGE')
-            AND NOT has_schema_privilege(%s, oid, 'USAGE')
+        WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+            AND CASE WHEN has_schema_privilege(%s, oid, 'USAGE') THEN false
+                     ELSE nspowner = ANY (ARRAY(SELECT oid FROM pg_roles WHERE pg_has_role(oid, 'USAGE'))) END
         ORDER BY nspname
         """,
         group,
@@ -82,24 +82,30 @@ async def _schemas(inside: Connection, group: str) -> None:
     await _grant(inside, sql.SQL("USAGE"), sql.SQL("SCHEMA"), names, group)
 
 
-async def _existing(inside: Connection, group: str, kind: str, wanted: LiteralString) -> None:
-    """Grant on the tables (and views and the like) or sequences that are there, and the admin's to grant on."""
+async def _existing(inside: Connection, group: str, granted: dict[str, LiteralString]) -> None:
+    """Grant on the tables (and views and the like) and sequences that are there, and the admin's to grant on."""
     rows = await inside.read(
         """
-        SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE CASE WHEN %s = 'S' THEN relkind = 'S' ELSE relkind IN ('r', 'p', 'v', 'm', 'f') END
-            AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND pg_has_role(relowner, 'USAGE')
+        SELECT relkind = 'S', nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
             AND NOT EXISTS (SELECT FROM pg_depend
                             WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
-            AND EXISTS (SELECT FROM unnest(string_to_array(%s, ', ')) AS wanted(privilege)
-                        WHERE CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(%s, pg_class.oid, privilege)
-                                   ELSE NOT has_table_privilege(%s, pg_class.oid, privilege) END)
-        ORDER BY 1, 2
+            AND CASE  -- in this order: what the admin may act for is dear to ask, and asked once where there is a need
+                WHEN relnamespace = ANY (ARRAY(SELECT oid FROM pg_namespace
+                                               WHERE nspname ~ '^pg_' OR nspname = 'information_schema')) THEN false
+                WHEN EXISTS (
+                    SELECT FROM unnest(string_to_array(CASE WHEN relkind = 'S' THEN %s ELSE %s END, ', ')) AS wanted
+                    WHERE CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(%s, pg_class.oid, wanted)
+                               ELSE NOT has_table_privilege(%s, pg_class.oid, wanted) END)
+                THEN relowner = ANY (ARRAY(SELECT oid FROM pg_roles WHERE pg_has_role(oid, 'USAGE')))
+                ELSE false END
+        ORDER BY 2, 3
         """,
-        *(kind, wanted, group, group),
+        *(granted["S"], granted["r"], group, group),
     )
-    names = [sql.Identifier(schema, name) for schema, name in rows]
-    await _grant(inside, sql.SQL(wanted), sql.SQL("SEQUENCE" if kind == "S" else "TABLE"), names, group)
+    for kind, word in (("r", sql.SQL("TABLE")), ("S", sql.SQL("SEQUENCE"))):
+        names = [sql.Identifier(schema, name) for is_sequence, schema, name in rows if is_sequence == (kind == "S")]
+        await _grant(inside, sql.SQL(granted[kind]), word, names, group)
 
 
 async def _grant(inside: Connection, what: sql.Composable, kind: sql.SQL, names: list[sql.Identifier], to: str) -> None:

@@ -25,7 +25,7 @@ from asyncctl.database.postgres.extensions import Item, apply, look
 from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
 from asyncctl.database.postgres.ownership import claim_owner, take_over
 from asyncctl.database.postgres.privileges import ensure_privileges
-from asyncctl.database.postgres.roles import GROUPS, ensure_group, our_roles, ours, owner_role, role_claim
+from asyncctl.database.postgres.roles import GROUPS, ensure_group, our_roles, ours, owner_role, roles
 from asyncctl.database.postgres.schemas import ensure_schema
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.types import Claim as Recorded
@@ -114,7 +114,7 @@ async def retire(server: Server, database: str, login: str, *, claim: Claim, lim
     """
     async with connect(server, limits=limits, check=check) as admin:
         await lock(admin, database)
-        if await ours(admin, login, claim) is None:
+        if ours(admin, login, (await roles(admin, database, claim)).get(login), claim) is None:
             return
         await silence(admin, login)
         where = database if await exists(admin, database) else None  # what it owned there is gone with it
@@ -180,12 +180,12 @@ async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check)
                 await ensure_group(admin, database, privileges, claim, recorded=recorded is not None)
         for login in wanted.logins:
             await ensure_login(admin, login, database=database, claim=claim, recorded=recorded is not None)
-        marker = await role_claim(admin, owner_role(database))
+        owner = (await roles(admin, database, claim)).get(owner_role(database))
         kept = {login.name for login in wanted.logins}
         return _Outside(
             facts=await facts(admin, database),
             made=made,
-            adopted=marker is not None and marker.adopted,
+            adopted=owner is not None and owner.claim is not None and owner.claim.adopted,
             surplus=[name for name in await our_roles(admin, database, claim, logins=True) if name not in kept],
             corrected=admin.corrected,
         )

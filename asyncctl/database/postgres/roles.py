@@ -4,7 +4,7 @@ Each step reads first and writes only what differs, so that it may be repeated a
 nothing once all is as it should be. A role that bears another's claim, or none, is never touched.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -17,6 +17,26 @@ GROUPS = (Privileges.READ_WRITE, Privileges.READ_ONLY)
 """For whose logins there is a role, made for the first of them, that has the privileges."""
 UNMARKED = Claim("", "", "", "")
 """Of a role that is known to be ours and has lost its claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a role is now, of what we look at."""
+
+    claim: Claim | None
+    can_log_in: bool
+    """As we would have it: at any time, and with what it is a member of."""
+    connection_limit: int
+    member_of: list[str]
+    acts_as: list[str]
+    """Of owner and groups, whose privileges it has, and whom it may become."""
+    may_connect: bool
+    may_pass_on: bool
+    """It can grant others what it may do with the database."""
+    settings: list[str]
+    """Those that it has in the database."""
+    joined: bool
+    """The admin is a member that inherits from it and may become it; where this says no, `join` knows better."""
 
 
 def owner_role(database: str) -> str:
@@ -45,20 +65,13 @@ async def ensure_group(
         NameConflict: a role of that name is not ours; nothing was written.
 
     """
-    group = acting_role(database, privileges)
-    found = await ours(admin, group, claim, lost=recorded and await _has_our_login(admin, group, claim))
-    await stand(admin, group, found, claim, about="privileges")
-
-
-async def _has_our_login(admin: Connection, group: str, claim: Claim) -> bool:
-    """Whether a role that bears our claim is a member: only who made the group, or a superuser, lets one in."""
-    rows = await admin.read(
-        """
-        SELECT shobj_description(member, 'pg_authid') FROM pg_auth_members WHERE pg_get_userbyid(roleid) = %s
-        """,
-        group,
-    )
-    return any(claim.same_object(Claim.parse(comment)) for (comment,) in rows)
+    name, found = acting_role(database, privileges), await roles(admin, database, claim)
+    group = found.get(name)
+    # a role of ours is a member: only who made the group, or a superuser, lets one in
+    lost = recorded and any(name in each.member_of and claim.same_object(each.claim) for each in found.values())
+    bears = ours(admin, name, group, claim, lost=lost)
+    if bears != claim or group is None or not group.joined:
+        await stand(admin, name, bears, claim, about="privileges")
 
 
 async def stand(admin: Connection, role: str, found: Claim | None, claim: Claim, about: str | None = None) -> None:
@@ -134,23 +147,51 @@ async def our_roles(admin: Connection, database: str, claim: Claim, *, logins: b
 
     """
     owner, groups = owner_role(database), [acting_role(database, group) for group in GROUPS]
-    rows = await admin.read(
-        """
-        SELECT rolname, rolname IN (%s, %s), description,
-               EXISTS (
-                   SELECT FROM pg_auth_members
-                   WHERE member = role.oid AND pg_get_userbyid(roleid) IN (%s, %s, %s))
-        FROM pg_shdescription JOIN pg_roles role ON role.oid = objoid
-        WHERE classoid = 'pg_authid'::regclass AND starts_with(description, %s) AND rolname <> %s ORDER BY rolname
-        """,
-        *(*groups, owner, *groups, claim.prefix, owner),
-    )
     found = []
-    for name, is_group, comment, is_member in rows:
-        theirs = Claim.parse(comment)
-        if theirs == claim or ((is_group or is_member) and claim.same_object(theirs)):
-            found.append((name, is_group))
-    return [name for name, is_group in found if not (is_group and logins)]
+    for name, role in (await roles(admin, database, claim)).items():
+        here = name in groups or not {owner, *groups}.isdisjoint(role.member_of)
+        mine = role.claim == claim or (here and claim.same_object(role.claim))
+        if mine and name != owner and not (logins and name in groups):
+            found.append(name)
+    return found
+
+
+async def roles(admin: Connection, database: str, claim: Claim) -> dict[str, Role]:
+    """Return what could be the database's: by its name, as a member of owner or group, or by the claim that it bears.
+
+    Those are few, and that the others are many must not be felt: to be told what itself may do, the admin would follow
+    its memberships, of which it has one for each role of ours on the server; so that is looked up here.
+    """
+    acting = [owner_role(database), *(acting_role(database, group) for group in GROUPS)]
+    rows = await admin.look(
+        """
+        SELECT role.rolname, shobj_description(role.oid, 'pg_authid'), role.rolcanlogin AND role.rolinherit
+                   AND coalesce(role.rolvaliduntil, 'infinity') = 'infinity', role.rolconnlimit,
+               ARRAY(SELECT pg_get_userbyid(roleid)::text FROM pg_auth_members WHERE member = role.oid),
+               ARRAY(SELECT pg_get_userbyid(acting)::text
+                     FROM unnest(ARRAY(SELECT oid FROM pg_roles WHERE rolname IN (%s, %s, %s))) AS acting
+                     WHERE pg_has_role(role.oid, acting, 'USAGE') AND pg_has_role(role.oid, acting, %s)),
+               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = role.oid AND privilege_type = 'CONNECT'),
+               EXISTS (SELECT FROM aclexplode(datacl) WHERE grantee = role.oid AND is_grantable),
+               ARRAY(SELECT unnest(setconfig) FROM pg_db_role_setting
+                     WHERE setdatabase = pg_database.oid AND setrole = role.oid),
+               coalesce((SELECT bool_or(coalesce((to_jsonb(membership) ->> 'inherit_option')::boolean, me.rolinherit)
+                                        AND coalesce((to_jsonb(membership) ->> 'set_option')::boolean, true))
+                         FROM pg_auth_members membership WHERE roleid = role.oid AND member = me.oid), false)
+        FROM pg_roles me JOIN pg_roles role ON me.rolname = current_user AND role.oid <> me.oid
+            LEFT JOIN pg_database ON datname = %s
+        WHERE role.oid = ANY (ARRAY(
+            SELECT oid FROM pg_roles WHERE rolname >= %s AND rolname < %s
+            UNION ALL SELECT member FROM pg_auth_members
+                WHERE roleid = ANY (ARRAY(SELECT oid FROM pg_roles WHERE rolname IN (%s, %s, %s)))
+            UNION ALL SELECT objoid FROM pg_shdescription
+                WHERE classoid = 'pg_authid'::regclass AND starts_with(description, %s)))
+        ORDER BY role.rolname
+        """,
+        *(*acting, "SET" if admin.version >= 160000 else "MEMBER", database),
+        *(f"{database}_", f"{database}`", *acting, claim.prefix),  # ` comes next to _
+    )
+    return {name: Role(Claim.parse(comment), *facts) for name, comment, *facts in rows}
 
 
 async def role_claim(admin: Connection, role: str) -> Claim | None:
@@ -177,12 +218,13 @@ def foreign_role(admin: Connection, role: str, found: Claim | None) -> NameConfl
     )
 
 
-async def ours(admin: Connection, role: str, claim: Claim, *, lost: bool = False) -> Claim | None:
+def ours(admin: Connection, name: str, role: Role | None, claim: Claim, *, lost: bool = False) -> Claim | None:
     """Return the claim of a role of ours, or None where there is no role.
 
     Args:
-        admin: a session in any database of the server.
-        role: its name.
+        admin: a session on the server.
+        name: of the role.
+        role: as it is among the `roles`.
         claim: ours.
         lost: one without a claim is ours too, and has lost it: the caller knows by other marks. It is UNMARKED.
 
@@ -190,14 +232,13 @@ async def ours(admin: Connection, role: str, claim: Claim, *, lost: bool = False
         NameConflict: it is not ours.
 
     """
-    found = await role_claim(admin, role)
-    if claim.same_object(found):
-        return found
-    if found is None and not await admin.read("SELECT FROM pg_roles WHERE rolname = %s", role):
+    if role is None:
         return None
-    if found is None and lost:
+    if claim.same_object(role.claim):
+        return role.claim
+    if role.claim is None and lost:
         return UNMARKED
-    raise foreign_role(admin, role, found)
+    raise foreign_role(admin, name, role.claim)
 
 
 async def mark(admin: Connection, role: str, found: Claim | None, claim: Claim) -> None:

@@ -22,10 +22,10 @@ async def ensure_schema(inside: Connection, schema: SchemaSpec) -> ItemStatus:
     """
     owner, about = owner_role(inside.database), f"schemas[{schema.name}]"
     names = {"schema": sql.Identifier(schema.name), "owner": sql.Identifier(owner)}
-    rows = await inside.read("SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = %s", schema.name)
+    found: dict[str, str] = dict(await inside.look("SELECT nspname, pg_get_userbyid(nspowner) FROM pg_namespace"))
     make, take = "CREATE SCHEMA {schema} AUTHORIZATION {owner}", "ALTER SCHEMA {schema} OWNER TO {owner}"
-    statement = sql.SQL(take if rows else make).format(**names)
-    if not rows or (rows[0][0] != owner and schema.name != _PUBLIC):
+    statement = sql.SQL(take if schema.name in found else make).format(**names)
+    if schema.name not in found or (found[schema.name] != owner and schema.name != _PUBLIC):
         try:
             await inside.write(statement, about=about)
         except InsufficientPrivilege as error:
