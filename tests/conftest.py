@@ -65,7 +65,7 @@ BACKENDS = pytest.StashKey[Backends]()
 
 
 class Scheduling(LoadScopeScheduling):
-    """What shares a control plane, a PostgreSQL or the log of the run stays in one process."""
+    """A folder stays in one process; so do daemons' tests, which share a log. Unit tests go by file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

@@ -12,6 +12,7 @@ from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
 from tests.conformance.script import Backend, Client
 from tests.unit.harness import cluster_at
+from tests.unit.support import answered
 
 WIDGETS = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -161,8 +162,7 @@ async def _define(backend):
                 assert response.status in {201, 409}, await response.text()  # the real one keeps it for the next module
         for plural in ("widgets", "boxes"):
             path = f"/apis/conformance.example.com/v1/{plural}"
-            while (await session.get(path)).status != 200:  # noqa: ASYNC110 - nothing tells but the answer
-                await asyncio.sleep(0.05)
+            await answered(partial(session.get, path), lambda response: response.status == 200)
 
 
 @pytest.fixture

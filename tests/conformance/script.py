@@ -12,11 +12,13 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 import yaml
 
 from asyncctl.client.config.cluster import ClusterConfig
+from tests.unit.support import answered
 
 JSON = "application/json"
 PATCHES = {
@@ -163,17 +165,16 @@ class Client:
         return value
 
 
+def _has_code(code, reply):
+    return reply.code == code
+
+
 async def run(client, case):
     """Send a case's requests; yield each step with what it got, in the form of the script."""
     for step in case["steps"]:
         if "until" in step:
             # The real garbage collector looks for new kinds only every 30 s.
-            async with asyncio.timeout(60):
-                while True:
-                    reply = await client.send(step["do"])
-                    if reply.code == step["until"]:
-                        break
-                    await asyncio.sleep(0.02)
+            await answered(partial(client.send, step["do"]), partial(_has_code, step["until"]), seconds=60)
             yield step, {}
             continue
         extra = {name: step[name] for name in ("patch", "content_type", "accept", "raw") if name in step}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from functools import partial
 
 import orjson
 import pytest
@@ -27,7 +28,7 @@ from tests.conformance.between import between
 from tests.conformance.cached import caching
 from tests.conformance.script import Backend
 from tests.unit.harness import Cluster, working
-from tests.unit.support import connected, raw_server, until
+from tests.unit.support import answered, connected, raw_server, until
 
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -340,12 +341,8 @@ async def served(cluster, kind):
     """Define `kind`, if it is not there; return when it can be listed and watched."""
     with contextlib.suppress(AlreadyExists):
         await cluster.send("POST", CRDS, await asyncio.to_thread(crd, kind))
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await cluster.client.list_page(kind.resource_type, limit=1)
-            except (NotFound, TooManyRequests):
-                await asyncio.sleep(0.01)
+    listed = partial(cluster.client.list_page, kind.resource_type, limit=1)
+    return await answered(listed, but=(NotFound, TooManyRequests))
 
 
 async def test_an_object_as_large_as_etcd_takes_passes_unchanged(backend, cluster):

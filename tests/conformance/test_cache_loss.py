@@ -16,7 +16,7 @@ from tests.conformance.between import between
 from tests.conformance.cached import Listener, caching
 from tests.conformance.test_cache import CRDS, served
 from tests.unit.harness import Cluster, working
-from tests.unit.support import connected, informer_of, until
+from tests.unit.support import answered, connected, informer_of, until
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _numbers = itertools.count(1)
@@ -195,17 +195,16 @@ class Account:
 
     async def until_it(self, config, kind, may):
         """Return when the server, which hears of its own rules a moment later, lets it read `kind`, or does not."""
-        async with connected(config) as client, asyncio.timeout(30):
-            while True:
+        async with connected(config) as client:
+
+            async def lets_it():
                 try:
                     await client.list_page(kind.resource_type, namespace=self.cluster.namespace, limit=1)
                 except Forbidden:
-                    if not may:
-                        return
-                else:
-                    if may:
-                        return
-                await asyncio.sleep(0.01)
+                    return False
+                return True
+
+            await answered(lets_it, lambda found: found is may)
 
 
 class Doorman(Account):
@@ -306,9 +305,4 @@ async def test_namespaces_that_are_added_and_removed_while_a_cache_is_at_work(ba
 
 async def again(cluster, namespace):
     """Make a namespace as soon as the old one of that name is gone."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await cluster.client.create(Namespace(name=namespace))
-            except AlreadyExists:
-                await asyncio.sleep(0.02)
+    return await answered(lambda: cluster.client.create(Namespace(name=namespace)), but=(AlreadyExists,))

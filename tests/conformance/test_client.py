@@ -32,7 +32,7 @@ from asyncctl.client.errors import (
 from asyncctl.client.patch import Patch
 from asyncctl.objects import ConfigMap, Namespace, Resource, Secret, Unstructured
 from tests.unit.harness import Widget, cluster_at
-from tests.unit.support import Log, connected
+from tests.unit.support import Log, answered, connected
 
 POD = Unstructured("v1", "Pod")
 DEPLOYMENT = Unstructured("apps/v1", "Deployment")
@@ -604,16 +604,12 @@ async def test_the_rule_that_a_forbidden_proposes_is_the_one_that_is_missing(bac
     spec = {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": TEMPLATE}
     await client.create({"metadata": {"name": "c", "namespace": team}, "spec": spec}, DEPLOYMENT)
     await make_pod(client, team, "c")
-    async with restricted(cluster) as (servant, grant), asyncio.timeout(20):
+    async with restricted(cluster) as (servant, grant):
         with pytest.raises(Forbidden) as caught:
             await ASKED[what](servant, team)
         await grant(str(caught.value))
-        while True:
-            try:
-                await ASKED[what](servant, team)
-                break
-            except Forbidden:  # the authoriser hears of a role by a watch of its own
-                await asyncio.sleep(0.02)
+        # The authoriser hears of a role by a watch of its own.
+        await answered(lambda: ASKED[what](servant, team), but=(Forbidden,), seconds=20)
 
 
 async def test_a_refusal_by_admission_proposes_no_rule(client):

@@ -1,8 +1,10 @@
 """What a server says to those who use a deprecated version of a definition: with each answer, also with a read's."""
 
-import asyncio
+from functools import partial
 
 import pytest
+
+from tests.unit.support import answered
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GROUP = "deprecated.example.com"
@@ -34,14 +36,11 @@ async def relics(client):
     }
     assert (await client.send(f"POST {CRDS}", definition)).code == 201
     paths = {name: f"/apis/{GROUP}/{name}/namespaces/$ns/relics" for name in ("v1", "v1beta1", "v2", "v3alpha1")}
-    async with asyncio.timeout(30):
-        while {(await client.send(f"GET {path}")).code for path in paths.values()} != {200}:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    for path in paths.values():
+        await answered(partial(client.send, f"GET {path}"), lambda reply: reply.code == 200)
     yield paths
     await client.send(f"DELETE {CRDS}/relics.{GROUP}")
-    async with asyncio.timeout(30):
-        while (await client.send(f"GET {CRDS}/relics.{GROUP}")).code != 404:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await answered(partial(client.send, f"GET {CRDS}/relics.{GROUP}"), lambda reply: reply.code == 404)
 
 
 async def test_each_answer_says_so(client, relics):

@@ -1,6 +1,5 @@
 """A kind, a cluster of it, and an operator at work in it: for tests of the runtime as a whole."""
 
-import asyncio
 import itertools
 from contextlib import asynccontextmanager, suppress
 
@@ -14,7 +13,7 @@ from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.generate import crd
 from asyncctl.objects import Namespace, Resource, Spec, Status, field
 from asyncctl.settings import Address, Settings
-from tests.unit.support import Log, connected, until
+from tests.unit.support import Log, answered, connected, until
 
 
 class WidgetSpec(Spec):
@@ -74,27 +73,14 @@ class Cluster:
 
     async def until(self, kind, name, condition, seconds=30.0):
         """Return the object as soon as `condition` is true of it."""
-        async with asyncio.timeout(seconds):
-            while True:
-                try:
-                    found = await self.get(kind, name)
-                    if condition(found):
-                        return found
-                except NotFound:
-                    pass
-                await asyncio.sleep(0.02)
+        return await answered(lambda: self.get(kind, name), condition, but=(NotFound,), seconds=seconds)
 
     async def until_gone(self, kind, name, seconds=30.0):
-        async with asyncio.timeout(seconds):
-            while not await self.gone(kind, name):  # noqa: ASYNC110 - the server tells nobody
-                await asyncio.sleep(0.02)
+        await answered(lambda: self.gone(kind, name), bool, seconds=seconds)
 
     async def until_said(self, regarding, seconds=30.0):
         """Return the events about an object when there are any."""
-        async with asyncio.timeout(seconds):
-            while not (found := await self.events(regarding)):  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-            return found
+        return await answered(lambda: self.events(regarding), bool, seconds=seconds)
 
     async def events(self, regarding):
         """Return (reason, note) of each event about an object."""
@@ -111,13 +97,7 @@ async def cluster_at(config: ClusterConfig):
         with suppress(AlreadyExists):
             await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", WIDGETS)
         await cluster.client.create(Namespace(name=cluster.namespace))
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    await cluster.send("GET", "/apis/runtime.example.com/v1/widgets")
-                    break
-                except NotFound:
-                    await asyncio.sleep(0.02)
+        await answered(lambda: cluster.send("GET", "/apis/runtime.example.com/v1/widgets"), but=(NotFound,))
         yield cluster
 
 

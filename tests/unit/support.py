@@ -3,8 +3,9 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -15,6 +16,8 @@ from asyncctl.clock import SystemClock
 from asyncctl.observe.logs import make_logger
 from asyncctl.observe.metrics import Metrics
 
+T = TypeVar("T")
+
 
 async def until(condition: Callable[[], object], seconds: float = 30.0):
     """Return what `condition` returns as soon as that is true; fail after so many seconds."""
@@ -22,6 +25,25 @@ async def until(condition: Callable[[], object], seconds: float = 30.0):
         while not (found := condition()):  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.002)
         return found
+
+
+async def answered(
+    ask: Callable[[], Awaitable[T]],
+    holds: Callable[[T], object] = lambda _: True,
+    *,
+    but: tuple[type[Exception], ...] = (),
+    seconds: float = 30.0,
+) -> T:
+    """Ask a server, which tells nobody by itself, until its answer `holds`; fail after so many seconds.
+
+    What is raised and is among `but` is an answer that does not hold.
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            with suppress(*but):
+                if holds(found := await ask()):
+                    return found
+            await asyncio.sleep(0.01)
 
 
 class Log:

@@ -112,8 +112,9 @@ class Connection:
         """Execute a statement that has an effect, after `check`, and for no longer than that allows.
 
         One that was given up for that has all of `statement_timeout` the next time, or it would be given up for ever:
-        a CREATE DATABASE takes minutes on a busy server. Late it harms nobody, whatever becomes of this process: the
-        session holds the database's lock (`database.lock`), so that the next leader waits for its end.
+        a CREATE DATABASE takes minutes on a busy server. Late it harms nobody, whatever becomes of this process: in the
+        maintenance database the session holds the database's lock (`database.lock`), so that the next leader waits for
+        its end; what comes late inside of a database, its next pass finds and puts right.
 
         Args:
             statement: composed; a secret in it is a `Secret`.

@@ -1,6 +1,6 @@
 """An embedded API server that knows `Database`."""
 
-import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -10,23 +10,30 @@ from asyncctl.client.errors import NotFound
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from tests.unit.harness import cluster_at
+from tests.unit.support import answered
 
 KIND = Database.resource_type
 DEFINITION = crd(Database)  # at import: it reads the source for its docstrings
 
 
 @pytest.fixture
-async def databases(backends):
+def serving(backends):
+    """Return a function: have an embedded API server with a definition of Databases, for the length of a block."""
+
+    @asynccontextmanager
+    async def serve(definition):
+        async with ApiServer() as server:
+            backends.have("embedded")
+            async with cluster_at(ClusterConfig(server=server.url)) as made:
+                await made.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+                await answered(lambda: made.send("GET", f"/apis/{KIND.api_version}/{KIND.plural}"), but=(NotFound,))
+                yield made
+
+    return serve
+
+
+@pytest.fixture
+async def databases(serving):
     """A cluster with the definition as it is shipped."""
-    async with ApiServer() as server:
-        backends.have("embedded")
-        async with cluster_at(ClusterConfig(server=server.url)) as made:
-            await made.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DEFINITION)
-            async with asyncio.timeout(10):
-                while True:
-                    try:
-                        await made.send("GET", f"/apis/{KIND.api_version}/{KIND.plural}")
-                        break
-                    except NotFound:
-                        await asyncio.sleep(0.02)
-            yield made
+    async with serving(DEFINITION) as made:
+        yield made

@@ -1,13 +1,9 @@
 """What becomes of a `Database` that can't be decoded when it is deleted: its raw fields decide; no data is dropped."""
 
-import asyncio
 import copy
 
 import pytest
 
-from asyncctl.apiserver import ApiServer
-from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import NotFound
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import TerminalError
 from asyncctl.database.deletion import ORPHAN
@@ -17,7 +13,7 @@ from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from asyncctl.objects import Secret, Unstructured
 from asyncctl.operator import Operator
-from tests.unit.harness import cluster_at, working
+from tests.unit.harness import working
 from tests.unit.support import until
 
 KIND = Database.resource_type
@@ -40,19 +36,9 @@ LOOSE = loose()  # at import: it reads the source for its docstrings
 
 
 @pytest.fixture
-async def cluster(backends):
-    async with ApiServer() as server:
-        backends.have("embedded")
-        async with cluster_at(ClusterConfig(server=server.url)) as made:
-            await made.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", LOOSE)
-            async with asyncio.timeout(10):
-                while True:
-                    try:
-                        await made.send("GET", f"/apis/{KIND.api_version}/{KIND.plural}")
-                        break
-                    except NotFound:
-                        await asyncio.sleep(0.02)
-            yield made
+async def cluster(serving):
+    async with serving(LOOSE) as made:
+        yield made
 
 
 async def deleted(cluster, spec, status, annotations=None):
