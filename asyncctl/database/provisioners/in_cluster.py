@@ -120,6 +120,11 @@ class InCluster:
             if found is not None and ctx.owns(found):
                 await ctx.release(found, kind)
 
+    async def holds_data(self, ctx: Context, db: Database) -> bool:
+        """See `Provisioner.holds_data`: its volume is there, until it is gone for good."""
+        claim = await _find(ctx, VOLUME_CLAIM, Names.of(db.name).claim)
+        return claim is not None and ctx.owns(claim) and storage.is_taken(claim, db.uid)
+
     async def remove(self, ctx: Context, db: Database) -> bool:
         """See `Provisioner.remove`: everything that is ours goes, the data with it; returns when it is gone.
 
@@ -128,20 +133,22 @@ class InCluster:
         Raises:
             Waiting: It is going.
         """
-        names = Names.of(db.name)
+        names, taken = Names.of(db.name), await self.holds_data(ctx, db)
         claim = await _find(ctx, VOLUME_CLAIM, names.claim)
-        if claim is not None and ctx.owns(claim) and not storage.is_taken(claim, db.uid):
+        if claim is not None and ctx.owns(claim) and not taken:
             return False
         going = []
         for kind, name in (
             (STATEFUL_SET, names.service),
             (SERVICE, names.service),
             (SERVICE, names.pods),
-            (VOLUME_CLAIM, names.claim),
             (_SECRET, names.secret),
+            (VOLUME_CLAIM, names.claim),  # last, as it tells whether the others were taken up
         ):
             found = await _find(ctx, kind, name)
             if found is None or not ctx.owns(found):
+                continue
+            if not (taken or db.status.claim is not None or _controls(db, found)):
                 continue
             if "deletionTimestamp" not in found["metadata"]:
                 await ctx.delete(found, kind)
@@ -285,6 +292,11 @@ def _say_storage(ctx: Context, db: Database, claim: JsonObject, too_small: str) 
         db.status.conditions.set(storage.ASPECT, False, "Resizing", f"PersistentVolumeClaim {name}: {how}")
     else:
         db.status.conditions.set(storage.ASPECT, True, "Bound", f"PersistentVolumeClaim {name} has {size}")
+
+
+def _controls(db: Database, found: JsonObject) -> bool:
+    """Whether it was made by `db` itself, and not by one of its name before it."""
+    return any(each["uid"] == db.uid for each in found["metadata"].get("ownerReferences") or [])
 
 
 async def _find(ctx: Context, kind: Unstructured, name: str) -> JsonObject | None:

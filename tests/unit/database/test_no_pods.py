@@ -6,10 +6,12 @@ from msgspec.structs import replace
 
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
+from asyncctl.database.credentials import TYPE
 from asyncctl.database.operator import database_operator
 from asyncctl.database.provisioners.manifests import SERVICE, STATEFUL_SET, VOLUME_CLAIM
 from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import (
+    CredentialsSpec,
     Database,
     DatabaseSpec,
     InClusterSpec,
@@ -69,6 +71,27 @@ async def test_a_volume_that_was_kept_and_refused_is_not_deleted_with_who_could_
         await cluster.until_gone(Database, "orders")
         for kind, name in ((VOLUME_CLAIM, "orders-postgres-data"), (Secret, "orders-postgres-admin")):
             assert await cluster.get(kind, name)
+
+
+async def test_what_was_kept_of_a_volume_that_is_gone_is_not_deleted_with_who_never_took_it_up():
+    async with served() as cluster:
+        await cluster.create(Database, "orders", spec=replace(SPEC, reclaim_policy=ReclaimPolicy.RETAIN))
+        await cluster.until(Database, "orders", lambda db: db.status.conditions.get("WorkloadReady"))
+        await cluster.delete(Database, "orders")
+        await cluster.until_gone(Database, "orders")
+        await cluster.client.delete(VOLUME_CLAIM, "orders-postgres-data", namespace="team")
+        mark = {"asyncctl/owner": "databases.apps.example.com/team/orders"}
+        labels = {"apps.example.com/database": "orders"}
+        await cluster.create(Secret, "orders-credentials", labels=labels, annotations=mark, type=TYPE)
+        taken = CredentialsSpec(secret_name="orders-postgres-admin")  # which is refused before anything is made
+        await cluster.create(Database, "orders", spec=replace(SPEC, credentials=taken))
+        await cluster.until(
+            Database, "orders", lambda db: "choose another secretName" in str(db.status.conditions.get("Ready"))
+        )
+        await cluster.delete(Database, "orders")
+        await cluster.until_gone(Database, "orders")
+        for name in ("orders-postgres-admin", "orders-credentials"):
+            assert await cluster.get(Secret, name)
 
 
 async def test_it_waits_says_for_whom_and_goes_without_a_trace():
