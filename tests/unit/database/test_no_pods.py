@@ -49,7 +49,7 @@ NAMES = [
 async def served():
     async with ApiServer() as server, connected(config := ClusterConfig(server=server.url)) as client:
         cluster = Cluster(config, client, "team")
-        await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DATABASES)
+        await cluster.define(DATABASES)
         await client.create(Namespace(name="team"))
         operator = database_operator()
         async with operator.running(settings=SETTINGS, logger=Log().logger, config=config) as running:
