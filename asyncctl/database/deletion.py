@@ -84,16 +84,18 @@ class Deletion:
         if db.status.phase not in {Phase.TERMINATING, Phase.FAILED}:
             status.terminating(db.status, f"database {name} is being dropped")
             await ctx.save_status()
-        place, dropped = await provisioner.known_place(ctx, db), True
-        if place is not None:
+        place = await provisioner.known_place(ctx, db)
+        if place is None:
+            dropped = await provisioner.holds_data(ctx, db)
+        else:
             claim = await self._cluster.claim(ctx, db)
             dropped = await provision.remove(
                 place.server, name, claim, recorded=db.status.claim, limits=self._limits, check=ctx.fence.check
             )
-        if await provisioner.remove(ctx, db):
+        if dropped or db.status.claim is not None:  # else they were kept for a namesake's database
             await binding.remove(ctx, db)
-        else:
-            dropped = False
+        removed = await provisioner.remove(ctx, db)
+        dropped = removed if place is None else dropped
         how = "was dropped" if dropped else "is not there, or not this object's: none was dropped"
         tell(ctx, "Deleted", f"database {name} {how}")
 

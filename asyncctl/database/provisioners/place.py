@@ -99,6 +99,10 @@ class Provisioner(Protocol):
         """
         ...
 
+    async def holds_data(self, ctx: Context, db: Database) -> bool:
+        """Whether there is data of `db` that `remove` would take away."""
+        ...
+
     async def remove(self, ctx: Context, db: Database) -> bool:
         """Before `db` goes and its data is gone, or goes by this; returns False where the data never was `db`'s.
 

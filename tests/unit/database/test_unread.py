@@ -6,6 +6,7 @@ import pytest
 
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import TerminalError
+from asyncctl.database.credentials import TYPE
 from asyncctl.database.deletion import ORPHAN
 from asyncctl.database.operator import FINALIZER
 from asyncctl.database.reconcile import DatabaseReconciler
@@ -52,7 +53,7 @@ async def deleted(cluster, spec, status, annotations=None):
     metadata = {"name": "a-secret", "ownerReferences": [owner | {"controller": True}]}
     await cluster.send(
         "PATCH", f"/api/v1/namespaces/{cluster.namespace}/secrets/a-secret?fieldManager=asyncctl-test",
-        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}, Patch.APPLY.value,
+        {"apiVersion": "v1", "kind": "Secret", "type": TYPE, "metadata": metadata}, Patch.APPLY.value,
     )  # fmt: skip
     await cluster.delete(Database, "a")
 
