@@ -177,11 +177,12 @@ class Team:
         self._secrets = f"/api/v1/namespaces/{self.namespace}/secrets"
 
     def create(self, name: str = "orders", *, server: str = "main", **spec: object) -> Object:
+        external = {"provisioner": "External", "external": {"serverName": server}}
         wanted = {
             "apiVersion": "apps.example.com/v1",
             "kind": "Database",
             "metadata": {"name": name},
-            "spec": {"provisioner": "External", "external": {"serverName": server}} | spec,
+            "spec": ({} if "provisioner" in spec else external) | spec,
         }
         return self.cluster.call("POST", self._databases, wanted)
 

@@ -5,6 +5,7 @@ Its users `a` and `b` are the daemons', and so the audit log tells them apart; `
 
 import contextlib
 import os
+import secrets
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 
 from tests.e2e.cluster import Team
 from tests.e2e.daemon import Daemon
+from tests.e2e.failing import World
 from tests.e2e.forked import Forked
 from tests.e2e.proxy import Proxy
 from tests.e2e.server import Superuser
@@ -87,6 +89,27 @@ def proxy(postgres):
 def cut_off(tmp_path, admin, proxy):
     """A catalogue whose server `main` is behind the proxy."""
     return write_catalogue(tmp_path, replace(admin, port=proxy.port))
+
+
+@pytest.fixture
+def own_admin(superuser):
+    """A role as our admin's, of this test alone; dropped after what it made is cleared away."""
+    name = f"admin_{secrets.token_hex(4)}"
+    superuser.do("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD 'of-this-test-alone'", name)
+    yield name
+    superuser.do("DROP OWNED BY {} CASCADE; DROP ROLE {}", name, name)
+
+
+@pytest.fixture
+def world(own_admin, team, superuser, admin, proxy, tmp_path, catalogue):
+    """Where a failure happens: server `main` is behind the proxy, and its admin is this test's alone."""
+
+    def write(password):
+        server = replace(admin, port=proxy.port, admin_user=own_admin, admin_password=password)
+        return write_catalogue(tmp_path, server)
+
+    write("of-this-test-alone")
+    return World(team, superuser, proxy, own_admin, write, "of-this-test-alone")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class Node:
         takes_pods: Whether the scheduler finds it fit.
         gives_volumes: Whether claims are bound, and grow.
         ran: The arguments of every start of a server.
+        known_as: Which address a pod has, whose server listens at this one.
     """
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
@@ -44,6 +46,7 @@ class Node:
         self.takes_pods = True
         self.gives_volumes = True
         self.ran: list[list[str]] = []
+        self.known_as: Callable[[str], str] = lambda address: address
         self._cluster = cluster
         self._namespace = namespace
         self._account = _Account.choose()
@@ -238,7 +241,8 @@ class _Container:
         self._node = node
         self._account = account
         self._spec = pod["spec"]["containers"][0]
-        self._address = _free_address()
+        self._address = free_address()
+        self._known_as = node.known_as(self._address)
         self._restarts = 0
         self._last: Object = {}
         self._ended_at = 0.0
@@ -326,7 +330,7 @@ class _Container:
             self._say(pod, state, ready=ready)
 
     def _say(self, pod: Object, state: Object, *, ready: bool = False) -> None:
-        self._node.say(pod, state=state, address=self._address, ready=ready, restarts=self._restarts, last=self._last)
+        self._node.say(pod, state=state, address=self._known_as, ready=ready, restarts=self._restarts, last=self._last)
 
     def _gone(self, pod: Object) -> None:
         if not self._ended_at:
@@ -385,7 +389,7 @@ def _expanded(text: str, environment: dict[str, str]) -> str:
     )
 
 
-def _free_address() -> str:
+def free_address() -> str:
     """One of the loopback network on which nobody has PostgreSQL's port."""
     for _ in range(100):
         address = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(2, 254)}"

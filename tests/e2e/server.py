@@ -48,7 +48,7 @@ _INTERIOR: dict[str, LiteralString] = {
         """,
 }
 # Each row's xmin and ctid: any write to it, even one that changes nothing, moves them.
-_VERSIONS: LiteralString = """
+VERSIONS: LiteralString = """
     SELECT 'database', oid, xmin::text, ctid::text FROM pg_database
     UNION ALL SELECT 'role', oid, xmin::text, ctid::text FROM pg_authid
     UNION ALL SELECT 'member', roleid, xmin::text, ctid::text FROM pg_auth_members
@@ -91,7 +91,7 @@ class Superuser:
         }
 
     def versions(self) -> Rows:
-        return self.ask(_VERSIONS)
+        return self.ask(VERSIONS)
 
     def databases(self) -> set[str]:
         return {name for (name,) in self.ask("SELECT datname FROM pg_database")}

@@ -5,79 +5,18 @@ has to mend is parked, Stalled and Failed, and comes right when the object is to
 """
 
 import contextlib
-import secrets
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.e2e.cluster import Team, condition
-from tests.e2e.conftest import write_catalogue
-from tests.e2e.proxy import Proxy
-from tests.e2e.server import Superuser, ask_as_tenant
+from tests.e2e.cluster import condition
+from tests.e2e.failing import BACKOFF, QUICK, SLOW, Row, World, is_over, is_told, warnings
+from tests.e2e.server import ask_as_tenant
 from tests.e2e.waiting import until
-
-BACKOFF, SLOW = "backoff", "slow"
-QUICK = {"retry_base": "50ms", "retry_max": "1s", "retry_limit": 2, "database_resync": "1s"}
-
-
-@dataclass
-class World:
-    """What a row of the table has at hand."""
-
-    team: Team
-    superuser: Superuser
-    proxy: Proxy
-    admin: str  # our admin's role, of this test alone
-    write_catalogue: Callable[..., object]  # with a password
-    password: str
-
-    @property
-    def name(self) -> str:
-        """The database that is asked for."""
-        return self.team.namespace.replace("-", "_")
-
-    @contextlib.contextmanager
-    def altered(self, attribute: str, back: str) -> Iterator[None]:
-        """Our admin without something."""
-        change = "ALTER ROLE {} " + attribute
-        self.superuser.ask(sql.SQL(change).format(sql.Identifier(self.admin)))
-        try:
-            yield
-        finally:
-            self.superuser.ask(sql.SQL("ALTER ROLE {} " + back).format(sql.Identifier(self.admin)))
-
-    @contextlib.contextmanager
-    def taken(self, create: str, drop: str) -> Iterator[None]:
-        """A DBA has made something of a name of ours."""
-        self.superuser.ask(
-            sql.SQL(create).format(name=sql.Identifier(self.name), owner=self._of("owner"), a=self._of("a"))
-        )
-        try:
-            yield
-        finally:
-            self.superuser.ask(
-                sql.SQL(drop).format(name=sql.Identifier(self.name), owner=self._of("owner"), a=self._of("a"))
-            )
-
-    def _of(self, role: str) -> sql.Identifier:
-        return sql.Identifier(f"{self.name}_{role}")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: what is wrong, and what is said of it."""
-
-    name: str
-    wrong: Callable[[World], AbstractContextManager[object]]
-    reason: str
-    retry: str
-    writes: bool = True  # whether something may have been written to PostgreSQL
 
 
 @contextlib.contextmanager
@@ -162,62 +101,6 @@ ROWS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def world(own_admin, team, superuser, admin, proxy, tmp_path, catalogue):
-    def write(password):
-        server = replace(admin, port=proxy.port, admin_user=own_admin, admin_password=password)
-        return write_catalogue(tmp_path, server)
-
-    write("of-this-test-alone")
-    return World(team, superuser, proxy, own_admin, write, "of-this-test-alone")
-
-
-@pytest.fixture
-def own_admin(superuser):
-    """A role as our admin's, of this test alone; dropped after what it made is cleared away."""
-    name = f"admin_{secrets.token_hex(4)}"
-    superuser.do("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD 'of-this-test-alone'", name)
-    yield name
-    superuser.do("DROP OWNED BY {} CASCADE; DROP ROLE {}", name, name)
-
-
-def warnings(team):
-    return [(event["reason"], event.get("series")) for event in team.events() if event["type"] == "Warning"]
-
-
-def is_retried(daemon, how):
-    """What goes by itself soon and ever later, though two counted failures would park it; the other hardly ever."""
-    if how == SLOW:
-        assert 480 <= daemon.until_said("parked until the object changes")["retry_in"] <= 720
-        return
-    failed = until(lambda: daemon.said("the pass has failed"), lambda found: len(found) >= 3)
-    first, second, third = [record["retry_in"] for record in failed[:3]]
-    assert first < second < third
-    assert not daemon.said("parked until the object changes")
-
-
-def is_told(team, daemon, reason, retry, aspect):
-    """The condition, the reason, one Warning, the phase, and how it is retried."""
-    said = team.until_refused(reason)
-    is_retried(daemon, retry)
-    found = team.database()
-    about = condition(found, aspect)
-    assert (about["status"], about["reason"], about["message"]) == ("False", reason, said["message"])
-    assert found["status"]["phase"] == ("Failed" if retry == SLOW else "Pending")
-    assert condition(found, "Stalled").get("status", "False") == str(retry == SLOW)
-    assert until(lambda: warnings(team)) == [(reason, None)]
-
-
-def is_over(team, reason, retry, aspect):
-    """It comes right by itself, or when somebody touches it, and nothing more is said of it."""
-    if retry == SLOW:
-        team.look_again()
-    found = team.until_running()
-    assert condition(found, "Stalled").get("status", "False") == "False"
-    assert condition(found, aspect)["status"] == "True"
-    assert warnings(team) == [(reason, None)]
-
-
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_failure_is_told_retried_and_over_when_its_cause_is_gone(row, world, fork):
     daemon = fork(**QUICK)
@@ -225,11 +108,11 @@ def test_a_failure_is_told_retried_and_over_when_its_cause_is_gone(row, world, f
     with row.wrong(world):
         before = world.superuser.versions()
         world.team.create(databaseName=world.name)
-        is_told(world.team, daemon, row.reason, row.retry, "DatabaseReady")
+        is_told(world.team, daemon, row.reason, row.retry)
         assert not world.team.secrets()
         if not row.writes:
             assert world.superuser.versions() == before
-    is_over(world.team, row.reason, row.retry, "DatabaseReady")
+    is_over(world.team, row.reason, row.retry)
 
 
 # What the API server refuses.
@@ -331,9 +214,9 @@ def test_an_admin_password_that_changes_while_it_runs_is_told_and_read_anew(worl
     with world.altered("PASSWORD 'another-of-this-test'", ""):
         ask = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
         world.superuser.ask(ask, [world.admin])  # a session that is kept has no need of the new one
-        is_told(team, daemon, "AuthenticationFailed", BACKOFF, "DatabaseReady")
+        is_told(team, daemon, "AuthenticationFailed", BACKOFF)
         assert ask_as_tenant(team.binding()["uri"], "SELECT 1") == [(1,)]
         world.write_catalogue("another-of-this-test")
-        is_over(team, "AuthenticationFailed", BACKOFF, "DatabaseReady")
+        is_over(team, "AuthenticationFailed", BACKOFF)
     assert world.superuser.portrait(world.name) == before
     assert team.secret() == secret

@@ -1,32 +1,29 @@
 """Servers in trouble, provoked for real: what is told of each, and that the work goes on when the cause is gone.
 
-On a server of their own, which is broken and mended; its superuser does by the server's hand what a test may not do.
+On a server of their own, which is broken and mended.
 """
 
 import asyncio
-import os
 import re
 import secrets
-import subprocess
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import psycopg
 import pytest
 from anyio import wait_all_tasks_blocked
 from psycopg import sql
 
-from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
 from asyncctl.database.postgres import connection
 from asyncctl.database.postgres.claim import Claim
-from asyncctl.database.postgres.connection import Server, connect
-from asyncctl.database.postgres.database import lock
+from asyncctl.database.postgres.connection import connect
+from asyncctl.database.postgres.database import lock, prove_login
 from asyncctl.database.postgres.errors import (
     AuthenticationFailed,
     DatabaseError,
     DatabaseInUse,
+    ServerExhausted,
     ServerFull,
     ServerReadOnly,
     ServerReplaced,
@@ -39,71 +36,16 @@ from asyncctl.database.postgres.threads import Threads
 from asyncctl.database.postgres.wanted import Login, Wanted
 from asyncctl.database.types import Claim as Recorded
 from tests.e2e.proxy import Proxy
+from tests.postgres.machine import own_machine
 from tests.postgres.steps import until
 
 CLAIM = Claim("c1", "team", "app", "5f0c")
-PLACES = 8
-
-
-class Machine:
-    """The server, its superuser, and our admin on it."""
-
-    def __init__(self, server):
-        self.server = server
-        self._uri = server.uri()
-        password = secrets.token_urlsafe(12)
-        with self.superuser() as session:
-            session.execute(f"CREATE ROLE boss LOGIN CREATEROLE CREATEDB PASSWORD '{password}'")
-        self.admin = Server(
-            name="own", host=server.host, port=server.port, ssl_mode="disable", admin_user="boss",
-            admin_password=password, max_connections=2, connect_timeout=5.0,
-        )  # fmt: skip
-
-    def superuser(self, *, options="-c default_transaction_read_only=off", **rest):
-        return psycopg.connect(self._uri, autocommit=True, options=options, **rest)
-
-    def do(self, statement, *parameters):
-        with self.superuser() as session:
-            cursor = session.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else None
-
-    def shows(self, name):
-        """Return a setting as it is for who sets nothing."""
-        with self.superuser(options="") as session:
-            return session.execute(f"SHOW {name}").fetchone()[0]
-
-    def shell(self, command):
-        """Run a command as the server's own user, in its folder."""
-        with self.superuser() as session:
-            session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format(f"cat > /dev/null; {command}"))
-
-    def crash(self):
-        """Have it lose all its sessions and start anew, as after a power cut; what was committed is kept.
-
-        It does not wait for the disk at a commit, as it is made for tests: a checkpoint does.
-        """
-        self.do("CHECKPOINT")
-        with self.superuser() as session, pytest.raises(psycopg.Error):
-            session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format("cat > /dev/null; kill -9 $PPID"))
-        until(self.answers)
-
-    def answers(self):
-        try:
-            return self.do("SELECT 1") == [(1,)]
-        except psycopg.Error:
-            return False
 
 
 @pytest.fixture(scope="module")
 def machine(backends):
-    running = PostgresServer.running(max_connections=str(PLACES), max_prepared_transactions="2")
-    try:
-        server = running.__enter__()
-    except PostgresUnavailable as error:
-        backends.lack("postgres", str(error))
-    backends.have("postgres", server.version)
-    yield Machine(server)
-    running.__exit__(None, None, None)
+    with own_machine(backends) as machine:
+        yield machine
 
 
 @pytest.fixture
@@ -226,20 +168,10 @@ async def test_a_server_that_crashes_in_a_use(machine, admin, limits):
 
 @pytest.mark.parametrize("whose", ["SYSTEM", "ROLE boss", "DATABASE postgres"])
 async def test_a_server_that_a_dba_has_made_read_only_is_left_alone(whose, machine, admin, database, limits):
-    machine.do(f"ALTER {whose} SET default_transaction_read_only = on")
-    machine.do("SELECT pg_reload_conf()")
-    try:
-        await asyncio.to_thread(until, lambda: whose == "ROLE boss" or machine.shows(READ_ONLY) == "on")
+    async with in_thread(machine.read_only(whose)):
         await trouble(ServerReadOnly, make(admin, limits, database), "read-only transaction", "name the primary")
         assert machine.do("SELECT 1 FROM pg_roles WHERE starts_with(rolname, %s)", database) == []
-    finally:
-        machine.do(f"ALTER {whose} RESET default_transaction_read_only")
-        machine.do("SELECT pg_reload_conf()")
-    await asyncio.to_thread(until, lambda: machine.shows(READ_ONLY) == "off")
     assert (await make(admin, limits, database)).made
-
-
-READ_ONLY = "default_transaction_read_only"
 
 
 async def test_a_tenant_can_not_make_his_database_read_only_for_us(machine, admin, database, limits):
@@ -254,14 +186,9 @@ async def test_a_tenant_can_not_make_his_database_read_only_for_us(machine, admi
 async def test_a_server_that_has_become_a_standby(machine, admin, database, limits):
     """And is promoted again."""
     recorded = await settled(admin, limits, database)
-    machine.shell("touch standby.signal")
-    await asyncio.to_thread(machine.crash)
-    try:
-        assert machine.do("SELECT pg_is_in_recovery()") == [(True,)]
+    async with in_thread(machine.standby()):
         await make(admin, limits, database, recorded)  # nothing is to be written
         await trouble(ServerReadOnly, make(admin, limits, f"{database}2"), "read-only transaction", "name the primary")
-    finally:
-        machine.do("SELECT pg_promote()")
     await make(admin, limits, f"{database}2")
     machine.do(f"DROP DATABASE {database}2")
 
@@ -273,29 +200,27 @@ async def settled(server, limits, database):
 
 @pytest.mark.parametrize("who", ["tenant", "postgres"])
 async def test_a_server_whose_connections_others_have_used_up(who, machine, admin, limits):
-    machine.do("CREATE ROLE tenant LOGIN PASSWORD 'x'")
-    options = {} if who == "postgres" else {"user": "tenant", "password": "x"}
-    try:
-        with ExitStack() as others:
-            last = None
-            while last is None:
-                try:
-                    others.enter_context(machine.superuser(**options))
-                except psycopg.OperationalError as error:
-                    last = error
-            await trouble(
-                TooManyConnections, works(admin, limits),
-                "too many clients" if who == "postgres" else "remaining connection slots are reserved",
-                "end sessions, or raise the limit",
-            )  # fmt: skip
-        await asyncio.to_thread(until, machine.answers)
-        await asyncio.to_thread(until, lambda: len(machine.do(OTHERS)) == 1)
-    finally:
-        machine.do("DROP ROLE tenant")
+    async with in_thread(machine.used_up(who)):
+        await trouble(
+            TooManyConnections, works(admin, limits),
+            "too many clients" if who == "postgres" else "remaining connection slots are reserved",
+            "end sessions, or raise the limit",
+        )  # fmt: skip
     await works(admin, limits)
 
 
-OTHERS = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"
+async def test_a_server_that_is_out_of_locks(machine, admin, database, limits):
+    """Also the login that is refused for that is not taken for one with a wrong password."""
+    recorded = await settled(admin, limits, database)
+    async with in_thread(machine.out_of_locks()):
+        for work in (make(admin, limits, database, recorded), works(admin, limits), prove(admin, limits, database)):
+            await trouble(ServerExhausted, work, "out of shared memory", "give it more of what it lacks")
+    await make(admin, limits, database, recorded)
+    await prove(admin, limits, database)
+
+
+def prove(server, limits, database):
+    return prove_login(server, database, f"{database}_a", "pass", limits=limits)
 
 
 async def test_an_admin_password_that_changes_while_we_run(machine, admin, limits):
@@ -330,6 +255,16 @@ async def test_a_server_that_does_not_let_us_in_by_pg_hba(machine, admin, limits
     await recovers(works, admin, limits)
 
 
+@asynccontextmanager
+async def in_thread(trouble):
+    """Enter and leave a block that waits."""
+    entered = await asyncio.to_thread(trouble.__enter__)
+    try:
+        yield entered
+    finally:
+        await asyncio.to_thread(trouble.__exit__, None, None, None)
+
+
 async def recovers(work, *arguments):
     """Do it again until it works: the server takes a moment to read its files."""
     deadline = time.monotonic() + 10
@@ -340,45 +275,10 @@ async def recovers(work, *arguments):
             assert time.monotonic() < deadline
 
 
-@contextmanager
-def small_disk(machine, size):
-    """Have new databases made on a file system of so many bytes, which is taken away at the end."""
-    ((data,),) = machine.do("SHOW data_directory")
-    folder = Path(data).parent / "small"
-    folder.mkdir()
-    owner = Path(data).stat()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},uid={owner.st_uid},gid={owner.st_gid},mode=700", "tmpfs", folder],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    if mounted.returncode:
-        folder.rmdir()
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
-        machine.do(f"CREATE TABLESPACE small LOCATION '{folder}'")
-        machine.do("ALTER DATABASE template0 SET TABLESPACE small")
-        yield folder
-        machine.do("ALTER DATABASE template0 SET TABLESPACE pg_default")
-        machine.do("DROP TABLESPACE small")
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        folder.rmdir()
-
-
-def fill(file):
-    with suppress(OSError), file.open("wb", buffering=0) as content:
-        while content.write(bytes(1 << 16)):
-            pass
-
-
 async def test_a_server_whose_disk_is_full(machine, admin, database, limits):
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a tmpfs")
-    with small_disk(machine, 32 << 20) as disk:
-        ballast = disk / "ballast"
-        fill(ballast)
-        await trouble(ServerFull, make(admin, limits, database), "No space left on device", "free or add space")
-        ballast.unlink()
+    with machine.small_disk(32 << 20) as disk:
+        with machine.full(disk):
+            await trouble(ServerFull, make(admin, limits, database), "No space left on device", "free or add space")
         assert (await make(admin, limits, database)).made
         machine.do(f"ALTER DATABASE {database} SET TABLESPACE pg_default")
 

@@ -144,6 +144,8 @@ _BY_TEXT: tuple[tuple[str, type[DatabaseError], str], ...] = (
     ("permission denied for database", InsufficientPrivilege, "grant CONNECT on the database"),
     ("pg_hba.conf", AuthenticationFailed, "let this host and user in by pg_hba.conf, or correct sslMode"),
     ("the database system is|invalid database", *_BY_SQLSTATE["57"]),
+    ("out of (shared )?memory", *_BY_SQLSTATE["53"]),
+    ("No space left on device", *_BY_SQLSTATE["53100"]),
     ('authentication|role ".*" does not exist|not permitted to log in', *_BY_SQLSTATE["28"]),
     ("certificate|SSL", ServerUnreachable, "check sslMode, caFile and the server's certificate"),
 )
