@@ -298,9 +298,10 @@ async def connect(
 
     """
     async with limits.slot(server):
-        connection = await _kept(server, limits, check) if database in {None, server.maintenance_database} else None
-        if connection is None:
-            connection = await _opened(server, database or server.maintenance_database, limits, check)
+        with limits.unanswered(server):
+            connection = await _kept(server, limits, check) if database in {None, server.maintenance_database} else None
+            if connection is None:
+                connection = await _opened(server, database or server.maintenance_database, limits, check)
         try:
             yield connection
         except BaseException:

@@ -7,13 +7,14 @@ by the server's entry as it is now, and holds nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
-from asyncctl.database.postgres.errors import TooManyConnections
+from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, TooManyConnections
+from asyncctl.database.postgres.outages import Outages
 from asyncctl.database.postgres.server import Server, Session, close_session, open_session
 from asyncctl.database.postgres.threads import Threads
 
@@ -34,6 +35,7 @@ class _Kept:
 
     server: Server  # as its entry was when it was asked for last
     limiter: anyio.CapacityLimiter
+    unanswered: int = 0  # of those in use, for how many the server's first answer is waited for
     idle: list[_Idle] = field(default_factory=list)  # the one that was used last is the last
 
     @property
@@ -62,10 +64,12 @@ class Limits:
 
     Args:
         observe: Gets the duration of each operation.
+        outages: Tells which servers do not let our admin in; None where each caller tells it.
     """
 
-    def __init__(self, *, observe: Observe = lambda _operation, _seconds: None) -> None:
+    def __init__(self, *, observe: Observe = lambda _operation, _seconds: None, outages: Outages | None = None) -> None:
         self.observe = observe
+        self._outages = outages
         self.slow: set[tuple[str, str]] = set()
         """Of which server, what the Lease's time was too short for when it was tried last."""
         self._by_server: dict[str, _Kept] = {}
@@ -78,6 +82,7 @@ class Limits:
 
         Raises:
             TooManyConnections: none was free in time.
+            ServerUnreachable: the like, since the server does not answer those who have one.
 
         """
         kept = self._of(server)
@@ -86,10 +91,7 @@ class Limits:
             async with asyncio.timeout(server.connect_timeout):
                 await kept.limiter.acquire()
         except TimeoutError:
-            raise TooManyConnections(
-                f"all {server.max_connections} connections that we may have to {server} were in use for"
-                f" {server.connect_timeout:g} s: raise its maxConnections"
-            ) from None
+            raise self._none_free(server, kept) from None
         finally:
             self.took("wait", began)
         try:
@@ -101,7 +103,8 @@ class Limits:
     async def session(self, server: Server, database: str, user: str, password: str) -> AsyncIterator[Session]:
         """Open a session of anybody for the length of the block, counted as one of ours."""
         async with self.slot(server):
-            session = await self.open(server, database, user, password)
+            with self.unanswered(server):
+                session = await self.open(server, database, user, password)
             try:
                 yield session
             finally:
@@ -113,10 +116,28 @@ class Limits:
         while (idle := kept.superfluous()) is not None:
             await close_session(idle.session)
         began = asyncio.get_running_loop().time()
+        ours = (database, user) == (server.maintenance_database, server.admin_user)
         try:
-            return await open_session(server, database, user, password, self._threads)
+            session = await open_session(server, database, user, password, self._threads)
+        except DatabaseError as error:
+            if ours:
+                self._told(server, error)
+            raise
         finally:
             self.took("connect", began)
+        if ours and self._outages is not None:
+            self._outages.over(server)
+        return session
+
+    @contextmanager
+    def unanswered(self, server: Server) -> Iterator[None]:
+        """Have it known that the server's first answer is waited for in the block, in a `slot`."""
+        kept = self._of(server)
+        kept.unanswered += 1
+        try:
+            yield
+        finally:
+            kept.unanswered -= 1
 
     def take(self, server: Server) -> Session | None:
         """Return the idle session that was used last, of the admin in the maintenance database; it may be dead."""
@@ -156,6 +177,25 @@ class Limits:
         """Close all idle sessions, and keep none from now on."""
         self._closed = True
         await self.close_idle(0.0)
+
+    def _none_free(self, server: Server, kept: _Kept) -> DatabaseError:
+        """Tell why no slot was free in time: a server that says nothing to anybody is not short of our connections."""
+        waited = f"for {server.connect_timeout:g} s"
+        if kept.unanswered < kept.limiter.borrowed_tokens:
+            return TooManyConnections(
+                f"all {server.max_connections} connections that we may have to {server} were in use {waited}: raise its"
+                " maxConnections"
+            )
+        error = ServerUnreachable(
+            f"can't connect to {server}: no answer to any of our connections {waited}: check that it runs, its host and"
+            " its port"
+        )
+        self._told(server, error)
+        return error
+
+    def _told(self, server: Server, error: DatabaseError) -> None:
+        if self._outages is not None and not error.stalled:  # of what is stalled each object is told once
+            self._outages.failed(server, error)
 
     def _of(self, server: Server) -> _Kept:
         """Return what is known of a server; `server` is its entry from now on."""
