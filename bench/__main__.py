@@ -1,4 +1,4 @@
-"""`python -m bench [start | requests | watches | probes] …`: figures of what is named, or of all.
+"""`python -m bench [start | requests | watches | probes | databases] …`: figures of what is named, or of all.
 
 Absolute figures hold for one machine at one moment; the ratios are what to compare. Everything listens on loopback.
 """
@@ -6,13 +6,15 @@ Absolute figures hold for one machine at one moment; the ratios are what to comp
 import argparse
 import json
 
-from bench import DETAIL, Figures, probes, requests, start, watches
+from bench import DETAIL, Figures, databases, probes, requests, start, watches
+
+WHAT = ["start", "requests", "watches", "probes", "databases"]
 
 
 def main() -> None:
     """Measure, and print a table or JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="*", default=["start", "requests", "watches", "probes"], metavar="WHAT")
+    parser.add_argument("what", nargs="*", default=WHAT, metavar="WHAT")
     parser.add_argument("--runs", type=int, default=3, help="of each; they are interleaved, and the median counts")
     parser.add_argument("--count", type=int, default=3000, help="requests in a run")
     parser.add_argument("--at-once", type=int, default=10, help="requests under way at a time")
@@ -23,6 +25,7 @@ def main() -> None:
     parser.add_argument("--kube", action="store_true", help="requests to a real kube-apiserver too; built if need be")
     parser.add_argument("--keys", type=int, default=5000, help="queued while probes are asked")
     parser.add_argument("--seconds", type=float, default=20.0, help="for which probes are asked")
+    parser.add_argument("--databases", type=int, default=50, help="that are looked at in a run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found: Figures = {}
@@ -37,8 +40,10 @@ def main() -> None:
             found |= watches.figures(options.runs, count=options.count, watches=options.watches, loop=options.loop)
         elif what == "probes":
             found |= probes.figures(keys=options.keys, seconds=options.seconds)
+        elif what == "databases":
+            found |= databases.figures(options.runs, count=options.databases)
         else:
-            parser.error(f"{what!r} can't be measured; start, requests, watches and probes can")
+            parser.error(f"{what!r} can't be measured; {', '.join(WHAT)} can")
     if options.json:
         print(json.dumps(found))
         return

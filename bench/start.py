@@ -69,8 +69,8 @@ def idle_daemon() -> float:
         with process(*ASYNCCTL, "apiserver", "--kubeconfig", str(kubeconfig)) as server:
             line_of(server.stdout, "ready ")
             cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-            _post(f"{cluster}/api/v1/namespaces", {"metadata": {"name": "controllers"}})
-            _post(f"{cluster}/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(Database))
+            post(f"{cluster}/api/v1/namespaces", {"metadata": {"name": "controllers"}})
+            post(f"{cluster}/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(Database))
             settings = {
                 "KUBECONFIG": str(kubeconfig),
                 "ASYNCCTL_HTTP_ADDRESS": "127.0.0.1:0",
@@ -106,7 +106,7 @@ def line_of(lines: Iterable[str] | None, part: str) -> str:
     raise RuntimeError(f"the process ended, or took {TIMEOUT} s, without saying {part!r}:\n{''.join(read)}")
 
 
-def _post(url: str, body: Mapping[str, object]) -> None:
+def post(url: str, body: Mapping[str, object]) -> None:
     content = {"Content-Type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), content), timeout=10):
         pass

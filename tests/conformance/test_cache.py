@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import itertools
-from functools import partial
 
 import orjson
 import pytest
 
 from asyncctl.apiserver import ApiServer
-from asyncctl.client.errors import AlreadyExists, Gone, NotFound, StatusError, TooManyRequests
+from asyncctl.client.errors import Gone, StatusError
 from asyncctl.generate import crd
 from asyncctl.objects import (
     ConfigMap,
@@ -28,13 +27,12 @@ from tests.conformance.between import between
 from tests.conformance.cached import caching
 from tests.conformance.script import Backend
 from tests.unit.harness import Cluster, working
-from tests.unit.support import answered, connected, raw_server, until
+from tests.unit.support import connected, raw_server, until
 
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 WANTED = "you requested PartialObjectMetadata"
 STREAM = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 LARGEST = 3 * 2**19 - 200  # bytes as JSON: etcd takes requests of 1.5 MiB, in which there is a little more
 _numbers = itertools.count(1)
 
@@ -337,17 +335,13 @@ async def test_a_streamed_list_is_told_alike(client, monkeypatch):
     }  # fmt: skip
 
 
-async def served(cluster, kind):
-    """Define `kind`, if it is not there; return when it can be listed and watched."""
-    with contextlib.suppress(AlreadyExists):
-        await cluster.send("POST", CRDS, await asyncio.to_thread(crd, kind))
-    listed = partial(cluster.client.list_page, kind.resource_type, limit=1)
-    return await answered(listed, but=(NotFound, TooManyRequests))
+async def define(cluster, kind):
+    await cluster.define(await asyncio.to_thread(crd, kind))
 
 
 async def test_an_object_as_large_as_etcd_takes_passes_unchanged(backend, cluster):
     """By watch, by list and by streamed list the cache has what was written; what is a little larger is refused."""
-    await served(cluster, Blob)
+    await define(cluster, Blob)
     text = "0123456789\u00fc\\\n" * 110_000  # each 16 bytes as JSON
 
     async def write(size):

@@ -14,8 +14,8 @@ from asyncctl.objects import ConfigMap, Namespace, Resource, Secret, Spec, field
 from asyncctl.operator import Operator
 from tests.conformance.between import between
 from tests.conformance.cached import Listener, caching
-from tests.conformance.test_cache import CRDS, served
-from tests.unit.harness import Cluster, working
+from tests.conformance.test_cache import define
+from tests.unit.harness import CRDS, Cluster, working
 from tests.unit.support import answered, connected, informer_of, until
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -111,7 +111,7 @@ def metric(running, kind):
 
 async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_place(backend, cluster):
     """The server makes a new storage for it: what is kept is kept, and none of it is said to be gone."""
-    await served(cluster, Changing)
+    await define(cluster, Changing)
     await make(cluster, Changing, "a")
     async with caching(backend.config(), Changing, namespaces=(cluster.namespace,)) as cache:
         await cache.has("a")
@@ -133,7 +133,7 @@ async def test_a_definition_that_changes_ends_the_watches_and_forgets_their_plac
 
 
 async def test_a_definition_that_is_deleted_and_made_again(backend, cluster, monkeypatch):
-    await served(cluster, Vanishing)
+    await define(cluster, Vanishing)
     await make(cluster, Vanishing, "a")
     name = Vanishing.resource_type.resource
     async with watching(cluster, monkeypatch, Vanishing, ConfigMap) as running:
@@ -153,7 +153,7 @@ async def test_a_definition_that_is_deleted_and_made_again(backend, cluster, mon
         await cluster.create(ConfigMap, "meanwhile")
         await until(lambda: "meanwhile" in running.passes)
         assert (metric(running, Vanishing), metric(running, ConfigMap)) == (0, 1)
-        await served(cluster, Vanishing)
+        await define(cluster, Vanishing)
         made = await make(cluster, Vanishing, "c")
         await until(lambda: "c" in running.passes)
         assert (informer.problem, metric(running, Vanishing)) == (None, 1)

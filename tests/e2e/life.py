@@ -10,14 +10,15 @@ from typing import Any
 
 from tests.e2e.cluster import Object, Team, is_running
 from tests.e2e.forked import Forked
-from tests.e2e.server import Superuser, ask_as_tenant
+from tests.e2e.homes import Home
+from tests.e2e.server import Superuser
 from tests.e2e.wires import Cut, Effects, Wires
 
 NAME = "orders"
 QUIET = 0.15  # seconds without an effect, after which what is said later than the status has been said
 POLL = 0.05
-_ONCE = re.compile(r"made (?!events)|CREATE (ROLE|DATABASE|SCHEMA|EXTENSION)|DROP (ROLE|DATABASE)")
-_TIMES = {"lastTransitionTime", "lastReconcileTime", "lastRotationTime", "nextRotationTime", "databaseOID"}
+_ONCE = re.compile(r"made (?!events)|DELETE |CREATE (ROLE|DATABASE|SCHEMA|EXTENSION)|DROP (ROLE|DATABASE)")
+_TIMES = {"lastTransitionTime", "lastReconcileTime", "lastRotationTime", "nextRotationTime", "databaseOID", "uid"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Life:
 
     team: Team
     wires: Wires
-    superuser: Superuser
-    admin: str
+    home: Home
     begin: Callable[[], Forked]
     crashes: list[str] = field(default_factory=list)
 
@@ -54,7 +54,9 @@ class Life:
 
     def roles(self) -> set[str]:
         """What its roles are called without its name."""
-        return {role.removeprefix(f"{self.database}_") for role in self.superuser.roles() if self.database in role}
+        superuser = self.home.superuser()
+        roles = superuser.roles() if superuser else ()
+        return {role.removeprefix(f"{self.database}_") for role in roles if self.database in role}
 
     def live(self, step: Step, cut: Cut = lambda _: None, *, deadline: float = 40.0, most: int = 150) -> list[str]:
         """Ask for it, and start one daemon after the other, until one is not crashed; returns what was asked for."""
@@ -95,25 +97,27 @@ class Life:
 
     def end_state(self) -> dict[str, Any]:
         """All that has come of it, in words that are the same for any other life."""
-        found = self.object()
+        found, superuser = self.object(), self.home.superuser()
         return {
-            "postgresql": self.superuser.portrait(self.database),
-            "interior": self.superuser.interior(self.database),
+            "postgresql": superuser and superuser.portrait(self.database),
+            "interior": superuser and superuser.interior(self.database),
+            "objects": self._alike(self.home.objects()),
             "secrets": sorted(map(self._secret, self._secrets()), key=str),
-            "status": self._alike(_without_times(found.get("status"))),
+            "status": self._alike(self._status(found.get("status"), superuser)),
             "finalizers": found.get("metadata", {}).get("finalizers"),
         }
 
     def counts(self) -> Counter[str]:
-        """How often each thing was made or dropped."""
-        return Counter(name for name in self.wires.effects.names if _ONCE.match(name))
+        """How often each thing was made or dropped, and a server started."""
+        made = Counter(name for name in self.wires.effects.names if _ONCE.match(name))
+        return made + Counter({"starts of a server": self.home.starts()})
 
     def logins_work(self) -> None:
         for secret in self._secrets():
-            assert ask_as_tenant(self.team.binding(secret["metadata"]["name"])["uri"], "SELECT 1") == [(1,)]
+            self.home.log_in(self.team.binding(secret["metadata"]["name"]))
 
     def _secrets(self) -> list[Object]:
-        return [each for each in self.team.secrets() if "apps.example.com/database" in each["metadata"]["labels"]]
+        return [each for each in self.team.secrets() if each["type"] == "servicebinding.io/postgresql"]
 
     def _secret(self, secret: Object) -> Any:
         values = self.team.binding(secret["metadata"]["name"])
@@ -124,6 +128,12 @@ class Life:
         noted = sorted(meta.get("annotations", ()))
         about = {"name": meta["name"], "labels": meta["labels"], "noted": noted, "owned": owned}
         return self._alike(about | {"values": kept})
+
+    def _status(self, status: Any, superuser: Superuser | None) -> Any:
+        if superuser and status:
+            ((server,),) = superuser.ask("SELECT system_identifier::text FROM pg_control_system()")
+            assert status["claim"].pop("systemIdentifier") == server
+        return _without_times(status)
 
     def _alike(self, value: Any) -> Any:
         return json.loads(self.wires.name(json.dumps(value)))

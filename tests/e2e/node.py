@@ -15,12 +15,14 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
 from asyncctl.cli.folder import Watcher
 from asyncctl.cli.postgres import _Account, find_binaries
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import Asking, Cluster
 
 Object = dict[str, Any]
 _POLL = 0.05  # seconds
@@ -37,6 +39,7 @@ class Node:
         takes_pods: Whether the scheduler finds it fit.
         gives_volumes: Whether claims are bound, and grow.
         ran: The arguments of every start of a server.
+        known_as: Which address a pod has, whose server listens at this one.
     """
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
@@ -44,7 +47,8 @@ class Node:
         self.takes_pods = True
         self.gives_volumes = True
         self.ran: list[list[str]] = []
-        self._cluster = cluster
+        self.known_as: Callable[[str], str] = lambda address: address
+        self._cluster = Asking(cluster.plane)
         self._namespace = namespace
         self._account = _Account.choose()
         self._containers: dict[str, _Container] = {}  # by the pod's uid
@@ -65,6 +69,7 @@ class Node:
         self._thread.join(30)
         for container in self._containers.values():
             container.kill()
+        self._cluster.close()
         self._cleanup.close()
         assert self._failure is None, self._failure
 
@@ -78,7 +83,7 @@ class Node:
     def _run(self) -> None:
         try:
             while not self._stopped.wait(_POLL):
-                with self._lock, contextlib.suppress(OSError, ConnectionError):
+                with self._lock, contextlib.suppress(OSError, HTTPException):
                     self._volumes()
                     self._pods()
         except BaseException as error:
@@ -238,7 +243,8 @@ class _Container:
         self._node = node
         self._account = account
         self._spec = pod["spec"]["containers"][0]
-        self._address = _free_address()
+        self._address = free_address()
+        self._known_as = node.known_as(self._address)
         self._restarts = 0
         self._last: Object = {}
         self._ended_at = 0.0
@@ -326,7 +332,7 @@ class _Container:
             self._say(pod, state, ready=ready)
 
     def _say(self, pod: Object, state: Object, *, ready: bool = False) -> None:
-        self._node.say(pod, state=state, address=self._address, ready=ready, restarts=self._restarts, last=self._last)
+        self._node.say(pod, state=state, address=self._known_as, ready=ready, restarts=self._restarts, last=self._last)
 
     def _gone(self, pod: Object) -> None:
         if not self._ended_at:
@@ -385,7 +391,7 @@ def _expanded(text: str, environment: dict[str, str]) -> str:
     )
 
 
-def _free_address() -> str:
+def free_address() -> str:
     """One of the loopback network on which nobody has PostgreSQL's port."""
     for _ in range(100):
         address = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(2, 254)}"

@@ -68,6 +68,21 @@ def test_a_probe_of_a_busy_operator_takes_little_longer_than_the_barest_server_i
     assert figures["passes a second meanwhile"] > 0
 
 
+def test_the_figures_of_a_settled_pass_are_had_from_one_run(postgres):
+    figures = bench("databases", "--databases", "2")
+    ours, least = (f"settled pass, 2 databases, {name}, ms of CPU" for name in ("asyncctl", "psycopg alone"))
+    assert 0 < figures[least] < 1000
+    assert 0 < figures[ours] < 1000
+    assert figures[f"{ours} | times psycopg alone"] == pytest.approx(figures[ours] / figures[least])
+    assert figures[f"{ours} | requests to the API server"] == 0
+    for name in (ours, least):
+        assert figures[f"{name} | of PostgreSQL"] >= 0
+        assert figures[f"{name} | writes"] == 0
+    assert (figures[f"{least} | connections"], figures[f"{least} | statements"]) == (3, 7)
+    assert 3 <= figures[f"{ours} | connections"] <= 4  # that of the maintenance database is kept, or has to go
+    assert 5 <= figures[f"{ours} | statements"] <= 13
+
+
 async def eventually(look):
     async with asyncio.timeout(60):
         while not await look():  # noqa: ASYNC110 - what is waited for has no event

@@ -45,7 +45,7 @@ async def cluster(backends, superuser):
         async with cluster_at(ClusterConfig(server=server.url)) as made:
             made.namespace = "team-interval"  # one that the catalogue allows
             await made.client.create(Namespace(name=made.namespace))
-            await made.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)
+            await made.define(CRD)
             try:
                 yield made
             finally:

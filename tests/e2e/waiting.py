@@ -9,10 +9,12 @@ T = TypeVar("T")
 POLL = 0.03  # seconds
 
 
-def until(look: Callable[[], T], holds: Callable[[T], object] = bool, *, deadline: float = 10.0) -> T:
+def until(
+    look: Callable[[], T], holds: Callable[[T], object] = bool, *, deadline: float = 10.0, every: float = POLL
+) -> T:
     """Look until what is seen `holds`, and return it; fail after `deadline` seconds with what was seen last.
 
-    A connection that can't be made counts as something that was seen, and does not hold.
+    A connection that can't be made counts as something that was seen, and does not hold. `every` is in seconds.
     """
     end = time.monotonic() + deadline
     while True:
@@ -24,4 +26,4 @@ def until(look: Callable[[], T], holds: Callable[[T], object] = bool, *, deadlin
             seen = error
         if time.monotonic() > end:
             raise AssertionError(f"it did not come to be within {deadline:g} s; last seen: {seen!r}")
-        time.sleep(POLL)
+        time.sleep(every)

@@ -21,9 +21,11 @@ import aiohttp
 from aiohttp import web
 
 from tests.controlplane.controlplane import ControlPlane
+from tests.e2e.node import free_address
 
 Cut = Callable[[str], str | None]
 """Whether to cut at an effect of this name: `before`, `after`, or not."""
+POSTGRES = 5432
 READS = re.compile(
     r"(SELECT|SET|SHOW|BEGIN|COMMIT|ROLLBACK|WITH|VALUES|SAVEPOINT|RELEASE|RESET|DISCARD)\b", re.IGNORECASE
 )
@@ -54,19 +56,22 @@ class Wires:
     Attributes:
         url: Where the daemon finds the API server.
         port: Where it finds PostgreSQL on loopback.
+        address: Where it finds it at PostgreSQL's own port, as in a pod; also on loopback.
+        target: Where PostgreSQL really is: host and port.
         effects: What came of it.
         crashed: Set by the cut; `mend` clears it.
         at: Where it was cut.
     """
 
-    def __init__(self, plane: ControlPlane, postgres_port: int) -> None:
+    def __init__(self, plane: ControlPlane) -> None:
+        self.address = free_address()
+        self.target = ("127.0.0.1", 0)
         self.effects = Effects()
         self.crashed = threading.Event()
         self.at = ""
         self.cut: Cut = lambda _: None
         self.alike: tuple[tuple[str, str], ...] = ()  # what stands for names that differ
         self._plane = plane
-        self._target = postgres_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wires")
         self._open: set[asyncio.BaseTransport] = set()
@@ -88,6 +93,11 @@ class Wires:
         self._await(self._cut())  # what is left of the old one
         self.at = ""
         self.crashed.clear()
+
+    def lead_to(self, host: str, port: int = POSTGRES) -> str:
+        """Have PostgreSQL be here; return where a daemon finds it at that port."""
+        self.target = (host, port)
+        return self.address
 
     def name(self, text: str) -> str:
         for found, shown in _SAME_EACH_TIME:
@@ -118,6 +128,7 @@ class Wires:
 
     async def _start(self) -> None:
         self._sql = await asyncio.start_server(self._serve_sql, "127.0.0.1", 0)
+        self._pod = await asyncio.start_server(self._serve_sql, self.address, POSTGRES)
         self.port = self._sql.sockets[0].getsockname()[1]
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(self._plane.ca_file, self._plane.ca_file.with_suffix(".key"))
@@ -136,6 +147,7 @@ class Wires:
 
     async def _stop(self) -> None:
         self._sql.close()
+        self._pod.close()
         await self._cut()
         await self._api.cleanup()
         await self._session.close()
@@ -148,7 +160,7 @@ class Wires:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _serve_sql(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(_Session(self).serve(reader, writer, self._target))
+        task = self._loop.create_task(_Session(self).serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -236,8 +248,12 @@ class _Session:
         self._written: list[str] = []  # in the transaction that is open
         self._open = False  # a transaction
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-        there, onward = await asyncio.open_connection("127.0.0.1", port)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, onward = await asyncio.open_connection(*self._wires.target)
+        except OSError:  # refused, as the daemon is then
+            writer.transport.abort()
+            return
         for each in (writer, onward):
             self._wires.opened(each.transport)
         try:

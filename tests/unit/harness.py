@@ -7,7 +7,7 @@ import orjson
 
 from asyncctl.client.client import Client
 from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import AlreadyExists, NotFound, Target
+from asyncctl.client.errors import AlreadyExists, NotFound, Target, TooManyRequests
 from asyncctl.client.patch import Patch
 from asyncctl.client.transport.transport import Lane, Request
 from asyncctl.generate import crd
@@ -30,6 +30,7 @@ class Widget(Resource, group="runtime.example.com", version="v1"):
     status: WidgetStatus = field(default_factory=WidgetStatus)
 
 
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WIDGETS = crd(Widget)  # at import: it reads the source for its docstrings
 _numbers = itertools.count(1)
 
@@ -49,6 +50,18 @@ class Cluster:
             body=None if body is None else orjson.dumps(body),
         )  # fmt: skip
         return orjson.loads((await self.client._transport.request(request)).body)
+
+    async def define(self, definition):
+        """Make a CustomResourceDefinition, if it is not there; return when what it defines can be listed.
+
+        A server that has accepted one answers 404 for a moment, and a real one "storage is (re)initializing" after it.
+        """
+        with suppress(AlreadyExists):
+            await self.send("POST", CRDS, definition)
+        spec = definition["spec"]
+        (version,) = (version["name"] for version in spec["versions"] if version["storage"])
+        path = f"/apis/{spec['group']}/{version}/{spec['names']['plural']}?limit=1"
+        await answered(lambda: self.send("GET", path), but=(NotFound, TooManyRequests))
 
     async def get(self, kind, name):
         return await self.client.get(kind, name, namespace=self.namespace)
@@ -94,20 +107,18 @@ async def cluster_at(config: ClusterConfig):
     """A `Cluster` with the kind Widget, in a namespace of its own."""
     async with connected(config) as client:
         cluster = Cluster(config, client, f"runtime-{next(_numbers)}")
-        with suppress(AlreadyExists):
-            await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", WIDGETS)
+        await cluster.define(WIDGETS)
         await cluster.client.create(Namespace(name=cluster.namespace))
-        await answered(lambda: cluster.send("GET", "/apis/runtime.example.com/v1/widgets"), but=(NotFound,))
         yield cluster
 
 
-def quick_settings(**values):
+def quick_settings(kind=Settings, **values):
     """No Lease, a free port, and retries that a test can wait for."""
     quick = {
         "leader_election": False, "http_address": Address("127.0.0.1", 0), "debug_address": None, "pod_name": "test",
         "retry_base": 0.01, "retry_max": 0.02, "drain_timeout": 5.0, "request_timeout": 5.0,
     }  # fmt: skip
-    return Settings(**(quick | values))
+    return kind(**(quick | values))
 
 
 @asynccontextmanager
@@ -116,7 +127,7 @@ async def working(operator, cluster, log=None, **settings):
     settings = {"namespaces": (cluster.namespace,)} | settings
     log = log or Log()
     async with operator.running(
-        settings=quick_settings(**settings), logger=log.logger, config=cluster.config
+        settings=quick_settings(operator.settings, **settings), logger=log.logger, config=cluster.config
     ) as running:
         running.log = log
         await until(running.ready.is_set)

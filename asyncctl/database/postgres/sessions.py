@@ -7,15 +7,15 @@ by the server's entry as it is now, and holds nothing.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-import anyio
-
 from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, TooManyConnections
 from asyncctl.database.postgres.outages import Outages
 from asyncctl.database.postgres.server import Server, Session, close_session, open_session
+from asyncctl.database.postgres.slots import Slots, Use
 from asyncctl.database.postgres.threads import Threads
 
 Observe = Callable[[str, float], None]
@@ -31,22 +31,25 @@ class _Idle:
 
 @dataclass
 class _Kept:
-    """One server's. Those in use, a token each, and the idle ones are together never more than the limiter's total."""
+    """One server's. Those in use, a slot each, and the idle ones are together never more than there are slots."""
 
     server: Server  # as its entry was when it was asked for last
-    limiter: anyio.CapacityLimiter
-    unanswered: int = 0  # of those in use, for how many the server's first answer is waited for
+    answered: int = 0  # of those in use, whom the server has let in
+    heard_at: float = -math.inf  # when the last one was, by the loop's clock
     idle: list[_Idle] = field(default_factory=list)  # the one that was used last is the last
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.idle)
 
     @property
     def used(self) -> bool:
         """Whether anybody has, or waits for, a session."""
-        return bool(self.idle or self.limiter.borrowed_tokens or self.limiter.statistics().tasks_waiting)
+        return bool(self.idle or self.slots.wanted)
 
     @property
     def crowded(self) -> bool:
         """Whether there are too many."""
-        return self.limiter.borrowed_tokens + len(self.idle) > self.limiter.total_tokens
+        return self.slots.in_use + len(self.idle) > self.slots.total
 
     def superfluous(self) -> _Idle | None:
         """Take an idle session that has to go, with what is in use by now: of another entry, else the oldest."""
@@ -77,7 +80,7 @@ class Limits:
         self._threads = Threads()
 
     @asynccontextmanager
-    async def slot(self, server: Server) -> AsyncIterator[None]:
+    async def slot(self, server: Server, use: Use) -> AsyncIterator[None]:
         """Be counted as one of the server's sessions in the block; wait for it as long as for a connection.
 
         Raises:
@@ -89,24 +92,24 @@ class Limits:
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(server.connect_timeout):
-                await kept.limiter.acquire()
+                await kept.slots.acquire(use)
         except TimeoutError:
-            raise self._none_free(server, kept) from None
+            raise self._none_free(server, kept, began) from None
         finally:
             self.took("wait", began)
         try:
             yield
         finally:
-            kept.limiter.release()
+            kept.slots.release(use)
 
     @asynccontextmanager
     async def session(self, server: Server, database: str, user: str, password: str) -> AsyncIterator[Session]:
         """Open a session of anybody for the length of the block, counted as one of ours."""
-        async with self.slot(server):
-            with self.unanswered(server):
-                session = await self.open(server, database, user, password)
+        async with self.slot(server, Use.OTHER):
+            session = await self.open(server, database, user, password)
             try:
-                yield session
+                with self.answered(server):
+                    yield session
             finally:
                 await close_session(session)
 
@@ -130,14 +133,15 @@ class Limits:
         return session
 
     @contextmanager
-    def unanswered(self, server: Server) -> Iterator[None]:
-        """Have it known that the server's first answer is waited for in the block, in a `slot`."""
-        kept = self._of(server)
-        kept.unanswered += 1
+    def answered(self, server: Server) -> Iterator[None]:
+        """Have it known that the server has let somebody in, who has a `slot` for the block."""
+        kept, now = self._of(server), asyncio.get_running_loop().time
+        kept.answered += 1
         try:
             yield
         finally:
-            kept.unanswered -= 1
+            kept.answered -= 1
+            kept.heard_at = now()
 
     def take(self, server: Server) -> Session | None:
         """Return the idle session that was used last, of the admin in the maintenance database; it may be dead."""
@@ -178,10 +182,10 @@ class Limits:
         self._closed = True
         await self.close_idle(0.0)
 
-    def _none_free(self, server: Server, kept: _Kept) -> DatabaseError:
-        """Tell why no slot was free in time: a server that says nothing to anybody is not short of our connections."""
+    def _none_free(self, server: Server, kept: _Kept, since: float) -> DatabaseError:
+        """Tell why no slot was free `since` then: a server that lets nobody in is not short of our connections."""
         waited = f"for {server.connect_timeout:g} s"
-        if kept.unanswered < kept.limiter.borrowed_tokens:
+        if kept.answered or kept.heard_at >= since:
             return TooManyConnections(
                 f"all {server.max_connections} connections that we may have to {server} were in use {waited}: raise its"
                 " maxConnections"
@@ -201,10 +205,9 @@ class Limits:
         """Return what is known of a server; `server` is its entry from now on."""
         kept = self._by_server.get(server.name)
         if kept is None:
-            kept = self._by_server[server.name] = _Kept(server, anyio.CapacityLimiter(server.max_connections))
-        elif kept.server != server:
-            kept.server = server
-            kept.limiter.total_tokens = server.max_connections
+            kept = self._by_server[server.name] = _Kept(server)
+        kept.server = server
+        kept.slots.limit(server.max_connections)
         return kept
 
 
@@ -214,12 +217,5 @@ async def _end(kept: _Kept, chosen: list[_Idle]) -> None:
         if idle not in kept.idle:
             continue  # taken while another one closed
         kept.idle.remove(idle)
-        try:
-            kept.limiter.acquire_on_behalf_of_nowait(idle)
-        except anyio.WouldBlock:  # the limit was lowered meanwhile: there are too many in any case
+        with kept.slots.closing():
             await close_session(idle.session)
-            continue
-        try:
-            await close_session(idle.session)
-        finally:
-            kept.limiter.release_on_behalf_of(idle)

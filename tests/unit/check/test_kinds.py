@@ -15,10 +15,9 @@ from asyncctl.operator import Operator
 from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
 from tests.unit.check.conftest import in_front_of, nothing
-from tests.unit.harness import WIDGETS, Widget
+from tests.unit.harness import CRDS, WIDGETS, Widget
 from tests.unit.support import status
 
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 NAME = WIDGETS["metadata"]["name"]
 API, CRD = "api runtime.example.com/v1 Widget", f"crd {NAME}"
 

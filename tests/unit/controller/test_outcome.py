@@ -10,13 +10,11 @@ import pytest
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from asyncctl.client.errors import (
-    AlreadyExists,
     ApplyConflict,
     Conflict,
     Fenced,
     Forbidden,
     Invalid,
-    NotFound,
     ServerError,
     ServerTimeout,
     StatusError,
@@ -301,23 +299,12 @@ async def test_what_follows_from_the_conditions_follows_when_the_runtime_has_set
         if errors:
             raise errors.pop()
 
-    with contextlib.suppress(AlreadyExists):
-        await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", LAMPS)
-    await until_served(cluster, Lamp)
+    await cluster.define(LAMPS)
     await cluster.create(Lamp, "a")
     async with working(operator, cluster, retry_limit=2):
         await cluster.until(Lamp, "a", lambda lamp: lamp.status.phase == "Failed")
         await cluster.patch(Lamp, "a", {"metadata": {"labels": {"a": "b"}}})
         await cluster.until(Lamp, "a", lambda lamp: lamp.status.phase == "Fine")
-
-
-async def until_served(cluster, kind):
-    path = f"/apis/{kind.resource_type.api_version}/{kind.resource_type.plural}"
-    async with asyncio.timeout(10):
-        while True:
-            with contextlib.suppress(NotFound):
-                return await cluster.send("GET", path)
-            await asyncio.sleep(0.02)
 
 
 async def test_a_terminal_error_parks_at_once(begun, cluster):
@@ -487,7 +474,7 @@ async def test_a_status_that_the_server_does_not_serve_is_told(cluster):
         "names": {"plural": "plains", "singular": "plain", "kind": "Plain", "listKind": "PlainList"},
     }
     del definition["spec"]["versions"][0]["subresources"]
-    await cluster.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+    await cluster.define(definition)
 
     class Plain(Widget, group="plain.example.com", version="v1"):
         pass

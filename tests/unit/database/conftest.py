@@ -6,11 +6,9 @@ import pytest
 
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
-from asyncctl.client.errors import NotFound
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from tests.unit.harness import cluster_at
-from tests.unit.support import answered
 
 KIND = Database.resource_type
 DEFINITION = crd(Database)  # at import: it reads the source for its docstrings
@@ -25,8 +23,7 @@ def serving(backends):
         async with ApiServer() as server:
             backends.have("embedded")
             async with cluster_at(ClusterConfig(server=server.url)) as made:
-                await made.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
-                await answered(lambda: made.send("GET", f"/apis/{KIND.api_version}/{KIND.plural}"), but=(NotFound,))
+                await made.define(definition)
                 yield made
 
     return serve
