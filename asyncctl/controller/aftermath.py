@@ -89,7 +89,8 @@ class Aftermath:
         text = _logged(error)
         exc_info = error if trace else None
         if not parks:
-            log.warning("the pass has failed", error=text, retry_in=round(delay, 3), exc_info=exc_info)
+            tell = log.debug if _is_told(error) else log.warning
+            tell("the pass has failed", error=text, retry_in=round(delay, 3), exc_info=exc_info)
         elif self._parking.enter(key):
             log.error("parked until the object changes", error=text, retry_in=round(delay, 3), exc_info=exc_info)
         return "error"
@@ -129,6 +130,11 @@ class Aftermath:
             controller=self._environment.controller, controllerGroup=kind.group, controllerKind=kind.kind,
             namespace=key[0], name=key[1],
         )  # fmt: skip
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether the log has all of it already."""
+    return all(isinstance(each, TransientError) and each.told for each in leaves(error))
 
 
 def stalled_reason(error: Exception) -> str:

@@ -88,7 +88,13 @@ class TransientError(Exception):
 
     Args:
         message: What is down, for the log.
+        told: The log has it already, as of all objects that wait for the same: that one of them does is said at level
+            debug.
     """
+
+    def __init__(self, message: str = "", *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class NotOwned(Exception):

@@ -42,7 +42,7 @@ def told(ctx: Context, db: Database) -> Iterator[None]:
             raise TerminalError(failure.message, reason=failure.reason) from error
         if failure.unforeseen:
             raise
-        raise TransientError(failure.message) from error
+        raise TransientError(failure.message, told=isinstance(error, DatabaseError) and error.told) from error
 
 
 def wait(ctx: Context, db: Database, waiting: Waiting) -> None:

@@ -22,6 +22,7 @@ from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Limits
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import AuthenticationFailed, ConnectionLimitReached
+from asyncctl.database.postgres.outages import Outages
 from asyncctl.database.postgres.provision import provision
 from asyncctl.database.postgres.roles import owner_role
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
@@ -64,7 +65,7 @@ class DatabaseReconciler:
         for warning in catalogue.warnings:
             running.logger.warning(warning)
         running.probes.inform("catalogue", lambda: catalogue.problem)
-        self._limits = Limits(observe=self._metrics.took)
+        self._limits = Limits(observe=self._metrics.took, outages=Outages(running.logger, running.clock))
         if external:
             self._external = External(catalogue, admin_hosts=running.settings.admin_hosts, logger=running.logger)
             self._provisioners[Kind.EXTERNAL] = self._external

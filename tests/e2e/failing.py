@@ -20,6 +20,7 @@ QUICK = {
     "retry_max": "1s",
     "retry_limit": 2,
     "database_resync": "1s",
+    "log_level": "debug",  # of what is told of a server, each object's own line is there too
 }
 
 

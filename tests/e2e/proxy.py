@@ -11,7 +11,7 @@ from typing import Any, Self
 class Proxy:
     """Forwards a loopback port to another.
 
-    While it is down, connections are refused, and the open ones are cut; while it is held, new ones get no answer.
+    While it is down, connections are refused, and the open ones are cut; while it is held, none gets an answer.
     """
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -52,7 +52,7 @@ class Proxy:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let no connection through in the block."""
+        """Let nothing through in the block."""
         self.holding = False
         self._loop.call_soon_threadsafe(self._flows.clear)
         try:
@@ -94,20 +94,20 @@ class Proxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, onward = await asyncio.open_connection("127.0.0.1", self._target)
         try:
-            await asyncio.gather(_pump(reader, onward), _pump(there, writer))
+            await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
         finally:
             await _cut(onward)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            await self._flows.wait()
+            sink.write(data)
+            await sink.drain()
+        with contextlib.suppress(OSError):
+            sink.write_eof()
 
 
 async def _cut(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    while data := await source.read(65536):
-        sink.write(data)
-        await sink.drain()
-    with contextlib.suppress(OSError):
-        sink.write_eof()

@@ -161,7 +161,7 @@ async def test_a_lower_limit_holds_as_soon_as_sessions_come_back(admin, limits, 
         with pytest.raises(TooManyConnections):
             await use(narrow, limits)
     assert open_sessions() == []
-    await use(narrow, limits)
+    await use(replace(narrow, connect_timeout=10.0), limits)
     assert len(open_sessions()) == 1
 
 

@@ -304,7 +304,8 @@ async def connect(
         if connection is None:
             connection = await _opened(server, database or server.maintenance_database, limits, check)
         try:
-            yield connection
+            with limits.answered(server):
+                yield connection
         except BaseException:
             await connection.abort()
             raise

@@ -21,6 +21,8 @@ class DatabaseError(Exception):
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+        self.told = False
+        """The log has it already, as of the server."""
 
 
 class ServerUnreachable(DatabaseError):

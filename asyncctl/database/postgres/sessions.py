@@ -7,11 +7,13 @@ by the server's entry as it is now, and holds nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from asyncctl.database.postgres.errors import TooManyConnections
+from asyncctl.database.postgres.errors import DatabaseError, ServerUnreachable, TooManyConnections
+from asyncctl.database.postgres.outages import Outages
 from asyncctl.database.postgres.server import Server, Session, close_session, open_session
 from asyncctl.database.postgres.slots import Slots, Use
 from asyncctl.database.postgres.threads import Threads
@@ -32,6 +34,8 @@ class _Kept:
     """One server's. Those in use, a slot each, and the idle ones are together never more than there are slots."""
 
     server: Server  # as its entry was when it was asked for last
+    answered: int = 0  # of those in use, whom the server has let in
+    heard_at: float = -math.inf  # when the last one was, by the loop's clock
     idle: list[_Idle] = field(default_factory=list)  # the one that was used last is the last
 
     def __post_init__(self) -> None:
@@ -63,10 +67,12 @@ class Limits:
 
     Args:
         observe: Gets the duration of each operation.
+        outages: Tells which servers do not let our admin in; None where each caller tells it.
     """
 
-    def __init__(self, *, observe: Observe = lambda _operation, _seconds: None) -> None:
+    def __init__(self, *, observe: Observe = lambda _operation, _seconds: None, outages: Outages | None = None) -> None:
         self.observe = observe
+        self._outages = outages
         self.slow: set[tuple[str, str]] = set()
         """Of which server, what the Lease's time was too short for when it was tried last."""
         self._by_server: dict[str, _Kept] = {}
@@ -79,6 +85,7 @@ class Limits:
 
         Raises:
             TooManyConnections: none was free in time.
+            ServerUnreachable: the like, since the server does not answer those who have one.
 
         """
         kept = self._of(server)
@@ -87,10 +94,7 @@ class Limits:
             async with asyncio.timeout(server.connect_timeout):
                 await kept.slots.acquire(use)
         except TimeoutError:
-            raise TooManyConnections(
-                f"all {server.max_connections} connections that we may have to {server} were in use for"
-                f" {server.connect_timeout:g} s: raise its maxConnections"
-            ) from None
+            raise self._none_free(server, kept, began) from None
         finally:
             self.took("wait", began)
         try:
@@ -104,7 +108,8 @@ class Limits:
         async with self.slot(server, Use.OTHER):
             session = await self.open(server, database, user, password)
             try:
-                yield session
+                with self.answered(server):
+                    yield session
             finally:
                 await close_session(session)
 
@@ -114,10 +119,29 @@ class Limits:
         while (idle := kept.superfluous()) is not None:
             await close_session(idle.session)
         began = asyncio.get_running_loop().time()
+        ours = (database, user) == (server.maintenance_database, server.admin_user)
         try:
-            return await open_session(server, database, user, password, self._threads)
+            session = await open_session(server, database, user, password, self._threads)
+        except DatabaseError as error:
+            if ours:
+                self._told(server, error)
+            raise
         finally:
             self.took("connect", began)
+        if ours and self._outages is not None:
+            self._outages.over(server)
+        return session
+
+    @contextmanager
+    def answered(self, server: Server) -> Iterator[None]:
+        """Have it known that the server has let somebody in, who has a `slot` for the block."""
+        kept, now = self._of(server), asyncio.get_running_loop().time
+        kept.answered += 1
+        try:
+            yield
+        finally:
+            kept.answered -= 1
+            kept.heard_at = now()
 
     def take(self, server: Server) -> Session | None:
         """Return the idle session that was used last, of the admin in the maintenance database; it may be dead."""
@@ -157,6 +181,25 @@ class Limits:
         """Close all idle sessions, and keep none from now on."""
         self._closed = True
         await self.close_idle(0.0)
+
+    def _none_free(self, server: Server, kept: _Kept, since: float) -> DatabaseError:
+        """Tell why no slot was free `since` then: a server that lets nobody in is not short of our connections."""
+        waited = f"for {server.connect_timeout:g} s"
+        if kept.answered or kept.heard_at >= since:
+            return TooManyConnections(
+                f"all {server.max_connections} connections that we may have to {server} were in use {waited}: raise its"
+                " maxConnections"
+            )
+        error = ServerUnreachable(
+            f"can't connect to {server}: no answer to any of our connections {waited}: check that it runs, its host and"
+            " its port"
+        )
+        self._told(server, error)
+        return error
+
+    def _told(self, server: Server, error: DatabaseError) -> None:
+        if self._outages is not None and not error.stalled:  # of what is stalled each object is told once
+            self._outages.failed(server, error)
 
     def _of(self, server: Server) -> _Kept:
         """Return what is known of a server; `server` is its entry from now on."""

@@ -108,6 +108,23 @@ async def failing(error, seconds, **members):
     return stage, began
 
 
+@pytest.mark.parametrize(
+    "error, level",
+    [
+        (TransientError("down"), "warning"),
+        (TransientError("down", told=True), "debug"),
+        (group(TransientError("down", told=True), TransientError("down", told=True)), "debug"),
+        (group(TransientError("down", told=True), TransientError("late")), "warning"),
+        (group(TransientError("down", told=True), TerminalError("mend it")), "error"),
+    ],
+)  # fmt: skip
+async def test_what_was_told_of_all_objects_is_not_told_of_each(error, level):
+    stage, began = await failing(error, 1.0)
+    assert began
+    (line,) = stage.log.said("down")
+    assert (line["level"], line["name"]) == (level, "a")
+
+
 async def test_an_apply_conflict_never_loops_hot():
     stage, began = await failing(answered(ApplyConflict, 409), 3600.0)
     gaps = [after - before for before, after in itertools.pairwise(began)]
