@@ -14,7 +14,7 @@ import orjson
 from asyncctl.cache.header import Entry, Header, Key, read_entry
 from asyncctl.client.bridge.rest_client import Opening
 from asyncctl.client.client import Client
-from asyncctl.client.errors import Target
+from asyncctl.client.errors import NotFound, Target
 from asyncctl.client.patch import Patch
 from asyncctl.controller.applier import Applier, without_nulls
 from asyncctl.controller.deleter import Deleter
@@ -141,6 +141,36 @@ class Context:
         self._environment.client.check_boundary(Target("get", resource.resource, key[0] or None, name), resource)
         entry = informer.get(key)
         return None if entry is None else _decoded(kind, entry)
+
+    @overload
+    async def find(self, kind: type[R], name: str, *, namespace: str | None = None) -> R | None: ...
+    @overload
+    async def find(self, kind: Unstructured, name: str, *, namespace: str | None = None) -> JsonObject | None: ...
+    async def find(self, kind: Kind, name: str, *, namespace: str | None = None) -> Resource | JsonObject | None:
+        """Read one object from the cache, and live where that has none; None when there is none on the server either.
+
+        For where a mistake is dear: the cache of a narrowed `Watch` lacks what does not match, such as an object of
+        ours that lost its label, and any cache what was made a moment ago. What is not there costs a request.
+
+        Args:
+            kind: A kind that the controller declared.
+            name: Its name.
+            namespace: Default: that of the object being reconciled.
+
+        Raises:
+            KubernetesError: It could not be read live.
+            LookupError: The kind is not declared.
+            NamespaceBoundaryExceeded: The namespace is outside of `ASYNCCTL_NAMESPACES`.
+            ValueError: It is in a namespace, the object being reconciled is in none, and which is not said.
+        """
+        cached = self.get(kind, name, namespace=namespace)
+        if cached is not None:
+            return cached
+        where, _ = self._key(resource_type_of(kind), name, namespace)
+        try:
+            return await self.client.get(kind, name, namespace=where or None)
+        except NotFound:
+            return None
 
     @overload
     def list(

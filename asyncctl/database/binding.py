@@ -7,7 +7,6 @@ holds those that bear our label; one that lost it is read live, so that its pass
 from collections.abc import Iterable, Sequence
 
 from asyncctl import Context, NotOwned
-from asyncctl.client.errors import NotFound
 from asyncctl.database.accounts import Account
 from asyncctl.database.credentials import TYPE, known, values
 from asyncctl.database.naming import LABEL, MANAGED, MANAGER, label
@@ -71,7 +70,7 @@ async def write(ctx: Context, db: Database, secret: Secret) -> bool:
     One that the API server would not let us correct, since a person has made it immutable or of another type, is made
     anew.
     """
-    found = await _read(ctx, secret.name)
+    found = await ctx.find(Secret, secret.name)
     if found is not None and ctx.owns(found) and _is_stuck(found, secret):
         await ctx.delete(found)
     await ctx.apply(secret, owned=db.spec.reclaim_policy is ReclaimPolicy.DELETE)
@@ -133,7 +132,7 @@ def _holds(found: Secret, wanted: Secret) -> bool:
 
 
 async def _wanted(ctx: Context, account: Account) -> Secret | None:
-    found = await _read(ctx, account.secret)
+    found = await ctx.find(Secret, account.secret)
     if found is not None and not ctx.owns(found):
         where = f"spec.users[{account.user}].secretName" if account.user else "spec.credentials.secretName"
         raise NotOwned(
@@ -144,7 +143,7 @@ async def _wanted(ctx: Context, account: Account) -> Secret | None:
 
 
 async def _ours(ctx: Context, recorded: str | None) -> list[Secret]:
-    """All Secrets with credentials that are the object's, the one of this name included."""
+    """All Secrets with credentials that are the object's, the one of this name included, if it is one."""
     labels = {LABEL: label(ctx.header.name)}
     found = {
         secret.name: secret
@@ -152,17 +151,7 @@ async def _ours(ctx: Context, recorded: str | None) -> list[Secret]:
         if secret.type == TYPE and ctx.owns(secret)
     }
     if recorded is not None and recorded not in found:
-        secret = await _read(ctx, recorded)
-        if secret is not None and ctx.owns(secret):
+        secret = await ctx.find(Secret, recorded)
+        if secret is not None and secret.type == TYPE and ctx.owns(secret):
             found[recorded] = secret
     return list(found.values())
-
-
-async def _read(ctx: Context, name: str) -> Secret | None:
-    cached = ctx.get(Secret, name)
-    if cached is not None:
-        return cached
-    try:
-        return await ctx.client.get(Secret, name, namespace=ctx.header.namespace)
-    except NotFound:
-        return None

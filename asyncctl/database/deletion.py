@@ -10,7 +10,7 @@ from asyncctl.database import binding, failures, status
 from asyncctl.database.cluster import Cluster
 from asyncctl.database.postgres import provision
 from asyncctl.database.postgres.connection import Limits
-from asyncctl.database.provisioners.place import Provisioner
+from asyncctl.database.provisioners.place import Provisioner, serving
 from asyncctl.database.report import tell
 from asyncctl.database.types import Database, Phase, Provisioner as Kind, ReclaimPolicy
 from asyncctl.objects import DecodeError, Json, JsonObject, from_dict
@@ -38,6 +38,7 @@ class Deletion:
         name = db.status.database_name
         if name is None:
             return  # nothing was made
+        serving(self._provisioners, db.spec.provisioner)
         if db.annotations.get(ORPHAN) == "orphan":
             await self._let_go(ctx, name, binding.recorded_name(db), made=db.status.claim is not None, orphan=True)
         elif db.spec.deletion_protection:
@@ -55,6 +56,8 @@ class Deletion:
         secret = secret if isinstance(secret, str) else None
         if name is None:
             return  # nothing was made
+        if spec.get("provisioner") in tuple(Kind):
+            serving(self._provisioners, Kind(spec["provisioner"]))
         retain = spec.get("reclaimPolicy", ReclaimPolicy.RETAIN) == ReclaimPolicy.RETAIN
         if _part(_part(db, "metadata"), "annotations").get(ORPHAN) == "orphan":
             await self._let_go(ctx, name, secret, made="claim" in said, orphan=True)
@@ -80,20 +83,22 @@ class Deletion:
             tell(ctx, "Retained", f"{kept} (reclaimPolicy Retain)")
 
     async def _drop(self, ctx: Context, db: Database, name: str) -> None:
-        provisioner = self._provisioners[db.spec.provisioner]
+        provisioner = serving(self._provisioners, db.spec.provisioner)
         if db.status.phase not in {Phase.TERMINATING, Phase.FAILED}:
             status.terminating(db.status, f"database {name} is being dropped")
             await ctx.save_status()
-        place, dropped = await provisioner.known_place(ctx, db), True
-        if place is not None:
+        place = await provisioner.known_place(ctx, db)
+        if place is None:
+            dropped = await provisioner.holds_data(ctx, db)
+        else:
             claim = await self._cluster.claim(ctx, db)
             dropped = await provision.remove(
                 place.server, name, claim, recorded=db.status.claim, limits=self._limits, check=ctx.fence.check
             )
-        if await provisioner.remove(ctx, db):
+        if dropped or db.status.claim is not None:  # else they were kept for a namesake's database
             await binding.remove(ctx, db)
-        else:
-            dropped = False
+        removed = await provisioner.remove(ctx, db)
+        dropped = removed if place is None else dropped
         how = "was dropped" if dropped else "is not there, or not this object's: none was dropped"
         tell(ctx, "Deleted", f"database {name} {how}")
 

@@ -70,6 +70,7 @@ def _fill(db: Database, place: Place, done: Provisioned, turns: Mapping[Account,
         system_identifier=facts.system_identifier or known.system_identifier,
         database_oid=facts.database_oid,
         adopted=done.adopted or known.adopted or None,
+        uid=db.uid,
     )
     db.status.host, db.status.port, db.status.replicas = place.host, place.port, place.replicas
     db.status.server_version = facts.server_version

@@ -126,8 +126,13 @@ def plan(
 
 
 def stamped(turn: Turn, rotation: RotationSpec | None, now: datetime) -> Turn:
-    """The same at the moment of writing a new password to the Secret: a grace period is counted from there."""
-    return _timed(replace(turn, rotated_at=now), rotation or RotationSpec(), now) if turn.new_password else turn
+    """The same at the moment of writing a new password to the Secret: a grace period is counted from there.
+
+    What is retired is gone by then, and has none.
+    """
+    if not turn.new_password:
+        return turn
+    return _timed(replace(turn, rotated_at=now, retired=None), rotation or RotationSpec(), now)
 
 
 def is_record(annotations: Mapping[str, str]) -> bool:

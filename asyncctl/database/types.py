@@ -353,6 +353,8 @@ class Claim(Part):
     """The database's object identifier on that server."""
     adopted: bool | None = None
     """Whether it existed before and was taken over."""
+    uid: str | None = None
+    """Of the object whose claim it bore last: this one."""
 
 
 class DatabaseStatus(Status):

@@ -18,7 +18,7 @@ NAME = "orders"
 QUIET = 0.15  # seconds without an effect, after which what is said later than the status has been said
 POLL = 0.05
 _ONCE = re.compile(r"made (?!events)|DELETE |CREATE (ROLE|DATABASE|SCHEMA|EXTENSION)|DROP (ROLE|DATABASE)")
-_TIMES = {"lastTransitionTime", "lastReconcileTime", "lastRotationTime", "nextRotationTime", "databaseOID"}
+_TIMES = {"lastTransitionTime", "lastReconcileTime", "lastRotationTime", "nextRotationTime", "databaseOID", "uid"}
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,26 @@ def test_when_the_winner_is_kept_it_stays_his(daemon, team, superuser, name):
     assert rows(team, "winner-credentials") == [(7,)]
 
 
+def test_who_never_got_its_database_takes_nothing_along_that_was_kept_for_the_name(daemon, team, superuser, name):
+    team.create("other", databaseName=f"{name}_other")
+    team.until_running("other")
+    team.create(databaseName=name, users=[{"name": "app"}, {"name": "report", "privileges": "ReadOnly"}])
+    team.until_running()
+    team.delete()
+    team.until_gone()
+    kept = {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in team.secrets()}
+    before = superuser.portrait(name)
+    team.create(databaseName=f"{name}_other", reclaimPolicy="Delete")
+    team.until_refused("NameConflict")
+    team.delete()
+    team.until_gone()
+    assert {each["metadata"]["uid"]: each["metadata"]["resourceVersion"] for each in team.secrets()} == kept
+    assert superuser.portrait(name) == before
+    team.create(databaseName=name, users=[{"name": "app"}, {"name": "report", "privileges": "ReadOnly"}])
+    team.until_running()
+    assert superuser.portrait(name) == before
+
+
 @pytest.fixture
 def unowned(superuser, admin, name):
     """A database that somebody made as our admin, with data in it, and that bears nobody's claim."""

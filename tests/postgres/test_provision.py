@@ -12,7 +12,7 @@ from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import NameConflict
 from asyncctl.database.postgres.provision import provision, remove, retire
 from asyncctl.database.postgres.wanted import Login
-from asyncctl.database.types import ExtensionSpec, Privileges, SchemaSpec
+from asyncctl.database.types import Claim as Recorded, ExtensionSpec, Privileges, SchemaSpec
 from tests.postgres.steps import EVERY, PASSWORD, Crash, Effects, recorded, wish, with_passwords
 
 NOTHING = [[], [], [], []]
@@ -170,3 +170,43 @@ async def test_after_a_crash_before_any_effect_of_a_retirement_the_next_one_ends
         if step >= 5:
             break
         await provision(admin, with_passwords(made), limits=limits, check=Effects())
+
+
+def noted(made, uid):
+    """What the status holds once the object of this uid has claimed it."""
+    known = made.recorded
+    return Recorded(system_identifier=known.system_identifier, database_oid=known.database_oid, uid=uid)
+
+
+async def test_of_two_clusters_with_one_id_the_second_takes_it_and_the_first_is_told_and_touches_nothing(
+    made, admin, database, claim, limits, state
+):
+    mine = noted(made, claim.uid)
+    theirs = replace(made, claim=replace(claim, uid="elsewhere"), recorded=None)
+    await provision(admin, with_passwords(theirs), limits=limits, check=Effects())
+    before, effects = state(), Effects()
+    for record in (mine, made.recorded):
+        with pytest.raises(NameConflict, match=r"\(uid elsewhere\): if another cluster .* nothing was changed"):
+            await provision(admin, replace(made, recorded=record), limits=limits, check=effects)
+    assert (state(), effects.count) == (before, 0)
+    assert await remove(admin, database, claim, recorded=mine, limits=limits, check=effects) is False
+    assert (state(), effects.count) == (before, 0)
+    settled = replace(theirs, recorded=noted(made, "elsewhere"))
+    assert (await provision(admin, settled, limits=limits, check=effects)).corrected == ()
+    assert effects.count == 0
+
+
+@pytest.mark.parametrize("status", ["gone", "restored"])
+async def test_an_object_that_was_made_anew_takes_up_what_was_kept(
+    status, made, admin, database, claim, limits, login, superuser
+):
+    """With no status; or, from a backup, with that of the object before."""
+    again = replace(claim, uid="again")
+    record = noted(made, claim.uid) if status == "restored" else None
+    await provision(admin, replace(made, claim=again, recorded=record), limits=limits, check=Effects())
+    marks = "SELECT DISTINCT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE starts_with(rolname, %s)"
+    assert superuser.execute(marks, [database]).fetchall() == [(str(again),)]
+    await prove_login(admin, database, login, PASSWORD, limits=limits)
+    settled, effects = replace(made, claim=again, recorded=noted(made, "again")), Effects()
+    assert (await provision(admin, settled, limits=limits, check=effects)).corrected == ()
+    assert effects.count == 0

@@ -14,6 +14,8 @@ DEPLOYMENT = Unstructured("apps/v1", "Deployment")
 async def reconcile(ctx: Context, config: ConfigMap) -> None:
     assert_type(ctx.get(Secret, "s"), Secret | None)
     assert_type(ctx.get(DEPLOYMENT, "d"), dict[str, Any] | None)
+    assert_type(await ctx.find(Secret, "s"), Secret | None)
+    assert_type(await ctx.find(DEPLOYMENT, "d", namespace="team"), dict[str, Any] | None)
     assert_type(ctx.list(Secret, owner=True, labels={"a": "b"}), Iterator[Secret])
     assert_type(ctx.list(Secret, owner=config, namespace="team"), Iterator[Secret])
     assert_type(ctx.list(DEPLOYMENT, owner=config.uid, index=("image", "x")), Iterator[dict[str, Any]])

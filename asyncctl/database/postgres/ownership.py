@@ -17,6 +17,7 @@ from asyncctl.database.postgres.roles import (
     foreign_database,
     foreign_role,
     join,
+    lost_role,
     mark,
     owner_role,
     roles,
@@ -56,7 +57,8 @@ async def claim_owner(
         database: its name.
         claim: ours.
         recorded: what the status knows of the database, on this very server: by its OID a database and its owner role
-            are known to be ours that were given to another role, or whose comment was removed.
+            are known to be ours that were given to another role, or whose comment was removed; and by its uid, that
+            the claim is another object's by now, which has our cluster, namespace and name.
         adopt: take over a database or owner role that bears nobody's claim.
 
     Returns:
@@ -72,8 +74,8 @@ async def claim_owner(
     found = await _find(admin, database, claim)
     mine = claim.same_object(found.role_claim)
     known = recorded is not None and bool(recorded.system_identifier) and found.oid == recorded.database_oid
-    if found.role_claim is not None and not mine:
-        raise foreign_role(admin, owner, found.role_claim)
+    if found.role_claim is not None:
+        _refuse_anothers(admin, owner, found.role_claim, claim, recorded)
     if found.oid is not None and found.owner != owner:
         if found.owners_claim is not None and not claim.same_object(found.owners_claim):
             raise foreign_database(admin, database, found.owner)
@@ -131,6 +133,14 @@ async def _find(admin: Connection, database: str, claim: Claim) -> Found:
         role_claim=role.claim if role else None,
         joined=role is not None and role.joined,
     )
+
+
+def _refuse_anothers(admin: Connection, owner: str, found: Claim, claim: Claim, recorded: Recorded | None) -> None:
+    """Raise where the claim on the owner role is another object's, or by now is another's that is called the same."""
+    if not claim.same_object(found):
+        raise foreign_role(admin, owner, found)
+    if recorded is not None and found.uid not in {claim.uid, recorded.uid}:
+        raise lost_role(admin, owner, found, claim)
 
 
 async def _give_back(admin: Connection, database: str) -> None:

@@ -218,6 +218,16 @@ def foreign_role(admin: Connection, role: str, found: Claim | None) -> NameConfl
     )
 
 
+def lost_role(admin: Connection, role: str, found: Claim, claim: Claim) -> NameConflict:
+    """Return the error for a role that was ours, and by now bears the claim `found` of an object of the same name."""
+    return NameConflict(
+        f'role "{role}" on {admin.server} was claimed by this Database (uid {claim.uid}), and is now by another one of'
+        f" the same name, namespace and cluster id (uid {found.uid}): if another cluster has the same"
+        " ASYNCCTL_CLUSTER_ID, give each its own; then, to take the database back, make this object anew, with"
+        " reclaimPolicy: Retain; nothing was changed"
+    )
+
+
 def ours(admin: Connection, name: str, role: Role | None, claim: Claim, *, lost: bool = False) -> Claim | None:
     """Return the claim of a role of ours, or None where there is no role.
 

@@ -52,6 +52,10 @@ class External:
     async def let_go(self, ctx: Context, *, orphan: bool) -> None:
         """See `Provisioner.let_go`: there is nothing here that would go."""
 
+    async def holds_data(self, ctx: Context, db: Database) -> bool:  # noqa: ARG002 - the protocol's
+        """See `Provisioner.holds_data`: the server is asked for that."""
+        return False
+
     async def remove(self, ctx: Context, db: Database) -> bool:  # noqa: ARG002 - the protocol's
         """See `Provisioner.remove`: the server is not ours to remove."""
         return True

@@ -15,7 +15,6 @@ from asyncctl.client.errors import (
     Forbidden,
     Invalid,
     NamespaceBoundaryExceeded,
-    NotFound,
 )
 from asyncctl.database import parameters
 from asyncctl.database.credentials import new_password
@@ -116,9 +115,14 @@ class InCluster:
         if orphan:
             kept += [(SERVICE, names.service), (SERVICE, names.pods), (STATEFUL_SET, names.service)]
         for kind, name in kept:
-            found = await _find(ctx, kind, name)
+            found = await ctx.find(kind, name)
             if found is not None and ctx.owns(found):
                 await ctx.release(found, kind)
+
+    async def holds_data(self, ctx: Context, db: Database) -> bool:
+        """See `Provisioner.holds_data`: its volume is there, until it is gone for good."""
+        claim = await ctx.find(VOLUME_CLAIM, Names.of(db.name).claim)
+        return claim is not None and ctx.owns(claim) and storage.is_taken(claim, db.uid)
 
     async def remove(self, ctx: Context, db: Database) -> bool:
         """See `Provisioner.remove`: everything that is ours goes, the data with it; returns when it is gone.
@@ -128,20 +132,22 @@ class InCluster:
         Raises:
             Waiting: It is going.
         """
-        names = Names.of(db.name)
-        claim = await _find(ctx, VOLUME_CLAIM, names.claim)
-        if claim is not None and ctx.owns(claim) and not storage.is_taken(claim, db.uid):
+        names, taken = Names.of(db.name), await self.holds_data(ctx, db)
+        claim = await ctx.find(VOLUME_CLAIM, names.claim)
+        if claim is not None and ctx.owns(claim) and not taken:
             return False
         going = []
         for kind, name in (
             (STATEFUL_SET, names.service),
             (SERVICE, names.service),
             (SERVICE, names.pods),
-            (VOLUME_CLAIM, names.claim),
             (_SECRET, names.secret),
+            (VOLUME_CLAIM, names.claim),  # last, as it tells whether the others were taken up
         ):
-            found = await _find(ctx, kind, name)
+            found = await ctx.find(kind, name)
             if found is None or not ctx.owns(found):
+                continue
+            if not (taken or db.status.claim is not None or _controls(db, found)):
                 continue
             if "deletionTimestamp" not in found["metadata"]:
                 await ctx.delete(found, kind)
@@ -159,7 +165,7 @@ class InCluster:
     async def _volume(self, ctx: Context, db: Database) -> tuple[JsonObject, str]:
         """The claim as it is wanted; and why it could not grow, where that is so."""
         wanted, name = _wanted(db), Names.of(db.name).claim
-        found = await _find(ctx, VOLUME_CLAIM, name)
+        found = await ctx.find(VOLUME_CLAIM, name)
         if found is None:
             if db.status.claim is not None:
                 raise PlaceRefused(
@@ -191,7 +197,7 @@ class InCluster:
     async def _admin(self, ctx: Context, db: Database, *, renewed: bool = False) -> Secret:
         """The superuser's Secret: its password is ours, or one that somebody wrote there to have it changed."""
         name = Names.of(db.name).secret
-        found = ctx.get(Secret, name) or await _read_secret(ctx, name)
+        found = await ctx.find(Secret, name)
         if found is not None and not ctx.owns(found):
             raise _not_owned("CredentialsReady", "Secret", name)
         data = found.data if found is not None else {}
@@ -287,22 +293,9 @@ def _say_storage(ctx: Context, db: Database, claim: JsonObject, too_small: str) 
         db.status.conditions.set(storage.ASPECT, True, "Bound", f"PersistentVolumeClaim {name} has {size}")
 
 
-async def _find(ctx: Context, kind: Unstructured, name: str) -> JsonObject | None:
-    """An object as it is known; read live where the cache has none, since that holds only what bears our label."""
-    cached = ctx.get(kind, name)
-    if cached is not None:
-        return cached
-    try:
-        return await ctx.client.get(kind, name, namespace=ctx.header.namespace)
-    except NotFound:
-        return None
-
-
-async def _read_secret(ctx: Context, name: str) -> Secret | None:
-    try:
-        return await ctx.client.get(Secret, name, namespace=ctx.header.namespace)
-    except NotFound:
-        return None
+def _controls(db: Database, found: JsonObject) -> bool:
+    """Whether it was made by `db` itself, and not by one of its name before it."""
+    return any(each["uid"] == db.uid for each in found["metadata"].get("ownerReferences") or [])
 
 
 async def _events(ctx: Context, uid: str) -> list[JsonObject]:

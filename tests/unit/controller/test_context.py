@@ -2,10 +2,11 @@
 
 import pytest
 
-from asyncctl.client.errors import Conflict
+from asyncctl.client.errors import Conflict, NamespaceBoundaryExceeded
 from asyncctl.client.patch import Patch
 from asyncctl.controller.outcome import NotOwned
-from asyncctl.objects import ConfigMap, Resource, Secret, Unstructured
+from asyncctl.controller.sources import Watch
+from asyncctl.objects import ConfigMap, Namespace, Resource, Secret, Unstructured
 from tests.conformance.hands import hands, poke
 from tests.unit.controller.stage import Stage, declared
 from tests.unit.harness import Widget
@@ -39,6 +40,39 @@ async def test_objects_are_listed_by_label_owner_and_index_own_writes_included(c
             ctx.list(Secret, index=("no such", "a"))
         with pytest.raises(ValueError, match="owns nothing"):
             ctx.list(ConfigMap, owner=Widget(name="w"))
+
+
+async def test_what_the_cache_lacks_is_found_live_and_nothing_else_is_asked_for(cluster):
+    narrowed = {"owns": [Watch(UNTYPED, labels="seen")], "reads": [Watch(Secret, labels="seen")]}
+    async with hands(cluster, **narrowed) as made, made.taking() as (ctx, _):
+        await cluster.create(Secret, "unseen")
+        await ctx.apply({"metadata": {"name": "seen", "labels": {"seen": ""}}}, UNTYPED)
+        assert ctx.get(Secret, "unseen") is None
+        asked = reads(made)
+        assert (await ctx.find(UNTYPED, "seen"))["metadata"]["name"] == "seen"
+        assert asked == []
+        assert (await ctx.find(Secret, "unseen", namespace=cluster.namespace)).name == "unseen"
+        assert await ctx.find(Secret, "no such") is None
+        assert await ctx.find(UNTYPED, "no such") is None
+        assert len(asked) == 3
+        with pytest.raises(LookupError, match="Namespace"):
+            await ctx.find(Namespace, "x")
+        with pytest.raises(NamespaceBoundaryExceeded):
+            await ctx.find(Secret, "unseen", namespace="kube-system")
+        assert len(asked) == 3
+
+
+def reads(made):
+    """The paths of the objects that are asked for one by one from now on."""
+    asked, transport = [], made.running.client._transport
+    request = transport.request
+
+    async def noting(each):
+        asked.extend([each.path] if each.method == "GET" else [])
+        return await request(each)
+
+    transport.request = noting
+    return asked
 
 
 async def test_what_is_read_is_the_readers_own(cluster):

@@ -1,5 +1,6 @@
 """When a password changes, and whose turn it is: one case each; all of them mixed are in `test_rotation_model.py`."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -159,6 +160,24 @@ def test_a_grace_period_counts_from_when_the_secret_was_written():
     user.keep(turn)
     known = user.plan()
     assert stamped(known, user.rotation, NOW + DAY) == known
+
+
+def test_a_login_that_was_dropped_does_not_come_back_with_a_password_that_is_set_anew():
+    """A DBA has changed the password of the login in use, in the pass that has dropped the one before."""
+    user = User()
+    user.look()
+    user.rotation = RotationSpec(trigger=NOW + HOUR)
+    user.look(HOUR)
+    user.now += HOUR
+    turn = user.plan()
+    assert (turn.login, turn.retired) == ("d_b", "d_a")
+    written = stamped(replace(turn, new_password=True), user.rotation, user.now)
+    assert (written.kept, written.retired, written.annotations[PREVIOUS], written.next_step) == (
+        None,
+        None,
+        "none",
+        None,
+    )
 
 
 def test_a_secret_that_is_gone_gets_a_new_password_of_the_same_login_at_once():
