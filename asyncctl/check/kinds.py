@@ -38,7 +38,7 @@ async def check_kinds(transport: Transport, operator: Operator, settings: Settin
     untold = [_untold(path, kinds, served.problems[path]) for path in ("/api", "/apis") if path in served.problems]
     kinds = [kind for kind in kinds if path_of(kind.group) not in served.problems]
     rows = [_served(kind, served, rules) for kind in kinds]
-    listed = {kind_of(watch): watch for each in operator.declarations for watch in (*each.watches, each.primary)}
+    listed = {kind_of(watch): watch for each in operator.declared(settings) for watch in (*each.watches, each.primary)}
     rows = [
         await _listed(transport, listed[kind], row, settings)
         if kind in listed and row.state is not State.FAILED
@@ -51,7 +51,7 @@ async def check_kinds(transport: Transport, operator: Operator, settings: Settin
 def _kinds(operator: Operator, settings: Settings) -> Iterator[ResourceType]:
     for declaration in operator.declarations:
         yield resource_type_of(declaration.kind)
-    for declaration in operator.declarations:
+    for declaration in operator.declared(settings):
         yield from (resource_type_of(watch.kind) for watch in declaration.watches)
     yield from (need.kind for need in operator.needed if need.when(settings))
     yield Event.resource_type

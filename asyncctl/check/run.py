@@ -94,8 +94,9 @@ async def _of_the_author(
 ) -> list[Row]:
     client = None
     if found.transport is not None:
-        kinds = [resource_type_of(each.kind) for each in operator.declarations]
-        kinds += [resource_type_of(watch.kind) for each in operator.declarations for watch in each.watches]
+        declared = operator.declared(settings)
+        kinds = [resource_type_of(each.kind) for each in declared]
+        kinds += [resource_type_of(watch.kind) for each in declared for watch in each.watches]
         client = Client(
             found.transport,
             field_manager=f"asyncctl-{operator.name}",

@@ -149,7 +149,8 @@ def _manifests(arguments: Sequence[str]) -> int:
     parser = _parser(
         "asyncctl manifests",
         "Write what is generated from the code: crd/bases/*.yaml, rbac/operator.yaml, fence/operator.yaml, and\n"
-        "protection/*.yaml for kinds that have spec.deletionProtection.\n"
+        "protection/*.yaml for kinds that have spec.deletionProtection. Of the shipped operator, the default, also\n"
+        "rbac-external/operator.yaml: what it takes with ASYNCCTL_DATABASE_PROVISIONERS=External.\n"
         "For an operator that is named the settings in force count: ASYNCCTL_NAMESPACES, ASYNCCTL_LEASE_NAME and the\n"
         "like; the shipped one is asyncctl.database.operator:database_operator.",
     )

@@ -8,6 +8,7 @@ from asyncctl.check.kinds import own_kinds
 from asyncctl.cli.stdout import write
 from asyncctl.database.operator import database_operator
 from asyncctl.database.settings import DatabaseSettings
+from asyncctl.database.types import Provisioner
 from asyncctl.generate import crd_yaml
 from asyncctl.generate.fence import fence_yaml
 from asyncctl.generate.protection import is_protectable, protection_yaml
@@ -22,6 +23,7 @@ _COMMAND = "asyncctl manifests"
 _NOT_AGAIN = (
     '# Never delete the policy or the binding to make them again: docs/high-availability.md, "To take it away".\n'
 )
+_EXTERNAL = "# Instead of manifests/rbac, for ASYNCCTL_DATABASE_PROVISIONERS=External.\n"
 
 
 def main(output: Path | None, made: Mapping[str, str]) -> int:
@@ -68,7 +70,11 @@ def manifests(
             lease_namespace=settings.lease_namespace or namespace,
         )  # fmt: skip
     made |= {f"protection/{_file(kind)}": head + protection_yaml(kind) for kind in kinds if is_protectable(kind)}
-    return made | {"rbac/operator.yaml": head + rbac_yaml(needed, account, namespace=namespace)}
+    made["rbac/operator.yaml"] = head + rbac_yaml(needed, account, namespace=namespace)
+    if shipped:
+        fewer = rules(operator, DatabaseSettings(provisioners=(Provisioner.EXTERNAL,)), lease_namespace=namespace)
+        made["rbac-external/operator.yaml"] = head + _EXTERNAL + rbac_yaml(fewer, account, namespace=namespace)
+    return made
 
 
 def _file(kind: type[Resource]) -> str:

@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from asyncctl.controller.context import Context
 from asyncctl.controller.finalizer import check_name
@@ -92,6 +92,11 @@ class Declaration(Generic[T]):
     def kind(self) -> Kind:
         """The kind that is reconciled."""
         return self.primary.kind
+
+    def under(self, settings: object) -> Self:
+        """The same without the watches that are not wanted with these settings."""
+        kept = tuple(watch for watch in self.watches if watch.wanted is None or watch.wanted(settings))
+        return replace(self, watches=kept, owns=self.owns & frozenset(map(kind_of, kept)))
 
     async def __call__(self, ctx: Context, obj: T) -> Requeue | None:
         """Run the pass."""
@@ -189,6 +194,8 @@ def _check_primary(whose: str, primary: Watch[Any], when: Predicate | None) -> N
     resource = kind_of(primary)
     if primary.to is not None:
         raise ValueError(f"{whose}: a change of {resource} wakes the object itself; leave out to=")
+    if primary.wanted is not None:
+        raise ValueError(f"{whose} is always there, and so is what it reconciles, {resource}; leave out wanted=")
     if primary.metadata_only:
         raise ValueError(f"{whose} reconciles {resource}, and is given the whole object; leave out metadata_only")
     if primary.when is not None and when is not None:

@@ -59,6 +59,7 @@ class Environment:
         if found is None:
             raise LookupError(
                 f"controller {self.controller!r} has not declared {kind}: add it to owns=, watches= or reads=, so that "
-                "it is cached and its RBAC rule is generated; or read it live, with ctx.client"
+                "it is cached and its RBAC rule is generated (unless wanted= says no to these settings); or read "
+                "it live, with ctx.client"
             )
         return found

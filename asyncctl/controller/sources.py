@@ -174,6 +174,8 @@ class Watch(Generic[T]):
             class's default; where that has none, read it as an `Unstructured`.
         indexes: By which values objects are found: `ctx.list(Kind, index=(name, value))`.
         when: Which changes matter; default: any, and of the primary kind all but those of its status alone.
+        wanted: Given the settings: whether a controller has this source with them. Where not, it is neither watched nor
+            cached, and takes no RBAC rule. Default: always; the primary kind always is.
 
     Raises:
         ValueError: It can't be meant: a selector or a list of namespaces that is empty, namespaces of a kind that is in
@@ -189,18 +191,20 @@ class Watch(Generic[T]):
     metadata_only: bool
     indexes: Indexes[T]
     when: Predicate | None
+    wanted: Callable[[Any], bool] | None
 
     @overload
     def __init__(
         self: "Watch[R]", kind: type[R], to: AnyMapper[R] | None = None, *, labels: Selector | None = None,
         fields: Selector | None = None, namespaces: Collection[str] | None = None, metadata_only: bool = False,
-        indexes: Indexes[R] | None = None, when: Predicate | None = None,
+        indexes: Indexes[R] | None = None, when: Predicate | None = None, wanted: Callable[[Any], bool] | None = None,
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self: "Watch[JsonObject]", kind: Unstructured, to: AnyMapper[JsonObject] | None = None, *,
         labels: Selector | None = None, fields: Selector | None = None, namespaces: Collection[str] | None = None,
         metadata_only: bool = False, indexes: Indexes[JsonObject] | None = None, when: Predicate | None = None,
+        wanted: Callable[[Any], bool] | None = None,
     ) -> None: ...  # fmt: skip
     def __init__(
         self,
@@ -213,11 +217,12 @@ class Watch(Generic[T]):
         metadata_only: bool = False,
         indexes: Indexes[Any] | None = None,
         when: Predicate | None = None,
+        wanted: Callable[[Any], bool] | None = None,
     ) -> None:
         values = {
             "kind": kind, "to": to, "labels": label_selector(labels), "fields": field_selector(fields),
             "namespaces": _names(namespaces), "metadata_only": metadata_only, "indexes": dict(indexes or {}),
-            "when": when,
+            "when": when, "wanted": wanted,
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -243,14 +248,14 @@ class Watch(Generic[T]):
                 f"Watch of {kind}: {', '.join(wanting)} reads the object, and metadata_only leaves nothing of it but "
                 "its header: use of_header, or a mapper of the header"
             )
-        for what, each in {"to": self.to, **self.indexes}.items():
+        for what, each in {"to": self.to, "wanted": self.wanted, **self.indexes}.items():
             if not (each is None or callable(each) or isinstance(each, _MADE)):
                 raise TypeError(f"Watch of {kind}: {what} is {each!r}, and no function")
             function = getattr(each, "function", each)
             if isinstance(function, type):
                 raise TypeError(f"Watch of {kind}: {what} is the class {function.__name__}, and no function")
             if inspect.iscoroutinefunction(function):
-                raise TypeError(f"Watch of {kind}: {what} is asked for each change and can't wait; write a plain `def`")
+                raise TypeError(f"Watch of {kind}: {what} is asked in passing and can't wait; write a plain `def`")
         if self.when is not None and not isinstance(self.when, Predicate):
             raise TypeError(
                 f"Watch of {kind}: when={self.when!r} is no Predicate; wrap a function of (old, new) in one"
@@ -290,6 +295,7 @@ def with_mapper(watch: Watch[Any], to: AnyMapper[Any] | None, *, when: Predicate
     made: Watch[Any] = Watch(
         cast("type[Resource]", watch.kind), to, labels=watch.labels, fields=watch.fields, namespaces=watch.namespaces,
         metadata_only=watch.metadata_only, indexes=watch.indexes, when=watch.when if when is None else when,
+        wanted=watch.wanted,
     )  # fmt: skip
     return made
 

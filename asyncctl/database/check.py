@@ -9,7 +9,7 @@ from asyncctl.database.postgres.connection import Connection, Limits, Server, co
 from asyncctl.database.postgres.database import public_privileges
 from asyncctl.database.postgres.errors import DatabaseError
 from asyncctl.database.settings import DatabaseSettings
-from asyncctl.database.types import SslMode
+from asyncctl.database.types import Provisioner, SslMode
 
 OLDEST = 14
 _READ_ONLY = 150_000  # before, only a superuser may revoke CREATE on the schema `public`
@@ -20,15 +20,19 @@ _PARTS = ("TLS", "version", "admin")
 async def check_servers(checking: Checking) -> None:
     """Look at the catalogue, and at its servers one after the other."""
     assert isinstance(checking.settings, DatabaseSettings)
+    if not checking.settings.serves(Provisioner.EXTERNAL):
+        checking.skipped("not needed: External is not among ASYNCCTL_DATABASE_PROVISIONERS")
+        return
     _check_hosts(checking, checking.settings.admin_hosts)
     path = checking.settings.servers
     if path is None:
         if checking.settings.admin_hosts:
             checking.ok("ASYNCCTL_DATABASE_SERVERS is not set: External servers are only those that tenants bring")
             return
+        left = "InCluster alone" if checking.settings.serves(Provisioner.IN_CLUSTER) else "nothing"
         checking.warning(
             "ASYNCCTL_DATABASE_SERVERS is not set, so that no Database of provisioner External can be served, and "
-            "InCluster alone is left; set it to the file of the catalogue"
+            f"{left} is left; set it to the file of the catalogue"
         )
         return
     catalogue = Catalogue(path)

@@ -10,7 +10,7 @@ from asyncctl.database import binding, failures, status
 from asyncctl.database.cluster import Cluster
 from asyncctl.database.postgres import provision
 from asyncctl.database.postgres.connection import Limits
-from asyncctl.database.provisioners.place import Provisioner
+from asyncctl.database.provisioners.place import Provisioner, serving
 from asyncctl.database.report import tell
 from asyncctl.database.types import Database, Phase, Provisioner as Kind, ReclaimPolicy
 from asyncctl.objects import DecodeError, Json, JsonObject, from_dict
@@ -38,6 +38,7 @@ class Deletion:
         name = db.status.database_name
         if name is None:
             return  # nothing was made
+        serving(self._provisioners, db.spec.provisioner)
         if db.annotations.get(ORPHAN) == "orphan":
             await self._let_go(ctx, name, binding.recorded_name(db), made=db.status.claim is not None, orphan=True)
         elif db.spec.deletion_protection:
@@ -55,6 +56,8 @@ class Deletion:
         secret = secret if isinstance(secret, str) else None
         if name is None:
             return  # nothing was made
+        if spec.get("provisioner") in tuple(Kind):
+            serving(self._provisioners, Kind(spec["provisioner"]))
         retain = spec.get("reclaimPolicy", ReclaimPolicy.RETAIN) == ReclaimPolicy.RETAIN
         if _part(_part(db, "metadata"), "annotations").get(ORPHAN) == "orphan":
             await self._let_go(ctx, name, secret, made="claim" in said, orphan=True)
@@ -80,7 +83,7 @@ class Deletion:
             tell(ctx, "Retained", f"{kept} (reclaimPolicy Retain)")
 
     async def _drop(self, ctx: Context, db: Database, name: str) -> None:
-        provisioner = self._provisioners[db.spec.provisioner]
+        provisioner = serving(self._provisioners, db.spec.provisioner)
         if db.status.phase not in {Phase.TERMINATING, Phase.FAILED}:
             status.terminating(db.status, f"database {name} is being dropped")
             await ctx.save_status()

@@ -9,7 +9,7 @@ from asyncctl.database.provisioners.in_cluster import EVENT
 from asyncctl.database.provisioners.manifests import POD, SERVICE, STATEFUL_SET, VOLUME_CLAIM
 from asyncctl.database.reconcile import DatabaseReconciler
 from asyncctl.database.settings import DatabaseSettings
-from asyncctl.database.types import Database
+from asyncctl.database.types import Database, Provisioner
 from asyncctl.objects import Namespace, Secret
 
 FINALIZER = "database.finalizers.example.com"
@@ -20,9 +20,9 @@ def database_operator() -> Operator:
     operator = Operator("database", settings=DatabaseSettings)
     reconciler = DatabaseReconciler()
     secrets = Watch(Secret, to=_database_of, labels=LABEL)  # a tenant's own too, which say where his server is
-    pods = Watch(POD, to=_database_of, labels=LABEL)
-    volumes = Watch(VOLUME_CLAIM, to=_database_of, labels=LABEL)  # they outlive it, and so have no owner
-    owns = [Watch(STATEFUL_SET, labels=LABEL), Watch(SERVICE, labels=LABEL), volumes]
+    pods = Watch(POD, to=_database_of, labels=LABEL, wanted=_in_cluster)
+    volumes = Watch(VOLUME_CLAIM, to=_database_of, labels=LABEL, wanted=_in_cluster)  # they outlive it: no owner
+    owns = [*(Watch(kind, labels=LABEL, wanted=_in_cluster) for kind in (STATEFUL_SET, SERVICE)), volumes]
     declared = operator.controller(Database, owns=owns, watches=[secrets, pods])(reconciler)
     declared.finalizer(FINALIZER)(reconciler.clean_up)
     operator.on_startup(reconciler.start)
@@ -38,9 +38,13 @@ def database_operator() -> Operator:
         Namespace, "get", names=["kube-system"], when=lambda settings: settings.cluster_id is None,
         why="its uid names the cluster; with ASYNCCTL_CLUSTER_ID it is not read",
     )  # fmt: skip
-    operator.needs(EVENT, "list", optional=True, why="they tell why an instance has no pod")
+    operator.needs(EVENT, "list", optional=True, when=_in_cluster, why="they tell why an instance has no pod")
     operator.check("catalogue")(check_servers)
     return operator
+
+
+def _in_cluster(settings: DatabaseSettings) -> bool:
+    return settings.serves(Provisioner.IN_CLUSTER)
 
 
 def _database_of(part: Header) -> Iterable[Key]:

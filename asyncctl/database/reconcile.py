@@ -27,7 +27,7 @@ from asyncctl.database.postgres.roles import owner_role
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.provisioners.external import External
 from asyncctl.database.provisioners.in_cluster import InCluster
-from asyncctl.database.provisioners.place import Place, Provisioner, Waiting
+from asyncctl.database.provisioners.place import Place, Provisioner, Waiting, serving
 from asyncctl.database.report import report
 from asyncctl.database.rotation import Turn, plan, stamped
 from asyncctl.database.settings import DatabaseSettings
@@ -55,7 +55,8 @@ class DatabaseReconciler:
         self._clock = running.clock
         self._metrics = DatabaseMetrics(running.metrics, running.clock)
         self._cluster = Cluster(running.settings.cluster_id)
-        self._catalogue = catalogue = Catalogue(running.settings.servers)
+        external = running.settings.serves(Kind.EXTERNAL)
+        self._catalogue = catalogue = Catalogue(running.settings.servers if external else None)
         try:
             await catalogue.load()
         except CatalogueError as error:
@@ -64,9 +65,11 @@ class DatabaseReconciler:
             running.logger.warning(warning)
         running.probes.inform("catalogue", lambda: catalogue.problem)
         self._limits = Limits(observe=self._metrics.took)
-        self._external = External(catalogue, admin_hosts=running.settings.admin_hosts, logger=running.logger)
-        self._provisioners[Kind.EXTERNAL] = self._external
-        self._provisioners[Kind.IN_CLUSTER] = InCluster(image=running.settings.image, limits=self._limits)
+        if external:
+            self._external = External(catalogue, admin_hosts=running.settings.admin_hosts, logger=running.logger)
+            self._provisioners[Kind.EXTERNAL] = self._external
+        if running.settings.serves(Kind.IN_CLUSTER):
+            self._provisioners[Kind.IN_CLUSTER] = InCluster(image=running.settings.image, limits=self._limits)
 
     async def stop(self, _: Running) -> None:
         """Close the sessions on servers, and remove what was written to disk; also after half a start."""
@@ -101,13 +104,14 @@ class DatabaseReconciler:
 
     async def _settle(self, ctx: Context, db: Database) -> datetime | None:
         """The pass itself. Returns when there is something to do next, if that is known."""
+        provisioner = serving(self._provisioners, db.spec.provisioner)
         claim = await self._cluster.claim(ctx, db)
         name = naming.database_name(db, claim.cluster)
         people = accounts(db, name)
         secrets = await binding.find(ctx, db, people)  # whose they are is known before anything is made
         await _record(ctx, db, name)
         try:
-            place = await self._provisioners[db.spec.provisioner].place(ctx, db)
+            place = await provisioner.place(ctx, db)
         except Waiting as waiting:
             failures.wait(ctx, db, waiting)
             return None if waiting.after is None else self._clock.now() + timedelta(seconds=waiting.after)

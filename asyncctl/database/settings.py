@@ -4,11 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asyncctl import Duration, Problem, Settings, setting
+from asyncctl.database.types import Provisioner
 
 
 class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):
     """The settings of `asyncctl run`."""
 
+    provisioners: tuple[str, ...] = setting(
+        default=tuple(Provisioner),
+        meaning="which Databases are served; without InCluster no rights to make instances are needed",
+        matches="|".join(Provisioner),
+        allowed=" or ".join((*Provisioner, "both, separated by a comma")),
+    )
     servers: Path | None = setting(default=None, meaning="file with the catalogue of External servers")
     image: str = setting(
         default="postgres",
@@ -38,9 +45,16 @@ class DatabaseSettings(Settings, prefix="ASYNCCTL_DATABASE_"):
         allowed="the name of an object",
     )
 
+    def serves(self, provisioner: Provisioner) -> bool:
+        """Whether Databases of it are served."""
+        return provisioner in self.provisioners
+
     def check(self) -> Iterator[Problem]:
         """See `Settings.check`."""
         yield from super().check()
+        if not self.provisioners:
+            text = "ASYNCCTL_DATABASE_PROVISIONERS names none, and nothing would be served: leave it out for both"
+            yield Problem(("provisioners",), text)
         if self.namespaces and not self.cluster_id:
             yield Problem(
                 ("cluster_id", "namespaces"),

@@ -118,7 +118,7 @@ Placed = tuple[ResourceType, Watch[Any] | None, Rule]
 
 
 def _of_the_work(operator: Operator, settings: Settings) -> Iterator[Placed]:
-    for declaration in operator.declarations:
+    for declaration in operator.declared(settings):
         yield from _of_a_controller(declaration)
     if operator.declarations:
         event = Event.resource_type

@@ -160,6 +160,10 @@ class Operator:
 
         return _Decorator(declare)
 
+    def declared(self, settings: Settings) -> list[Declaration[Any]]:
+        """The controllers, each with those of its watches that are wanted with `settings`."""
+        return [each.under(settings) for each in self.declarations]
+
     def _check_free(self, name: str, kind: ResourceType) -> None:
         if any(declared.name == name for declared in self.declarations):
             raise ValueError(f"operator {self.name!r} has a controller {name!r} already; give this one a name=")
@@ -335,7 +339,7 @@ class Operator:
             )
         clock = clock or SystemClock()
         running = Running(
-            self.name, self.declarations, settings=settings, clock=clock,
+            self.name, self.declared(settings), settings=settings, clock=clock,
             logger=logger or make_logger(settings.log_level, settings.log_format, sys.stderr, clock),
             startup=self.startup, shutdown=self.shutdown, backgrounds=self.backgrounds, ready_checks=self.ready_checks,
         )  # fmt: skip

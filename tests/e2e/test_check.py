@@ -80,10 +80,14 @@ def states(rows, *but):
     return {name: state for name, state in found.items() if not name.startswith("fence ")}
 
 
-@pytest.fixture(params=["everywhere", "in its namespaces"])
+@pytest.fixture(params=["everywhere", "in its namespaces", "External alone"])
 def own(request, tmp_path, environment, account, team):
     """An environment with the account's credentials, and its rules: as ClusterRole, or as Roles."""
-    settings = {} if request.param == "everywhere" else {"namespaces": team.namespace, "cluster_id": "c1"}
+    settings = {
+        "everywhere": {},
+        "in its namespaces": {"namespaces": team.namespace, "cluster_id": "c1"},
+        "External alone": {"database_provisioners": "External"},
+    }[request.param]
     environ = environment(**settings) | {"KUBECONFIG": str(account.kubeconfig(tmp_path / "account"))}
     account.grant(needed(environ))
     return environ

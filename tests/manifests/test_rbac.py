@@ -18,11 +18,21 @@ def test_the_committed_files_are_what_the_code_says():
         assert (MANIFESTS / name).read_text() == text, "say `make manifests`"
 
 
-@pytest.mark.parametrize("folder", ["rbac", "fence"])
+@pytest.mark.parametrize("folder", ["rbac", "rbac-external", "fence"])
 def test_the_kustomization_names_each_file(folder):
     named = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text())["resources"]
     files = {file.name for file in (MANIFESTS / folder).iterdir()}
     assert sorted(named) == sorted(files - {"kustomization.yaml"})
+
+
+def test_the_rules_of_external_alone_are_fewer_and_none_of_them_another():
+    alone = (MANIFESTS / "rbac-external" / "operator.yaml").read_text()
+    fewer = [rule for each in yaml.safe_load_all(alone) for rule in each.get("rules", ())]
+    rules = [rule for each in DOCUMENTS for rule in each.get("rules", ())]
+    instance = {"statefulsets", "services", "persistentvolumeclaims", "pods"}
+    left_out = [rule for rule in rules if instance & set(rule["resources"]) or rule["verbs"] == ["list"]]
+    assert sorted(fewer + left_out, key=str) == sorted(rules, key=str)
+    assert len(left_out) == len(instance) + 1  # the events that tell why an instance has no pod
 
 
 def test_each_role_is_bound_to_the_account():

@@ -57,6 +57,17 @@ async def test_no_catalogue_is_warned_of():
     assert "ASYNCCTL_DATABASE_SERVERS is not set" in rows[""].message
 
 
+@pytest.mark.parametrize(
+    ("only", "state", "said"),
+    [("InCluster", "skipped", "External is not among"), ("External", "warning", "and nothing is left")],
+)
+async def test_what_is_not_served_is_not_looked_at(only, state, said):
+    settings = DatabaseSettings(provisioners=(only,))
+    checking = Checking("catalogue", settings=settings, logger=Log().logger, clock=SystemClock(), client=None)
+    await check_servers(checking)
+    assert (str(checking.rows[-1].state), said in checking.rows[-1].message) == (state, True)
+
+
 async def test_an_empty_catalogue_is_warned_of(tmp_path):
     (tmp_path / "servers.yaml").write_text("servers: []\n")
     rows = await look(tmp_path / "servers.yaml")

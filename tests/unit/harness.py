@@ -112,13 +112,13 @@ async def cluster_at(config: ClusterConfig):
         yield cluster
 
 
-def quick_settings(**values):
+def quick_settings(kind=Settings, **values):
     """No Lease, a free port, and retries that a test can wait for."""
     quick = {
         "leader_election": False, "http_address": Address("127.0.0.1", 0), "debug_address": None, "pod_name": "test",
         "retry_base": 0.01, "retry_max": 0.02, "drain_timeout": 5.0, "request_timeout": 5.0,
     }  # fmt: skip
-    return Settings(**(quick | values))
+    return kind(**(quick | values))
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ async def working(operator, cluster, log=None, **settings):
     settings = {"namespaces": (cluster.namespace,)} | settings
     log = log or Log()
     async with operator.running(
-        settings=quick_settings(**settings), logger=log.logger, config=cluster.config
+        settings=quick_settings(operator.settings, **settings), logger=log.logger, config=cluster.config
     ) as running:
         running.log = log
         await until(running.ready.is_set)

@@ -1,11 +1,14 @@
-"""Where a database is: the server that we work on as its admin, and what applications are told to connect to."""
+"""Where a database is: the server that we work on as its admin, what applications connect to, and who finds it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from asyncctl import Context, TerminalError
 from asyncctl.database.postgres.connection import Server
-from asyncctl.database.types import Database
+from asyncctl.database.types import Database, Provisioner as Kind
+
+SETTING = "ASYNCCTL_DATABASE_PROVISIONERS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +113,23 @@ class Provisioner(Protocol):
             Waiting: It is going.
         """
         ...
+
+
+def serving(provisioners: Mapping[Kind, Provisioner], kind: Kind) -> Provisioner:
+    """The provisioner of a `Database`.
+
+    Args:
+        provisioners: Those that are served.
+        kind: As the spec names it.
+
+    Raises:
+        TerminalError: That one is not served.
+    """
+    if kind not in provisioners:
+        raise TerminalError(
+            f"Databases of provisioner {kind} are not served here ({SETTING} is {','.join(provisioners)}): nothing was "
+            f"looked at or changed. Ask the operator of asyncctl to add {kind} to it, with the rights that takes "
+            "(manifests/rbac)",
+            reason="ProvisionerOff",
+        )
+    return provisioners[kind]

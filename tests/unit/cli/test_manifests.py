@@ -22,7 +22,7 @@ def test_the_files_are_written_below_the_folder_and_named(tmp_path):
     assert (code, error) == (0, "")
     files = sorted(path for path in (tmp_path / "new").rglob("*") if path.is_file())
     assert out.splitlines() == [str(file) for file in files]
-    assert [file.parent.name for file in files] == ["bases", "fence", "protection", "rbac"]
+    assert [file.parent.name for file in files] == ["bases", "fence", "protection", "rbac", "rbac-external"]
     assert run()[1] == "---\n".join(file.read_text() for file in files)
 
 

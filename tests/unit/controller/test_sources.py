@@ -43,6 +43,7 @@ def test_what_can_not_be_meant_is_refused(options, problem):
         ({"namespaces": "team"}, "namespaces='team' is a text, and each of its letters would be taken: write a tuple"),
         ({"to": "widgets"}, "Watch of v1 Secret: to is 'widgets', and no function"),
         ({"indexes": {"size": "spec.size"}}, "size is 'spec.size', and no function"),
+        ({"wanted": True}, "wanted is True, and no function"),
         ({"when": lambda old, new: True}, "is no Predicate; wrap a function of"),
     ],
 )
@@ -93,6 +94,7 @@ def test_sources_that_do_not_go_together_are_refused_by_the_controllers_name(opt
     [
         (Watch(Widget, to=keys), None, "a change of .* wakes the object itself; leave out to="),
         (Watch(Widget, metadata_only=True), None, "is given the whole object; leave out metadata_only"),
+        (Watch(Widget, wanted=lambda settings: True), None, "is always there, and so is what it reconciles"),
         (Watch(Widget, when=labels_changed), generation_changed, "when= is said twice"),
     ],
 )

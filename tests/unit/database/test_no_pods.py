@@ -1,5 +1,6 @@
 """An instance in the cluster at an API server where nothing would run its pod, as that of `asyncctl dev`."""
 
+import dataclasses
 from contextlib import asynccontextmanager
 
 from msgspec.structs import replace
@@ -7,6 +8,7 @@ from msgspec.structs import replace
 from asyncctl.apiserver import ApiServer
 from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.database.credentials import TYPE
+from asyncctl.database.deletion import ORPHAN
 from asyncctl.database.operator import database_operator
 from asyncctl.database.provisioners.manifests import SERVICE, STATEFUL_SET, VOLUME_CLAIM
 from asyncctl.database.settings import DatabaseSettings
@@ -47,14 +49,62 @@ NAMES = [
 
 @asynccontextmanager
 async def served():
+    async with clusters() as cluster, serving(cluster):
+        yield cluster
+
+
+@asynccontextmanager
+async def serving(cluster, *provisioners):
+    """The shipped operator, for all provisioners or for these."""
+    settings = dataclasses.replace(SETTINGS, provisioners=provisioners) if provisioners else SETTINGS
+    operator = database_operator()
+    async with operator.running(settings=settings, logger=Log().logger, config=cluster.config) as running:
+        await until(running.ready.is_set)
+        yield running
+
+
+@asynccontextmanager
+async def clusters():
     async with ApiServer() as server, connected(config := ClusterConfig(server=server.url)) as client:
         cluster = Cluster(config, client, "team")
         await cluster.define(DATABASES)
         await client.create(Namespace(name="team"))
-        operator = database_operator()
-        async with operator.running(settings=SETTINGS, logger=Log().logger, config=config) as running:
-            await until(running.ready.is_set)
-            yield cluster
+        yield cluster
+
+
+async def test_what_is_not_served_is_told_so_and_nothing_else_happens_to_it():
+    async with clusters() as cluster:
+        async with serving(cluster):
+            await cluster.create(Database, "orders", spec=SPEC)
+            await cluster.until(Database, "orders", lambda db: db.status.conditions.get("WorkloadReady"))
+        await cluster.create(Database, "new", spec=SPEC)
+        before = {name: await version(cluster, kind, name) for kind, name in NAMES}
+        async with serving(cluster, Provisioner.EXTERNAL) as running:
+            assert {informer.kind.plural for informer in running._informers} == {"databases", "secrets"}
+            for name in ("orders", "new"):
+                found = await cluster.until(Database, name, is_off)
+                assert "ASYNCCTL_DATABASE_PROVISIONERS is External" in found.status.conditions.get("Ready").message
+                assert found.status.phase is Phase.FAILED
+                await cluster.patch(Database, name, {"metadata": {"annotations": {ORPHAN: "orphan"}}})
+                await cluster.delete(Database, name)
+            await cluster.until_gone(Database, "new")
+            held = await cluster.until(Database, "orders", lambda db: db.metadata.deletion_timestamp and is_off(db))
+            assert held.metadata.finalizers
+        assert {name: await version(cluster, kind, name) for kind, name in NAMES} == before
+        async with serving(cluster, Provisioner.IN_CLUSTER):
+            await cluster.until_gone(Database, "orders")
+        for kind, name in NAMES:
+            assert await cluster.get(kind, name)
+
+
+def is_off(db):
+    ready = db.status.conditions.get("Ready")
+    return ready is not None and ready.reason == "ProvisionerOff"
+
+
+async def version(cluster, kind, name):
+    found = await cluster.get(kind, name)
+    return found["metadata"]["resourceVersion"] if isinstance(found, dict) else found.metadata.resource_version
 
 
 async def test_a_volume_that_was_kept_and_refused_is_not_deleted_with_who_could_not_take_it_up():

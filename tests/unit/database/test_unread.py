@@ -10,6 +10,7 @@ from asyncctl.database.credentials import TYPE
 from asyncctl.database.deletion import ORPHAN
 from asyncctl.database.operator import FINALIZER
 from asyncctl.database.reconcile import DatabaseReconciler
+from asyncctl.database.settings import DatabaseSettings
 from asyncctl.database.types import Database
 from asyncctl.generate import crd
 from asyncctl.objects import Secret, Unstructured
@@ -60,8 +61,9 @@ async def deleted(cluster, spec, status, annotations=None):
 
 def program(refused=None):
     """The reconciler with its clean-up; what that refuses is noted."""
-    operator = Operator("test")
+    operator = Operator("test", settings=DatabaseSettings)
     reconciler = DatabaseReconciler()
+    operator.on_startup(reconciler.start)
     declared = operator.controller(Database, owns=[Secret])(reconciler)
 
     @declared.finalizer(FINALIZER)
@@ -86,7 +88,7 @@ def program(refused=None):
 )
 async def test_it_goes_and_its_secret_stays_where_its_data_is_to_be_kept(cluster, spec, annotations, reason):
     await deleted(cluster, BROKEN | spec, MADE, annotations)
-    async with working(program(), cluster):
+    async with working(program(), cluster, cluster_id="c1", provisioners=("External",)):
         await cluster.until_gone(RAW, "a")
         assert [said for said, _ in await cluster.until_said("a")] == [reason]
     assert (await cluster.get(Secret, "a-secret")).metadata.owner_references == []
@@ -103,7 +105,7 @@ async def test_it_goes_and_its_secret_stays_where_its_data_is_to_be_kept(cluster
 async def test_it_waits_and_says_which_field_to_correct_where_its_data_is_not_surely_to_be_kept(cluster, spec, field):
     await deleted(cluster, spec, MADE)
     refused = []
-    async with working(program(refused), cluster):
+    async with working(program(refused), cluster, cluster_id="c1", provisioners=("External",)):
         error = (await until(lambda: refused))[0]
         assert error.reason == "Unreadable"
         assert f"can't be read ({field}" in str(error)
@@ -120,7 +122,7 @@ async def test_it_waits_and_says_which_field_to_correct_where_its_data_is_not_su
 async def test_nothing_is_said_to_be_kept_that_was_never_its_own(cluster, spec, annotations, made):
     good = {"provisioner": "External", "external": {"serverName": "main"}}
     await deleted(cluster, good | spec, MADE if made else {"databaseName": "team_a"}, annotations)
-    async with working(program(), cluster):
+    async with working(program(), cluster, cluster_id="c1", provisioners=("External",)):
         await cluster.until_gone(RAW, "a")
         ((_, note),) = await cluster.until_said("a")
     assert ("was never claimed by this object" in note) is not made
@@ -128,5 +130,5 @@ async def test_nothing_is_said_to_be_kept_that_was_never_its_own(cluster, spec, 
 
 async def test_it_goes_where_nothing_was_made(cluster):
     await deleted(cluster, BROKEN | {"reclaimPolicy": "Delete"}, {})
-    async with working(program(), cluster):
+    async with working(program(), cluster, cluster_id="c1", provisioners=("External",)):
         await cluster.until_gone(RAW, "a")

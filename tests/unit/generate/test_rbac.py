@@ -131,6 +131,15 @@ def test_a_watch_that_names_its_own_namespaces_has_its_rules_there():
     assert {place for place, resource, _ in needed(operator, namespaces=["x"]) if resource == "secrets"} == {"x"}
 
 
+def test_a_watch_that_is_not_wanted_with_the_settings_takes_no_rule():
+    operator, _ = declared(owns=[Watch(ConfigMap, wanted=lambda settings: settings.workers > 10)], reads=[Secret])
+    few, all_of_them = needed(operator), needed(operator, workers=11)
+    assert (None, "configmaps", ()) not in few
+    assert (None, f"widgets.{GROUP}/finalizers", ()) not in few  # it owns nothing else
+    assert all_of_them[None, "configmaps", ()] == (*READ, "create", "patch", "delete")
+    assert few.items() < all_of_them.items()
+
+
 def test_its_own_kind_that_is_watched_too_takes_no_other_rule():
     operator, _ = declared(watches=[Watch(Widget, to=to_every)])
     assert needed(operator) == needed(declared()[0])

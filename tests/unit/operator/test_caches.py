@@ -1,6 +1,7 @@
 """What an operator caches: narrowed, indexed, shared with background tasks, in namespaces that come and go."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -58,6 +59,28 @@ async def test_the_primary_kind_is_narrowed_and_what_stops_matching_is_left_alon
         await until(lambda: counted(seen.names, "/late"))
     assert {name.partition("/")[2] for name in seen.names} == {"mine", "late"}
     assert counted(seen.names, "/mine") == 1
+
+
+async def test_what_is_not_wanted_with_the_settings_is_neither_watched_nor_read(cluster):
+    operator, told = Operator("test"), []
+    some = Watch(ConfigMap, wanted=lambda settings: settings.workers > 10)
+
+    @operator.controller(Widget, owns=[some], reads=[Watch(Secret, wanted=lambda _: True)])
+    async def reconcile(ctx, widget):
+        with suppress(LookupError):
+            assert list(ctx.list(Secret)) == []
+            told.append("secrets")
+            assert list(ctx.list(ConfigMap)) == []
+            told.append("config maps")
+
+    await cluster.create(Widget, "w")
+    for workers, read in ((10, ["secrets"]), (11, ["secrets", "config maps"])):
+        told.clear()
+        async with working(operator, cluster, workers=workers) as running:
+            await until(lambda: told)
+            assert told == read
+            watched = {str(informer.kind.plural) for informer in running._informers}
+            assert watched == {"widgets", "secrets", *(["configmaps"] if workers > 10 else [])}
 
 
 async def test_an_index_of_the_primary_finds_who_names_a_secret(cluster, seen):

@@ -62,7 +62,7 @@ WRONG = {
     # of what wakes it
     "or": (lambda: generation_changed or labels_changed, r"predicates are composed with \|, & and ~, not with `or`"),
     "not": (lambda: controller(when=not generation_changed), r"predicates are composed with \|, & and ~"),
-    "async mapper": (lambda: Watch(Secret, to=reconcile), "to is asked for each change and can't wait; write a plain"),
+    "async mapper": (lambda: Watch(Secret, to=reconcile), "to is asked in passing and can't wait; write a plain"),
     "class as mapper": (lambda: Watch(Secret, to=Widget), "Watch of v1 Secret: to is the class Widget, and no"),
     "list of labels": (lambda: Watch(Secret, labels=["a"]), r"\['a'\] is no selector: give a map"),
     # around it
