@@ -16,9 +16,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import yaml
@@ -44,29 +44,27 @@ PROGRAMS = {OURS: "bench.passes", LEAST: "bench.least"}
 
 
 class Contestant:
-    """One that makes turns (`bench.turns`); a context manager."""
+    """One that makes turns (`bench.turns`), from its start on; `close` it."""
 
-    def __init__(self, name: str, given: dict[str, Any], seconds: float) -> None:
+    def __init__(self, name: str, seconds: float) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", PROGRAMS[name]],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._watchdog = threading.Timer(seconds, self._process.kill)
-        self._given = given
-
-    def __enter__(self) -> Self:
         self._watchdog.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it; harmless when repeated."""
         try:
-            self._process.communicate("", timeout=30)
+            if self._process.poll() is None:
+                self._process.communicate("", timeout=30)
         finally:
             self._process.kill()
             self._watchdog.cancel()
 
-    def settle(self) -> dict[str, Any]:
-        return self._ask(json.dumps(self._given))
+    def settle(self, given: dict[str, Any]) -> dict[str, Any]:
+        return self._ask(json.dumps(given))
 
     def turn(self) -> dict[str, float]:
         return self._ask("")
@@ -140,16 +138,13 @@ def _fields(pid: int, *numbers: int) -> int:
     return sum(int(fields[number]) for number in numbers)
 
 
-@contextmanager
-def _api_server(folder: Path, seconds: float) -> Iterator[str]:
-    """The embedded API server, with what a cluster has been given beforehand; yields its URL."""
-    kubeconfig = folder / "kubeconfig"
-    with process(*ASYNCCTL, "apiserver", "--kubeconfig", str(kubeconfig), seconds=seconds) as server:
-        line_of(server.stdout, "ready ")
-        url: str = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-        post(f"{url}/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        post(f"{url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(Database))
-        yield url
+def _prepared(api_server: "subprocess.Popen[str]", kubeconfig: Path) -> str:
+    """Make what a cluster has been given beforehand; returns the API server's URL."""
+    line_of(api_server.stdout, "ready ")
+    url: str = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+    post(f"{url}/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    post(f"{url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd(Database))
+    return url
 
 
 def _catalogue(folder: Path, postgres: PostgresServer) -> Path:
@@ -167,21 +162,25 @@ def _catalogue(folder: Path, postgres: PostgresServer) -> Path:
 def figures(runs: int, *, count: int) -> Figures:
     """Measure so many turns of each, over so many databases."""
     seconds = float(TIMEOUT + count)
-    with (
-        tempfile.TemporaryDirectory(prefix="asyncctl-bench-") as name,
-        PostgresServer.running(logging_collector="on") as postgres,
-        psycopg.connect(postgres.uri(), autocommit=True) as session,
-        _api_server(Path(name), seconds) as url,
-    ):
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="asyncctl-bench-")))
+        kubeconfig = folder / "kubeconfig"
+        command = *ASYNCCTL, "apiserver", "--kubeconfig", str(kubeconfig)
+        api_server = stack.enter_context(process(*command, seconds=seconds))
+        contestants = {name: Contestant(name, seconds) for name in PROGRAMS}
+        for each in contestants.values():  # should there be no PostgreSQL
+            stack.callback(each.close)
+        postgres = stack.enter_context(PostgresServer.running(logging_collector="on"))
+        session = stack.enter_context(psycopg.connect(postgres.uri(), autocommit=True))
+        for each in contestants.values():
+            stack.callback(each.close)
         create = sql.SQL("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD {}")
         session.execute(create.format(sql.Identifier(ADMIN), sql.Literal(postgres.password)))
         admin = {"host": postgres.host, "port": postgres.port, "user": ADMIN, "password": postgres.password}
-        given = {"url": url, "catalogue": str(_catalogue(Path(name), postgres)), "count": count}
-        with Contestant(OURS, given, seconds) as ours:
-            databases = ours.settle()
-            with Contestant(LEAST, admin | databases, seconds) as least:
-                least.settle()
-                return _compare({OURS: ours, LEAST: least}, Judge(session), runs, count)
+        url, catalogue = _prepared(api_server, kubeconfig), str(_catalogue(folder, postgres))
+        databases = contestants[OURS].settle({"url": url, "catalogue": catalogue, "count": count})
+        contestants[LEAST].settle(admin | databases)
+        return _compare(contestants, Judge(session), runs, count)
 
 
 def _compare(contestants: dict[str, Contestant], judge: Judge, runs: int, count: int) -> Figures:

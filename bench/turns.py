@@ -29,7 +29,9 @@ async def serve(contestant: Contestant) -> None:
     async def line() -> str:
         return await loop.run_in_executor(None, sys.stdin.readline)
 
-    async with contestant(json.loads(await line())) as (told, turn):
+    if not (given := await line()):
+        return
+    async with contestant(json.loads(given)) as (told, turn):
         print(json.dumps(told), flush=True)
         while await line():
             cpu, seconds = time.process_time(), time.perf_counter()

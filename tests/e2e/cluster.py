@@ -74,14 +74,17 @@ class Cluster:
         self, method: str, path: str, body: object = None, *, token: str, content_type: str = "application/json"
     ) -> tuple[int, str]:
         """Send one request as whoever has the token; returns the status code and the text."""
-        connection = http.client.HTTPSConnection(urlsplit(self.plane.url).netloc, timeout=30, context=self._tls)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
-        try:
+        with self._connection() as connection:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             return response.status, response.read().decode()
-        finally:
-            connection.close()
+
+    def _connection(self) -> contextlib.AbstractContextManager[http.client.HTTPSConnection]:
+        return contextlib.closing(self._new_connection())
+
+    def _new_connection(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(urlsplit(self.plane.url).netloc, timeout=30, context=self._tls)
 
     @property
     def id(self) -> str:
@@ -165,6 +168,25 @@ class Cluster:
                     self._read += len(line)
                     self._audited.append(json.loads(line))
         return list(self._audited)
+
+
+class Asking(Cluster):
+    """The same for who asks all the time: over one connection. It is one thread's at a time, and to be closed."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        super().__init__(plane)
+        self._kept = self._new_connection()
+
+    def close(self) -> None:
+        self._kept.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[http.client.HTTPSConnection]:
+        try:
+            yield self._kept
+        except BaseException:
+            self._kept.close()  # the next request opens it again
+            raise
 
 
 class Team:

@@ -16,12 +16,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
 from asyncctl.cli.folder import Watcher
 from asyncctl.cli.postgres import _Account, find_binaries
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import Asking, Cluster
 
 Object = dict[str, Any]
 _POLL = 0.05  # seconds
@@ -47,7 +48,7 @@ class Node:
         self.gives_volumes = True
         self.ran: list[list[str]] = []
         self.known_as: Callable[[str], str] = lambda address: address
-        self._cluster = cluster
+        self._cluster = Asking(cluster.plane)
         self._namespace = namespace
         self._account = _Account.choose()
         self._containers: dict[str, _Container] = {}  # by the pod's uid
@@ -68,6 +69,7 @@ class Node:
         self._thread.join(30)
         for container in self._containers.values():
             container.kill()
+        self._cluster.close()
         self._cleanup.close()
         assert self._failure is None, self._failure
 
@@ -81,7 +83,7 @@ class Node:
     def _run(self) -> None:
         try:
             while not self._stopped.wait(_POLL):
-                with self._lock, contextlib.suppress(OSError, ConnectionError):
+                with self._lock, contextlib.suppress(OSError, HTTPException):
                     self._volumes()
                     self._pods()
         except BaseException as error:

@@ -3,6 +3,7 @@
 They are made up, on the first server that lets its extensions be elsewhere than in its own folder: PostgreSQL 18.
 """
 
+import asyncio
 import os
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,10 +16,13 @@ import pytest
 from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable, wheel_binaries
 from asyncctl.database.postgres.connection import Server
 from asyncctl.database.postgres.provision import provision, remove
-from asyncctl.database.types import ExtensionSpec, SchemaSpec
-from tests.postgres.steps import PASSWORD, Effects, recorded, wish, with_passwords
+from asyncctl.database.postgres.wanted import Login
+from asyncctl.database.types import ExtensionSpec, Privileges, SchemaSpec
+from tests.postgres.steps import PASSWORD, Effects, recorded, until, wish, with_passwords
 
 NOTE = "INSERT INTO bait.noted SELECT session_user, current_user;"
+GATE = 4711
+CALL = "DO $$BEGIN PERFORM fire(); EXCEPTION WHEN undefined_function THEN NULL; END$$;"
 SCRIPTS = {
     "probe--1": f"CREATE FUNCTION probe() RETURNS int LANGUAGE sql AS 'SELECT 1'; {NOTE}",
     "probe--1--2": f"CREATE FUNCTION more() RETURNS int LANGUAGE sql AS 'SELECT 2'; {NOTE}",
@@ -26,6 +30,16 @@ SCRIPTS = {
     "greedy--1": "ALTER ROLE CURRENT_USER CREATEROLE;",
     "loose--1": "RESET ROLE; CREATE TABLE left_behind ();",
     "tempted--1": "SELECT bait.fire();",
+    "slow--1": "SELECT pg_sleep(60);",
+    "base--1": "CREATE FUNCTION base() RETURNS int LANGUAGE sql AS 'SELECT 1';",
+    "chatty--1": "DO $$BEGIN RAISE WARNING 'welcome'; END$$;",
+    "royal--1": f"SELECT pg_advisory_xact_lock_shared({GATE}); {CALL}",
+    "royal--1--2": CALL,
+}
+CONTROLS = {
+    "royal": "superuser = true\nrequires = 'base'\n",
+    "base": "trusted = true\n",
+    "chatty": "superuser = true\n",
 }
 
 
@@ -38,8 +52,9 @@ def elsewhere():
         Path(folder).chmod(0o755)
         for script, text in SCRIPTS.items():
             (extensions / f"{script}.sql").write_text(text)
-            control = extensions / f"{script.partition('--')[0]}.control"
-            control.write_text("default_version = '1'\nsuperuser = false\nrelocatable = true\n")
+            name = script.partition("--")[0]
+            rest = CONTROLS.get(name, "superuser = false\n")
+            (extensions / f"{name}.control").write_text(f"default_version = '1'\nrelocatable = true\n{rest}")
         yield folder
 
 
@@ -136,3 +151,119 @@ async def test_a_script_that_fails_or_wants_more_is_told_of_its_extension_and_ge
     assert superuser.execute(powers, [database]).fetchall() == [(False,)]
     made = tenant.execute("SELECT relowner::regrole::text FROM pg_class WHERE relname = 'left_behind'").fetchall()
     assert made == [(owner,)]  # the login's, which is gone
+
+
+async def test_a_script_that_takes_too_long_is_its_extensions_failure_and_the_rest_goes_on(
+    wanted, admin, database, owner, limits, superuser
+):
+    wanted, _ = wanted
+    hasty = replace(admin, name="hasty", statement_timeout=2.0)
+    reader = Login(name=f"{database}_r_a", privileges=Privileges.READ_ONLY, password=PASSWORD)
+    extensions = (ExtensionSpec(name="slow", schema="one"), ExtensionSpec(name="probe", schema="one"))
+    wish = replace(wanted, logins=(*wanted.logins, reader), extensions=extensions)
+    known = await provision(hasty, wish, limits=limits, check=Effects())
+    slow, probe = known.extensions
+    assert (slow.ready, slow.reason, slow.version) == (False, "ExtensionUnavailable", None)
+    assert "57014" in slow.message
+    assert f'let someone who has more time say in database "{database}": CREATE EXTENSION "slow"' in slow.message
+    assert probe.ready
+    roles = superuser.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", [database]).fetchall()
+    assert {name for (name,) in roles} == {owner, f"{database}_a", reader.name, f"{database}_readonly"}
+
+
+@pytest.fixture
+async def reign(server, wanted, limits):
+    """Return a function that asks for extension `royal` in schema `one`, as an admin who is a superuser has it made.
+
+    Extension `base`, which it requires, is the tenant's, in schema `two`; what it has made is a superuser's.
+    """
+    wanted, tenant = wanted
+    place = {"name": "boss", "host": server.host, "port": server.port, "ssl_mode": "disable"}
+    boss = Server(**place, admin_user=server.superuser, admin_password=server.password)
+    tenant.execute(f"GRANT ALL ON SCHEMA bait TO PUBLIC; GRANT ALL ON bait.noted TO PUBLIC; {LURE}")
+
+    async def ask(version="1", name="royal"):
+        extensions = ExtensionSpec(name="base", schema="two"), ExtensionSpec(name=name, version=version, schema="one")
+        known = await provision(boss, replace(wanted, extensions=extensions), limits=limits, check=Effects())
+        return known.extensions[1]
+
+    assert not (await ask(name="broken")).ready
+    noted(tenant)
+    return ask
+
+
+LURE = "CREATE FUNCTION bait.lure() RETURNS void LANGUAGE sql AS 'SELECT bait.fire()'"
+FIRE = "CREATE FUNCTION {}.fire() RETURNS void LANGUAGE sql AS 'SELECT bait.fire()'"
+
+
+async def at_the_gate(superuser):
+    """Wait until the script runs, or may soon, as what it could call can't change any more."""
+    query = """
+        SELECT FROM pg_locks WHERE (locktype = 'advisory' AND NOT granted)
+            OR (relation = 'pg_proc'::regclass AND mode = 'ShareLock' AND granted AND pid <> pg_backend_pid())
+        """
+    await asyncio.to_thread(until, lambda: superuser.execute(query).fetchall())
+
+
+async def test_what_a_tenant_has_not_committed_yet_is_not_called_by_a_superusers_script(
+    reign, wanted, database, server
+):
+    tenant = wanted[1]
+    with psycopg.connect(server.uri(database), autocommit=True) as superuser:
+        superuser.execute("SELECT pg_advisory_lock(%s)", [GATE])
+        tenant.execute(f"BEGIN; {FIRE.format('one')}")
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(reign())
+            await at_the_gate(superuser)
+            tenant.execute("COMMIT")
+            superuser.execute("SELECT pg_advisory_unlock(%s)", [GATE])
+    assert noted(tenant) == []
+    assert 'schema "one" holds' in asked.result().message
+
+
+MEANWHILE = (
+    FIRE.format("one"),
+    "ALTER FUNCTION bait.lure() RENAME TO fire2",
+    "ALTER FUNCTION bait.fire() SET SCHEMA one",
+    "CREATE OPERATOR one.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)",
+    "ALTER SCHEMA one RENAME TO three; ALTER SCHEMA bait RENAME TO one",
+    "ALTER EXTENSION base SET SCHEMA bait",
+)
+
+
+async def test_while_a_superusers_script_runs_a_tenant_can_not_change_what_it_could_call(
+    reign, wanted, database, server
+):
+    tenant = wanted[1]
+    tenant.execute("SET lock_timeout = '50ms'")
+    with psycopg.connect(server.uri(database), autocommit=True) as superuser:
+        superuser.execute("SELECT pg_advisory_lock(%s)", [GATE])
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(reign())
+            await at_the_gate(superuser)
+            for statement in MEANWHILE:
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    tenant.execute(statement)
+            superuser.execute("SELECT pg_advisory_unlock(%s)", [GATE])
+    assert asked.result().ready
+    assert noted(tenant) == []
+
+
+@pytest.mark.parametrize("where", ["one", "two", "in an extension"])
+async def test_what_a_tenant_put_where_a_superusers_script_looks_is_not_called(where, reign, wanted):
+    """In its own schema, in that of an extension that it requires, or as a part of a tenant's own extension."""
+    tenant = wanted[1]
+    schema = "two" if where == "two" else "one"
+    undo = f"DROP FUNCTION {schema}.fire()"
+    tenant.execute(FIRE.format(schema))
+    if where == "in an extension":
+        tenant.execute("ALTER EXTENSION base ADD FUNCTION one.fire()")
+        undo = f"ALTER EXTENSION base DROP FUNCTION one.fire(); {undo}"
+    refused = await reign()
+    assert noted(tenant) == []
+    assert (refused.ready, refused.version) == (False, None)
+    assert f'schema "{schema}" holds functions or operators that are no superuser\'s, such as ' in refused.message
+
+
+async def test_a_script_that_warns_has_done_it_all_the_same(reign):
+    assert (await reign(name="chatty")).ready

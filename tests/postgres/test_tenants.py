@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from asyncctl.database.postgres import bounded, privileges
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.database import lock_key
 from asyncctl.database.postgres.errors import DatabaseError, NameConflict
@@ -186,6 +187,27 @@ async def test_a_tenant_can_not_rename_his_database_nor_give_it_away(wanted, ten
 async def test_dropped_objects_do_not_matter(wanted, settle, tenant):
     tenant.execute("CREATE TABLE public.things (id int); DROP TABLE public.things; DROP SCHEMA app; DROP SCHEMA public")
     assert (await settle()).corrected == ("schemas[app]",)
+
+
+async def test_more_tables_and_schemas_than_one_answer_has_room_for(wanted, settle, tenant, database, monkeypatch):
+    monkeypatch.setattr(bounded, "LARGEST", bounded.LARGEST // 500)
+    monkeypatch.setattr(privileges, "_PAGE", 20)  # of 10,000
+    long, group = "x" * 59, f"{database}_readonly"
+    each = "FOR i IN 100..220 LOOP EXECUTE format('CREATE {}', i); END LOOP;"
+    tenant.execute(
+        f"""
+        ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {group}; CREATE SCHEMA {long};
+        ALTER DEFAULT PRIVILEGES REVOKE ALL ON SCHEMAS FROM {group};
+        DO $$BEGIN {each.format(f"SCHEMA x%s{long}")} {each.format(f"TABLE {long}.x%s{long} ()")} END$$
+        """
+    )
+    assert (await settle()).corrected == ("privileges",)
+    granted = f"""
+        SELECT count(*) FROM pg_class WHERE relname ~ '^x' AND has_table_privilege('{group}', oid, 'SELECT')
+        UNION ALL
+        SELECT count(*) FROM pg_namespace WHERE nspname ~ '^x' AND has_schema_privilege('{group}', oid, 'USAGE')
+        """
+    assert tenant.execute(granted).fetchall() == [(121,), (122,)]
 
 
 async def test_a_lock_on_every_table_does_not_stop_us(wanted, settle, tenant):

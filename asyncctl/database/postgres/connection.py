@@ -27,6 +27,7 @@ from asyncctl.database.postgres.errors import (
 )
 from asyncctl.database.postgres.server import Server, Session, close_session, cut_line
 from asyncctl.database.postgres.sessions import Limits
+from asyncctl.database.postgres.slots import Use
 from asyncctl.database.postgres.verifier import verifier
 
 __all__ = ["Check", "Connection", "Limits", "Secret", "Server", "connect", "connect_as"]
@@ -297,8 +298,9 @@ async def connect(
         DatabaseError: ServerUnreachable, AuthenticationFailed, TooManyConnections and others, as they fit.
 
     """
-    async with limits.slot(server):
-        connection = await _kept(server, limits, check) if database in {None, server.maintenance_database} else None
+    use = Use.ADMIN if database in {None, server.maintenance_database} else Use.OTHER
+    async with limits.slot(server, use):
+        connection = await _kept(server, limits, check) if use is Use.ADMIN else None
         if connection is None:
             connection = await _opened(server, database or server.maintenance_database, limits, check)
         try:

@@ -6,9 +6,11 @@ later. What a tenant grants beyond is left alone, but for what would make a Read
 may CREATE in a schema.
 """
 
+from collections.abc import AsyncIterator
 from typing import LiteralString
 
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from asyncctl.database.postgres.connection import Connection
 from asyncctl.database.postgres.errors import InsufficientPrivilege
@@ -17,6 +19,7 @@ from asyncctl.database.types import Privileges
 
 _ABOUT = "privileges"
 _AT_ONCE = 100  # tables that one statement names
+_PAGE = 10_000  # names in one answer: it has an end (`bounded`), and what a tenant makes has none
 _WORDS = {"r": sql.SQL("TABLES"), "S": sql.SQL("SEQUENCES"), "n": sql.SQL("SCHEMAS")}
 _GRANTED: dict[Privileges, dict[str, LiteralString]] = {  # by kind of object, as pg_default_acl calls it
     Privileges.READ_WRITE: {"r": "SELECT, INSERT, UPDATE, DELETE", "S": "USAGE, SELECT, UPDATE", "n": "USAGE"},
@@ -68,25 +71,23 @@ async def _defaults(inside: Connection, group: str, granted: dict[str, LiteralSt
 
 
 async def _schemas(inside: Connection, group: str) -> None:
-    rows = await inside.read(
-        """
-        SELECT nspname FROM pg_namespace
+    query: LiteralString = """
+        SELECT oid::bigint, nspname FROM pg_namespace
         WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
             AND CASE WHEN has_schema_privilege(%s, oid, 'USAGE') THEN false
                      ELSE nspowner = ANY (ARRAY(SELECT oid FROM pg_roles WHERE pg_has_role(oid, 'USAGE'))) END
-        ORDER BY nspname
-        """,
-        group,
-    )
-    names = [sql.Identifier(name) for (name,) in rows]
-    await _grant(inside, sql.SQL("USAGE"), sql.SQL("SCHEMA"), names, group)
+            AND oid > %s::bigint::oid ORDER BY oid LIMIT %s
+        """
+    async for rows in _pages(inside, query, group):
+        names = [sql.Identifier(name) for _, name in rows]
+        await _grant(inside, sql.SQL("USAGE"), sql.SQL("SCHEMA"), names, group)
 
 
 async def _existing(inside: Connection, group: str, granted: dict[str, LiteralString]) -> None:
     """Grant on the tables (and views and the like) and sequences that are there, and the admin's to grant on."""
-    rows = await inside.read(
-        """
-        SELECT relkind = 'S', nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    query: LiteralString = """
+        SELECT pg_class.oid::bigint, relkind = 'S', nspname, relname
+        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
         WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
             AND NOT EXISTS (SELECT FROM pg_depend
                             WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
@@ -99,13 +100,23 @@ async def _existing(inside: Connection, group: str, granted: dict[str, LiteralSt
                                ELSE NOT has_table_privilege(%s, pg_class.oid, wanted) END)
                 THEN relowner = ANY (ARRAY(SELECT oid FROM pg_roles WHERE pg_has_role(oid, 'USAGE')))
                 ELSE false END
-        ORDER BY 2, 3
-        """,
-        *(granted["S"], granted["r"], group, group),
-    )
-    for kind, word in (("r", sql.SQL("TABLE")), ("S", sql.SQL("SEQUENCE"))):
-        names = [sql.Identifier(schema, name) for is_sequence, schema, name in rows if is_sequence == (kind == "S")]
-        await _grant(inside, sql.SQL(granted[kind]), word, names, group)
+            AND pg_class.oid > %s::bigint::oid ORDER BY 1 LIMIT %s
+        """
+    async for rows in _pages(inside, query, granted["S"], granted["r"], group, group):
+        for kind, word in (("r", sql.SQL("TABLE")), ("S", sql.SQL("SEQUENCE"))):
+            names = [sql.Identifier(schema, name) for _, sequence, schema, name in rows if sequence == (kind == "S")]
+            await _grant(inside, sql.SQL(granted[kind]), word, names, group)
+
+
+async def _pages(inside: Connection, query: LiteralString, *parameters: str) -> AsyncIterator[list[TupleRow]]:
+    """Ask for what comes next until there is no more; the last two parameters of a query are after what, and how many.
+
+    Its first column is what it is ordered by.
+    """
+    rows = await inside.read(query, *parameters, 0, _PAGE)
+    while rows:
+        yield rows
+        rows = await inside.read(query, *parameters, rows[-1][0], _PAGE) if len(rows) == _PAGE else []
 
 
 async def _grant(inside: Connection, what: sql.Composable, kind: sql.SQL, names: list[sql.Identifier], to: str) -> None:

@@ -26,7 +26,7 @@ from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
 from asyncctl.database.postgres.ownership import claim_owner, take_over
 from asyncctl.database.postgres.privileges import ensure_privileges
 from asyncctl.database.postgres.roles import GROUPS, ensure_group, our_roles, ours, owner_role, roles
-from asyncctl.database.postgres.schemas import ensure_schema
+from asyncctl.database.postgres.schemas import ensure_schemas
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.types import Claim as Recorded
 
@@ -55,7 +55,7 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
     groups = [group for group in GROUPS if any(login.privileges is group for login in wanted.logins)]
     if wanted.schemas or wanted.extensions or groups:
         async with connect(server, wanted.database, limits=limits, check=check) as inside:
-            schemas = [await ensure_schema(inside, schema) for schema in wanted.schemas]
+            schemas = await ensure_schemas(inside, wanted.schemas)
             extensions = await look(inside, wanted.extensions)
             await apply(inside, [item for item in extensions if item.as_admin])
             for group in groups:

@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import anyio
-
 from asyncctl.database.postgres.errors import TooManyConnections
 from asyncctl.database.postgres.server import Server, Session, close_session, open_session
+from asyncctl.database.postgres.slots import Slots, Use
 from asyncctl.database.postgres.threads import Threads
 
 Observe = Callable[[str, float], None]
@@ -30,21 +29,23 @@ class _Idle:
 
 @dataclass
 class _Kept:
-    """One server's. Those in use, a token each, and the idle ones are together never more than the limiter's total."""
+    """One server's. Those in use, a slot each, and the idle ones are together never more than there are slots."""
 
     server: Server  # as its entry was when it was asked for last
-    limiter: anyio.CapacityLimiter
     idle: list[_Idle] = field(default_factory=list)  # the one that was used last is the last
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.idle)
 
     @property
     def used(self) -> bool:
         """Whether anybody has, or waits for, a session."""
-        return bool(self.idle or self.limiter.borrowed_tokens or self.limiter.statistics().tasks_waiting)
+        return bool(self.idle or self.slots.wanted)
 
     @property
     def crowded(self) -> bool:
         """Whether there are too many."""
-        return self.limiter.borrowed_tokens + len(self.idle) > self.limiter.total_tokens
+        return self.slots.in_use + len(self.idle) > self.slots.total
 
     def superfluous(self) -> _Idle | None:
         """Take an idle session that has to go, with what is in use by now: of another entry, else the oldest."""
@@ -73,7 +74,7 @@ class Limits:
         self._threads = Threads()
 
     @asynccontextmanager
-    async def slot(self, server: Server) -> AsyncIterator[None]:
+    async def slot(self, server: Server, use: Use) -> AsyncIterator[None]:
         """Be counted as one of the server's sessions in the block; wait for it as long as for a connection.
 
         Raises:
@@ -84,7 +85,7 @@ class Limits:
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(server.connect_timeout):
-                await kept.limiter.acquire()
+                await kept.slots.acquire(use)
         except TimeoutError:
             raise TooManyConnections(
                 f"all {server.max_connections} connections that we may have to {server} were in use for"
@@ -95,12 +96,12 @@ class Limits:
         try:
             yield
         finally:
-            kept.limiter.release()
+            kept.slots.release(use)
 
     @asynccontextmanager
     async def session(self, server: Server, database: str, user: str, password: str) -> AsyncIterator[Session]:
         """Open a session of anybody for the length of the block, counted as one of ours."""
-        async with self.slot(server):
+        async with self.slot(server, Use.OTHER):
             session = await self.open(server, database, user, password)
             try:
                 yield session
@@ -161,10 +162,9 @@ class Limits:
         """Return what is known of a server; `server` is its entry from now on."""
         kept = self._by_server.get(server.name)
         if kept is None:
-            kept = self._by_server[server.name] = _Kept(server, anyio.CapacityLimiter(server.max_connections))
-        elif kept.server != server:
-            kept.server = server
-            kept.limiter.total_tokens = server.max_connections
+            kept = self._by_server[server.name] = _Kept(server)
+        kept.server = server
+        kept.slots.limit(server.max_connections)
         return kept
 
 
@@ -174,12 +174,5 @@ async def _end(kept: _Kept, chosen: list[_Idle]) -> None:
         if idle not in kept.idle:
             continue  # taken while another one closed
         kept.idle.remove(idle)
-        try:
-            kept.limiter.acquire_on_behalf_of_nowait(idle)
-        except anyio.WouldBlock:  # the limit was lowered meanwhile: there are too many in any case
+        with kept.slots.closing():
             await close_session(idle.session)
-            continue
-        try:
-            await close_session(idle.session)
-        finally:
-            kept.limiter.release_on_behalf_of(idle)
