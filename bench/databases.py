@@ -184,12 +184,12 @@ def figures(runs: int, *, count: int) -> Figures:
 
 
 def _compare(contestants: dict[str, Contestant], judge: Judge, runs: int, count: int) -> Figures:
-    counted: dict[str, Counter[str]] = {}
+    counted: dict[str, dict[str, float]] = {}
     for name, contestant in contestants.items():
         contestant.turn()  # what the first one fills is full from now on
         with judge.listening() as found:
-            contestant.turn()
-        counted[name] = found
+            passes = contestant.turn()["passes"]
+        counted[name] = {what: found[what] / passes for what in ("connections", "statements", "writes")}
     took: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
     for _ in range(runs):
         for name, contestant in contestants.items():
@@ -200,7 +200,7 @@ def _compare(contestants: dict[str, Contestant], judge: Judge, runs: int, count:
 
 
 def _told(
-    name: str, took: dict[str, list[dict[str, float]]], counted: Counter[str], count: int
+    name: str, took: dict[str, list[dict[str, float]]], counted: dict[str, float], count: int
 ) -> Iterator[tuple[str, float | None]]:
     key, turns = f"settled pass, {count} databases, {name}, ms of CPU", took[name]
     cpu, server = (_each(turns, what) for what in ("cpu", "server"))
@@ -213,8 +213,8 @@ def _told(
         least = statistics.median(_each(took[LEAST], "server"))
         yield f"{key}{DETAIL}of PostgreSQL, times {LEAST}", statistics.median(server) / least if least else None
     yield f"{key}{DETAIL}ms on the clock", statistics.median(_each(turns, "seconds"))
-    for what in ("connections", "statements", "writes"):
-        yield f"{key}{DETAIL}{what}", counted[what] / count
+    for what, number in counted.items():
+        yield f"{key}{DETAIL}{what}", number
     if name == OURS:
         yield f"{key}{DETAIL}requests to the API server", max(turn["requests"] / turn["passes"] for turn in turns)
 

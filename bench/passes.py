@@ -25,6 +25,7 @@ from asyncctl.database.types import (
     UserSpec,
 )
 from asyncctl.objects import Secret
+from asyncctl.observe.instruments import Numbers
 from asyncctl.observe.logs import make_logger
 from asyncctl.operator.process import loop_factory
 from asyncctl.operator.running import Running
@@ -51,17 +52,25 @@ async def operating(given: Given) -> AsyncIterator[tuple[Given, Turn]]:
     async with database_operator().running(settings=settings, logger=logger, config=config) as running:
 
         async def turn() -> Given:
-            before, requests = _passes(running), _requests(running)
+            before, requests = _passes(running), _sum(running.metrics.families.requests)
             for name in names:
                 running.wake(Database, name, namespace=NAMESPACE)
-            while (made := _passes(running) - before) < len(names):  # noqa: ASYNC110 - no event tells it
+            while _passes(running) < before + len(names):  # noqa: ASYNC110 - no event tells it
                 await asyncio.sleep(POLL)
-            return {"passes": made, "requests": _requests(running) - requests}
+            await idle()
+            return {"passes": _passes(running) - before, "requests": _sum(running.metrics.families.requests) - requests}
+
+        async def idle() -> None:  # or what goes on would be the next turn's
+            busy = running.metrics.families.active_workers, running.metrics.families.queue_depth
+            while any(_sum(each) for each in busy):  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(POLL)
 
         await running.ready.wait()
         for name in names:
             await running.client.create(Database(name=name, namespace=NAMESPACE, spec=SPEC))
-        yield {"databases": [await _settled(running, name) for name in names]}, turn
+        databases = [await _settled(running, name) for name in names]
+        await idle()  # what the making of their Secrets has woken is over
+        yield {"databases": databases}, turn
 
 
 def _passes(running: Running) -> float:
@@ -71,8 +80,8 @@ def _passes(running: Running) -> float:
     return sum(samples.values())
 
 
-def _requests(running: Running) -> float:
-    return sum(sample.value for sample in running.metrics.families.requests.collect().samples)
+def _sum(family: Numbers) -> float:
+    return sum(sample.value for sample in family.collect().samples)
 
 
 async def _settled(running: Running, name: str) -> Given:

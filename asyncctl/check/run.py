@@ -10,8 +10,9 @@ from contextlib import AsyncExitStack
 
 from asyncctl.check.access import check_lease, check_rules
 from asyncctl.check.fence import check_fence
-from asyncctl.check.kinds import check_kinds
+from asyncctl.check.kinds import check_kinds, own_kinds
 from asyncctl.check.link import Link, link
+from asyncctl.check.protection import check_protection
 from asyncctl.check.waiting import Tell, waiting_for
 from asyncctl.client.client import Client
 from asyncctl.clock import Clock
@@ -79,6 +80,7 @@ async def _in_the_cluster(operator: Operator, settings: Settings, found: Link, c
         names = ["api", "crd", "rbac", *(["lease", "fence"] if settings.leader_election else [])]
         return [Row(name, State.SKIPPED, found.without) for name in names]
     rows = await check_kinds(found.transport, operator, settings, needed)
+    rows += await check_protection(found.transport, own_kinds(operator), found.user)
     rows += await check_rules(found.transport, needed, found.user)
     if settings.leader_election:
         lease = lease_name(operator.name, settings)

@@ -63,6 +63,7 @@ what is looked at, in this order:
   clock          whether this machine's and the server's agree
   api KIND       whether each declared kind is served in its version, preferred, or deprecated
   crd NAME       whether the operator's CRDs are there, and the same as its code generates
+  protection NAME  whether the API server refuses to delete an object that has spec.deletionProtection
   rbac RULE      whether the user may do what the operator needs; if not, which rule would allow it
   lease NAME     whether there is a place for its Lease
   fence NAME     whether the API server refuses what replicas write that do not lead, and is right about who does

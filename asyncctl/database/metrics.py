@@ -7,13 +7,14 @@ more. Only the process that leads shows them, or each replica would.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from itertools import product
 
 import anyio
 
 from asyncctl import Cached, Clock, Metrics, Running, SystemClock
 from asyncctl.database.catalogue import Catalogue
-from asyncctl.database.types import Database, Phase, Provisioner
+from asyncctl.database.types import CredentialsStatus, Database, Phase, Provisioner
 from asyncctl.objects import DecodeError
 
 SQL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -92,12 +93,19 @@ class DatabaseMetrics:
         oldest: dict[str, float] = {}
         now = self._clock.now()
         for db in _readable(databases):
-            rotated = db.status.credentials.last_rotation_time if db.status.credentials else None
+            rotated = _oldest(db)
             if rotated is not None and _rotates(db):
                 age = max(0.0, (now - rotated).total_seconds())
                 oldest[db.spec.provisioner] = max(oldest.get(db.spec.provisioner, 0.0), age)
         for provisioner, age in oldest.items():
             yield (provisioner,), age
+
+
+def _oldest(db: Database) -> datetime | None:
+    """When the password was made that is the oldest of its users'."""
+    said = db.status.credentials or CredentialsStatus()
+    times = [each.last_rotation_time for each in said.users if each.last_rotation_time is not None]
+    return min(times, default=said.last_rotation_time)
 
 
 def _rotates(db: Database) -> bool:

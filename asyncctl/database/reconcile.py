@@ -125,7 +125,8 @@ class DatabaseReconciler:
     def _turn(self, db: Database, account: Account, secret: Secret | None) -> Turn:
         said = db.status.credentials or CredentialsStatus()
         active = next((login for login in said.active_users if login in account.logins), None)
-        rotation, last = _rotation(db), said.last_rotation_time
+        own = next((each.last_rotation_time for each in said.users if each.login in account.logins), None)
+        rotation, last = _rotation(db), own or said.last_rotation_time
         return plan(account, secret, rotation=rotation, active=active, last=last, now=self._clock.now())
 
     async def _provision(self, ctx: Context, place: Place, wanted: Wanted, turns: dict[Account, Turn]) -> Provisioned:

@@ -9,7 +9,7 @@ from asyncctl.database.metrics import DatabaseMetrics
 from asyncctl.database.postgres.wanted import Provisioned
 from asyncctl.database.provisioners.place import Place
 from asyncctl.database.rotation import Turn
-from asyncctl.database.types import Binding, Claim, CredentialsStatus, Database
+from asyncctl.database.types import Binding, Claim, CredentialsStatus, Database, LoginStatus
 
 
 def report(
@@ -78,6 +78,17 @@ def _fill(db: Database, place: Place, done: Provisioned, turns: Mapping[Account,
     db.status.schemas, db.status.extensions = list(done.schemas), list(done.extensions)
     db.status.credentials = CredentialsStatus(
         active_users=[turn.login for turn in turns.values()],
+        users=[_login(account, turn) for account, turn in turns.items()],
         last_rotation_time=max(turn.rotated_at for turn in turns.values()).replace(microsecond=0),
         next_rotation_time=min((turn.next_rotation for turn in turns.values() if turn.next_rotation), default=None),
+    )
+
+
+def _login(account: Account, turn: Turn) -> LoginStatus:
+    return LoginStatus(
+        login=turn.login,
+        user=account.user or None,
+        secret_name=account.secret,
+        last_rotation_time=turn.rotated_at.replace(microsecond=0),
+        next_rotation_time=turn.next_rotation,
     )

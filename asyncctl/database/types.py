@@ -50,6 +50,7 @@ __all__ = [
     "ExternalSpec",
     "InClusterSpec",
     "ItemStatus",
+    "LoginStatus",
     "Phase",
     "Privileges",
     "Provisioner",
@@ -333,15 +334,32 @@ class ItemStatus(Part):
     """Why it is not ready, and what to do."""
 
 
+class LoginStatus(Part):
+    """One user's login, and when its password changes."""
+
+    login: str
+    """The login whose credentials are in the Secret."""
+    user: str | None = None
+    """The name of the user in the spec."""
+    secret_name: str
+    """The Secret."""
+    last_rotation_time: datetime | None = None
+    """When its password was made."""
+    next_rotation_time: datetime | None = None
+    """When it changes next."""
+
+
 class CredentialsStatus(Part):
     """The logins, and when their passwords change."""
 
     active_users: list[str] = field(default_factory=list)
     """The logins whose credentials are in the Secrets."""
+    users: Annotated[list[LoginStatus], Meta(extra_json_schema=list_map("login"))] = field(default_factory=list)
+    """The same one by one."""
     last_rotation_time: datetime | None = None
-    """When passwords last changed."""
+    """When a password last changed."""
     next_rotation_time: datetime | None = None
-    """When they change next."""
+    """When one changes next."""
 
 
 class Claim(Part):

@@ -40,7 +40,7 @@ def protection_yaml(kind: type[Resource]) -> str:
     """
     if not is_protectable(kind):
         raise ValueError(f"{kind.__qualname__} can't be protected: its spec has no field deletion_protection")
-    return yaml.dump_all(_protection(kind), sort_keys=False, width=120)
+    return yaml.dump_all(protection(kind), sort_keys=False, width=120)
 
 
 def protection_name(kind: type[Resource]) -> str:
@@ -48,7 +48,8 @@ def protection_name(kind: type[Resource]) -> str:
     return f"deletion-protection.{resource_type_of(kind).resource}"
 
 
-def _protection(kind: type[Resource]) -> list[JsonObject]:
+def protection(kind: type[Resource]) -> list[JsonObject]:
+    """The policy and its binding."""
     resource, name = resource_type_of(kind), protection_name(kind)
     shown = 'oldObject.metadata.namespace + "/" + ' if resource.namespaced else ""
     rule = {

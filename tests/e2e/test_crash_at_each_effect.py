@@ -1,9 +1,10 @@
 """SIGKILL at each single effect, on PostgreSQL or the API server, and start again: the end is the same as without it.
 
-The effects are those of an undisturbed life of one Database. Ordinarily another one lives through the same, and its
-daemon is killed in each step at each kind of them once (those of several logins are one), after it has happened and
-before the answer is seen: to the world that is the moment before the next one, too. With ASYNCCTL_TEST_SOAK each effect
-also has a Database of its own, which is crashed at that one only: before it is sent, and after it took effect.
+The effects are those of an undisturbed life of one Database, on a server that is there or in an instance of its own.
+Ordinarily another one lives through the same, and its daemon is killed in each step at each kind of them once (those of
+several logins are one), after it has happened and before the answer is seen: to the world that is the moment before the
+next one, too. With ASYNCCTL_TEST_SOAK each effect also has a Database of its own, which is crashed at that one only:
+before it is sent, and after it took effect.
 """
 
 import os
@@ -256,6 +257,7 @@ def test_each_effect_of_a_step_crashed_alone_comes_to_the_same(lives, steps, how
                 assert set(life.team.reasons()) <= reasons
             except AssertionError as error:
                 wrong.append(f"{last.name}, crashed {how} {effect}: {error}")
+                print(wrong[-1])  # now: the others take long
         crashes += len(life.crashes)
     print(f"figure: {crashes} crashes {how} each effect of {last.name}")
     assert not wrong, "\n".join(wrong)

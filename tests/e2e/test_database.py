@@ -115,6 +115,11 @@ def test_each_user_gets_a_login_and_a_secret_and_can_do_what_it_may(daemon, team
     status = team.until_running()["status"]
     name = status["databaseName"]
     assert status["credentials"]["activeUsers"] == [f"{name}_{user}_a" for user in ("app", "worker", "report")]
+    assert [(each["user"], each["secretName"]) for each in status["credentials"]["users"]] == [
+        ("app", "orders-credentials"), ("worker", "orders-worker-credentials"), ("report", "for-the-report"),
+    ]  # fmt: skip
+    assert [each["login"] for each in status["credentials"]["users"]] == status["credentials"]["activeUsers"]
+    assert all(each["lastRotationTime"] for each in status["credentials"]["users"])
     assert status["schemas"] == [{"name": "sales", "ready": True}]
     app, worker, report = (
         team.binding(secret)["uri"]

@@ -64,7 +64,13 @@ STATUS = {
     "binding": {"name": "orders"},
     "extensions": [{"name": "pgcrypto", "ready": True, "version": "1.3"}],
     "schemas": [{"name": "app", "ready": False, "reason": "Forbidden", "message": "no"}],
-    "credentials": {"activeUsers": ["a"], "lastRotationTime": "2026-01-02T03:04:05Z"},
+    "credentials": {
+        "activeUsers": ["a"],
+        "lastRotationTime": "2026-01-02T03:04:05Z",
+        "users": [
+            {"login": "a", "user": "app", "secretName": "orders", "lastRotationTime": "2026-01-02T03:04:05Z"},
+        ],
+    },
     "claim": {"systemIdentifier": "7300000000000000000", "databaseOID": 16384, "adopted": False, "uid": "5f0c"},
     "lastReconcileTime": "2026-01-02T03:04:05Z",
     "conditions": [

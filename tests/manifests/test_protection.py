@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asyncctl.check.protection import check_protection
+from asyncctl.client.config.cluster import ClusterConfig
 from asyncctl.database.types import Database
 from asyncctl.generate import crd, protection_yaml
 from asyncctl.objects import ConfigMap, Resource, Spec
+from asyncctl.operator.checking import State
 from tests.manifests.rules import EXTERNAL, IN_CLUSTER
+from tests.unit.support import make_transport
 
 FILE = Path(__file__).parents[2] / "manifests" / "protection" / "apps.example.com_databases.yaml"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
@@ -123,6 +127,54 @@ def vaults(kube):
     yield found
     remove()
     kube.request("DELETE", f"{CRDS}/{Vault.resource_type.resource}")
+
+
+async def look(kube, kind, token):
+    config = ClusterConfig(server=kube.url, ca_file=kube.ca_file, authorization=f"Bearer {token}")
+    async with make_transport(config) as transport:
+        (row,) = await check_protection(transport, [ConfigMap, kind], "me")
+    return row
+
+
+async def test_the_check_tells_whether_it_is_in_force(vaults):
+    kube, name = vaults.kube, "deletion-protection.vaults.protection.example.com"
+    policy, binding = (f"{path}/{name}" for path in PATHS.values())
+    assert (await look(kube, Vault, kube.admin_token)).state is State.OK
+    before = kube.request("GET", binding)[1]
+    for change, said in (
+        ({"validationActions": ["Audit"]}, "Binding deletion-protection.vaults.protection.example.com is another"),
+        ({"matchResources": {"namespaceSelector": {"matchLabels": {"a": "b"}}}}, "is another than this program's"),
+        (None, "ValidatingAdmissionPolicyBinding deletion-protection.vaults.protection.example.com is not there"),
+    ):
+        if change is None:
+            kube.request("DELETE", binding)
+        else:
+            changed = before | {"spec": before["spec"] | change}
+            changed["metadata"] = kube.request("GET", binding)[1]["metadata"]
+            assert kube.request("PUT", binding, changed)[0] == 200
+        row = await look(kube, Vault, kube.admin_token)
+        assert row.state is State.WARNING
+        assert said in row.message
+        assert "may delete an object that has spec.deletionProtection" in row.message
+    del before["metadata"]["resourceVersion"]
+    assert kube.request("POST", PATHS["ValidatingAdmissionPolicyBinding"], before)[0] == 201
+    assert (await look(kube, Vault, kube.admin_token)).state is State.OK
+    found = kube.request("GET", policy)[1]
+    found["spec"]["failurePolicy"] = "Ignore"
+    assert kube.request("PUT", policy, found)[0] == 200
+    assert "ValidatingAdmissionPolicy deletion-protection" in (await look(kube, Vault, kube.admin_token)).message
+    found = kube.request("GET", policy)[1]
+    found["spec"]["failurePolicy"] = "Fail"
+    assert kube.request("PUT", policy, found)[0] == 200
+    until(lambda: refuses(vaults, {"deletionProtection": True}))
+
+
+async def test_who_may_not_read_it_can_not_tell(kube):
+    row = await look(kube, Vault, kube.tokens["nobody"])
+    assert (row.state, row.message.partition(";")[0]) == (
+        State.SKIPPED,
+        "can't tell as me, who may not read admission policies",
+    )
 
 
 def test_the_committed_file_is_what_the_types_say():

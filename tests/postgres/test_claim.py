@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from asyncctl.database.postgres import bounded
-from asyncctl.database.postgres.connection import connect
+from asyncctl.database.postgres.connection import Connection, connect
 from asyncctl.database.postgres.database import prove_login
 from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
 from asyncctl.database.postgres.logins import drop_login
@@ -56,6 +56,33 @@ async def test_of_the_roles_of_other_objects_none_is_read(neighbours, admin, dat
     await ensure(admin, database, claim, limits=limits)
     async with connect(admin, limits=limits) as session:
         assert await our_roles(session, database, claim) == [f"{database}_a"]
+
+
+async def test_to_look_at_a_settled_database_reads_no_comments_of_other_roles(
+    neighbours, admin, database, claim, limits, superuser, monkeypatch
+):
+    await ensure(admin, database, claim, limits=limits)
+    asked, read = [], Connection.read
+
+    async def noting(self, query, *parameters):
+        asked.append((query, parameters))
+        return await read(self, query, *parameters)
+
+    monkeypatch.setattr(Connection, "read", noting)
+    assert await ensure(admin, database, claim, limits=limits, made_before=True) == []
+    query, parameters = next(each for each in asked if "pg_shdescription" in each[0])
+    plan = "\n".join(line for (line,) in superuser.execute(f"EXPLAIN ANALYZE {query}", parameters).fetchall())
+    assert "Execution Time" in plan
+    assert "starts_with" not in plan
+
+
+async def test_a_role_that_bears_the_claim_goes_with_the_database_whatever_it_is_called_by_now(
+    admin, database, login, claim, limits, superuser
+):
+    await ensure(admin, database, claim, limits=limits)
+    superuser.execute(f"REVOKE {database}_owner FROM {login}; ALTER ROLE {login} RENAME TO x{database}")
+    assert (await remove(admin, database, claim, limits=limits))[0] is True
+    assert superuser.execute("SELECT FROM pg_roles WHERE rolname = %s", [f"x{database}"]).fetchall() == []
 
 
 async def test_role_without_a_claim_is_a_conflict(admin, database, owner, claim, limits, superuser, state):

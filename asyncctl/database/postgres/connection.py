@@ -43,7 +43,8 @@ _SESSION = sql.SQL(
     " SET idle_session_timeout = {idle}; SET idle_in_transaction_session_timeout = {idle};"
     " SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 )
-# Who sets this for the server or for our role wants nothing written, and is obeyed; not so a database's owner.
+# Who sets this for the server or for our role wants nothing written, and is obeyed; not so a database's owner. Whose it
+# is is dear to ask: only where the server, which tells of its own accord how it is set (since 14), has not said off.
 _WRITABLE = sql.SQL(
     "; SELECT set_config('default_transaction_read_only', 'off', false) FROM pg_settings"
     " WHERE name = 'default_transaction_read_only' AND source = 'database'"
@@ -199,7 +200,10 @@ class Connection:
         times = self._limit, self.server.lock_timeout, self.server.idle_timeout
         statement, lock, idle = (int(1000 * seconds) for seconds in times)
         settings = _SESSION.format(statement=statement, lock=lock, idle=idle)
-        if self.database != self.server.maintenance_database:
+        if (
+            self.database != self.server.maintenance_database
+            and self._raw.info.parameter_status("default_transaction_read_only") != "off"
+        ):
             settings += _WRITABLE
         await self._execute(settings, "SET", within=self.server.connect_timeout)
 

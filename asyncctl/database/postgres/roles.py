@@ -143,12 +143,13 @@ async def our_roles(admin: Connection, database: str, claim: Claim, *, logins: b
         admin: a session in any database of the server.
         database: its name.
         claim: ours.
-        logins: only those of users, also where they may not log in just now.
+        logins: only those of users, also where they may not log in just now; one that a DBA has renamed is among them
+            for as long as it is a member here.
 
     """
     owner, groups = owner_role(database), [acting_role(database, group) for group in GROUPS]
     found = []
-    for name, role in (await roles(admin, database, claim)).items():
+    for name, role in (await roles(admin, database, claim, renamed=not logins)).items():
         here = name in groups or not {owner, *groups}.isdisjoint(role.member_of)
         mine = role.claim == claim or (here and claim.same_object(role.claim))
         if mine and name != owner and not (logins and name in groups):
@@ -156,8 +157,10 @@ async def our_roles(admin: Connection, database: str, claim: Claim, *, logins: b
     return found
 
 
-async def roles(admin: Connection, database: str, claim: Claim) -> dict[str, Role]:
-    """Return what could be the database's: by its name, as a member of owner or group, or by the claim that it bears.
+async def roles(admin: Connection, database: str, claim: Claim, *, renamed: bool = False) -> dict[str, Role]:
+    """Return what could be the database's: by its name, or as a member of owner or group.
+
+    And with `renamed` by the claim that it bears, whatever its name: for that the comments of all roles are read.
 
     Those are few, and that the others are many must not be felt: to be told what itself may do, the admin would follow
     its memberships, of which it has one for each role of ours on the server; so that is looked up here.
@@ -185,11 +188,11 @@ async def roles(admin: Connection, database: str, claim: Claim) -> dict[str, Rol
             UNION ALL SELECT member FROM pg_auth_members
                 WHERE roleid = ANY (ARRAY(SELECT oid FROM pg_roles WHERE rolname IN (%s, %s, %s)))
             UNION ALL SELECT objoid FROM pg_shdescription
-                WHERE classoid = 'pg_authid'::regclass AND starts_with(description, %s)))
+                WHERE %s AND classoid = 'pg_authid'::regclass AND starts_with(description, %s)))
         ORDER BY role.rolname
         """,
         *(*acting, "SET" if admin.version >= 160000 else "MEMBER", database),
-        *(f"{database}_", f"{database}`", *acting, claim.prefix),  # ` comes next to _
+        *(f"{database}_", f"{database}`", *acting, renamed, claim.prefix),  # ` comes next to _
     )
     return {name: Role(Claim.parse(comment), *facts) for name, comment, *facts in rows}
 

@@ -16,6 +16,7 @@ _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 _IMAGE |= {"RegistryUnavailable", "SignatureValidationFailed"}
 _STARTING = {"ContainerCreating", "PodInitializing"}
 _FATAL = re.compile(r"(?:FATAL|PANIC|error): +(.+)")
+_NO_VOLUME = "unbound immediate PersistentVolumeClaims"  # the scheduler's words; whether there is one, the claim says
 _LONGEST = 300  # characters of others' words
 
 
@@ -40,7 +41,7 @@ def no_pod(stateful_set: JsonObject, events: Iterable[JsonObject]) -> Waiting:
 
 
 def not_ready(stateful_set: JsonObject, pod: JsonObject) -> Waiting | None:
-    """Why the pod is not one to talk to; None where it is Ready, and the newest."""
+    """Why the pod is not one to talk to, of a volume that is there; None where it is Ready, and the newest."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if "deletionTimestamp" in pod["metadata"]:
         return _starting(f"pod {name} is stopping, for another to take its place")
@@ -52,7 +53,8 @@ def not_ready(stateful_set: JsonObject, pod: JsonObject) -> Waiting | None:
         return _starting(f"pod {name} is about to be replaced by one with the new settings")
     if found is not None:
         return found
-    if why := unschedulable(pod):
+    why = unschedulable(pod)
+    if why and _NO_VOLUME not in why:
         return _trouble(f"no node takes pod {name}: {why}", "Unschedulable")
     if status.get("phase") == "Failed":
         return _trouble(

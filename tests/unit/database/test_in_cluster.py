@@ -177,6 +177,20 @@ def crashed(restarts, *, state=None, message=""):
             "Unschedulable",
             True,
         ),
+        # the scheduler has not looked again since there is a volume
+        (
+            pod(
+                conditions=[
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "message": "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+                    }
+                ]
+            ),
+            "Starting",
+            False,
+        ),
         ({"metadata": {"name": "p"}, "status": {"phase": "Failed", "reason": "Evicted"}}, "Failed", True),
         ({"metadata": {"name": "p", "deletionTimestamp": "x"}}, "Starting", False),
         ({"metadata": {"name": "p"}}, "Starting", False),

@@ -117,6 +117,11 @@ async def test_the_oldest_password_is_told_of_those_that_change_by_an_interval(d
         await databases.patch(Database, name, change, subresource="status")
     await until(lambda: counting("asyncctl_databases", RUNNING) == 3)
     assert counting(age, EXTERNAL) == 86400
+    users = [{"login": each, "secretName": each, "lastRotationTime": f"2025-12-3{each}T00:00:00Z"} for each in "01"]
+    await databases.patch(Database, "b", {"status": {"credentials": {"users": users}}}, subresource="status")
+    await until(lambda: counting(age, EXTERNAL) == 3 * 86400)
+    await databases.patch(Database, "b", {"status": {"credentials": {"users": None}}}, subresource="status")
+    await until(lambda: counting(age, EXTERNAL) == 86400)
     await databases.patch(Database, "a", {"status": {"phase": "Suspended"}}, subresource="status")
     await until(lambda: counting("asyncctl_databases", RUNNING) == 2)
     assert counting(age, EXTERNAL) == 0
