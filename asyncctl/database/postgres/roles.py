@@ -192,7 +192,9 @@ async def roles(admin: Connection, database: str, claim: Claim, *, renamed: bool
         ORDER BY role.rolname
         """,
         *(*acting, "SET" if admin.version >= 160000 else "MEMBER", database),
-        *(f"{database}_", f"{database}`", *acting, renamed, claim.prefix),  # ` comes next to _
+        *(f"{database}_", f"{database}`", *acting),  # ` comes next to _
+        renamed,
+        claim.prefix,
     )
     return {name: Role(Claim.parse(comment), *facts) for name, comment, *facts in rows}
 
