@@ -196,13 +196,24 @@ LURE = "CREATE FUNCTION bait.lure() RETURNS void LANGUAGE sql AS 'SELECT bait.fi
 FIRE = "CREATE FUNCTION {}.fire() RETURNS void LANGUAGE sql AS 'SELECT bait.fire()'"
 
 
+AT_THE_GATE = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+ASKS = "SELECT query_start FROM pg_stat_activity WHERE query ~ 'pg_snapshot_xmin' AND pid <> pg_backend_pid()"
+
+
 async def at_the_gate(superuser):
-    """Wait until the script runs, or may soon, as what it could call can't change any more."""
-    query = """
-        SELECT FROM pg_locks WHERE (locktype = 'advisory' AND NOT granted)
-            OR (relation = 'pg_proc'::regclass AND mode = 'ShareLock' AND granted AND pid <> pg_backend_pid())
-        """
-    await asyncio.to_thread(until, lambda: superuser.execute(query).fetchall())
+    """Wait until the script runs."""
+    await asyncio.to_thread(until, lambda: superuser.execute(AT_THE_GATE).fetchall())
+
+
+async def waits_for_others(superuser):
+    """Wait until it asks again and again whether it may run; or runs."""
+    asked = set()
+
+    def again():
+        asked.update(superuser.execute(ASKS).fetchall())
+        return len(asked) > 1 or superuser.execute(AT_THE_GATE).fetchall()
+
+    await asyncio.to_thread(until, again)
 
 
 async def test_what_a_tenant_has_not_committed_yet_is_not_called_by_a_superusers_script(
@@ -214,7 +225,7 @@ async def test_what_a_tenant_has_not_committed_yet_is_not_called_by_a_superusers
         tenant.execute(f"BEGIN; {FIRE.format('one')}")
         async with asyncio.TaskGroup() as group:
             asked = group.create_task(reign())
-            await at_the_gate(superuser)
+            await waits_for_others(superuser)
             tenant.execute("COMMIT")
             superuser.execute("SELECT pg_advisory_unlock(%s)", [GATE])
     assert noted(tenant) == []

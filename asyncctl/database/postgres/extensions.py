@@ -130,8 +130,8 @@ async def _all_see_the_same(session: Connection) -> bool:
     """Whether all transactions that have written something by now are over soon."""
     loop = asyncio.get_running_loop()
     until = loop.time() + _PATIENCE
-    ((now,),) = await session.read("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-    while not (await session.read("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %s::xid8", now))[0][0]:
+    ((ours,),) = await session.read("SELECT pg_current_xact_id()::text")  # which comes after all of those
+    while not (await session.read("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %s::xid8", ours))[0][0]:
         if loop.time() > until:
             return False
         await asyncio.sleep(_POLL)
