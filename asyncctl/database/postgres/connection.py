@@ -21,6 +21,7 @@ from psycopg.rows import TupleRow
 
 from asyncctl.database.postgres.errors import (
     DatabaseError,
+    GivenUp,
     InsufficientPrivilege,
     ServerUnreachable,
     statement_failed,
@@ -124,6 +125,7 @@ class Connection:
 
         Raises:
             InsufficientPrivilege: the server warned instead of doing it (SQLSTATE class 01).
+            GivenUp: see above.
             DatabaseError: the kind that fits; or what `check` raises.
 
         """
@@ -142,7 +144,7 @@ class Connection:
             if error.sqlstate != _CANCELED or self._limit >= self.server.statement_timeout:
                 raise
             self._remember(known)
-            raise ServerUnreachable(
+            raise GivenUp(
                 f"{error}; it had {self._limit:.3g} s, so that it ends before the Lease does: the next time it has"
                 f" {self.server.statement_timeout:g} s",
                 sqlstate=error.sqlstate,

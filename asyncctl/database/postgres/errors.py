@@ -31,6 +31,10 @@ class ServerUnreachable(DatabaseError):
     reason = "ServerUnreachable"
 
 
+class GivenUp(ServerUnreachable):
+    """It had less time than a statement may take, since the Lease was about to end; the next time it has all of it."""
+
+
 class AuthenticationFailed(DatabaseError):
     """The server refused this user or password."""
 

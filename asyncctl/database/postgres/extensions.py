@@ -18,6 +18,7 @@ from asyncctl.database.postgres.errors import (
     DatabaseError,
     DatabaseInUse,
     DatabaseMissing,
+    GivenUp,
     InsufficientPrivilege,
     ServerUnreachable,
     TooManyConnections,
@@ -86,7 +87,7 @@ async def apply(session: Connection, items: list[Item]) -> None:
         try:
             await (_run_as_superuser if item.as_admin and item.schema else _run)(session, item)
         except _OTHERS as error:
-            if error.sqlstate != _TOO_LONG:
+            if error.sqlstate != _TOO_LONG or isinstance(error, GivenUp):
                 raise
             say = f'let someone who has more time say in database "{session.database}": {_joined(item.statements)}'
             item.refuse(f"{error}; or {say}")
