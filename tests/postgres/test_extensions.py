@@ -33,6 +33,7 @@ SCRIPTS = {
     "tempted--1": "SELECT bait.fire();",
     "slow--1": "SELECT pg_sleep(60);",
     "base--1": "CREATE FUNCTION base() RETURNS int LANGUAGE sql AS 'SELECT 1';",
+    "roomy--1": "CREATE SCHEMA room;",
     "chatty--1": "DO $$BEGIN RAISE WARNING 'welcome'; END$$;",
     "royal--1": f"SELECT pg_advisory_xact_lock_shared({GATE}); {CALL}",
     "royal--1--2": CALL,
@@ -154,6 +155,20 @@ async def test_a_script_that_fails_or_wants_more_is_told_of_its_extension_and_ge
     assert made == [(owner,)]  # the login's, which is gone
 
 
+async def test_who_may_read_only_may_use_the_schema_that_a_script_makes(wanted, admin, database, limits, log_in):
+    wanted, _ = wanted
+    reader = Login(name=f"{database}_r_a", privileges=Privileges.READ_ONLY, password=PASSWORD)
+    wish = replace(wanted, logins=(*wanted.logins, reader), extensions=(ExtensionSpec(name="roomy", schema="one"),))
+    assert (await provision(admin, wish, limits=limits, check=Effects())).extensions[0].ready
+    usable = log_in(reader.name, PASSWORD, database).execute("SELECT has_schema_privilege('room', 'USAGE')")
+    assert usable.fetchall() == [(True,)]
+    settled = Effects()
+    await provision(
+        admin, replace(wish, logins=(*wanted.logins, replace(reader, password=None))), limits=limits, check=settled
+    )
+    assert settled.count == 0
+
+
 async def test_a_script_that_takes_too_long_is_its_extensions_failure_and_the_rest_goes_on(
     wanted, admin, database, owner, limits, superuser
 ):
@@ -175,7 +190,7 @@ async def test_a_script_that_takes_too_long_is_its_extensions_failure_and_the_re
 
 
 @pytest.fixture
-async def reign(server, wanted, limits):
+def reign_begins(server, wanted, limits):
     """Return a function that asks for extension `royal` in schema `one`, as an admin who is a superuser has it made.
 
     Extension `base`, which it requires, is the tenant's, in schema `two`; what it has made is a superuser's.
@@ -190,9 +205,15 @@ async def reign(server, wanted, limits):
         known = await provision(boss, replace(wanted, extensions=extensions), limits=limits, check=Effects())
         return known.extensions[1]
 
-    assert not (await ask(name="broken")).ready
-    noted(tenant)
     return ask
+
+
+@pytest.fixture
+async def reign(reign_begins, wanted):
+    """The same, and `base` is there."""
+    assert not (await reign_begins(name="broken")).ready
+    noted(wanted[1])
+    return reign_begins
 
 
 LURE = "CREATE FUNCTION bait.lure() RETURNS void LANGUAGE sql AS 'SELECT bait.fire()'"
@@ -277,6 +298,11 @@ async def test_what_a_tenant_put_where_a_superusers_script_looks_is_not_called(w
     assert noted(tenant) == []
     assert (refused.ready, refused.version) == (False, None)
     assert f'schema "{schema}" holds functions or operators that are no superuser\'s, such as ' in refused.message
+
+
+async def test_what_a_superusers_extension_requires_is_made_before_it(reign_begins):
+    asked = await reign_begins()
+    assert asked.ready, asked.message
 
 
 async def test_a_script_that_warns_has_done_it_all_the_same(reign):

@@ -6,6 +6,7 @@ that a settled database is only looked at. A login is proven by the caller: `dat
 
 import secrets
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect, connect_as
@@ -57,12 +58,18 @@ async def provision(server: Server, wanted: Wanted, *, limits: Limits, check: Ch
         async with connect(server, wanted.database, limits=limits, check=check) as inside:
             schemas = await ensure_schemas(inside, wanted.schemas)
             extensions = await look(inside, wanted.extensions)
-            await apply(inside, [item for item in extensions if item.as_admin])
             for group in groups:
                 await ensure_privileges(inside, group)
             corrected += inside.corrected
-        if scripts := [item for item in extensions if item.statements and not item.as_admin]:
-            corrected += await _run_scripts(server, wanted, scripts, limits, check)
+        due = [item for item in extensions if item.statements]
+        for as_admin, some in groupby(due, lambda item: item.as_admin):  # in their order: one may require another
+            run = _run_as_admin if as_admin else _run_scripts
+            corrected += await run(server, wanted, list(some), limits, check)
+        if due and groups:
+            async with connect(server, wanted.database, limits=limits, check=check) as inside:
+                for group in groups:  # on what the scripts have made, too
+                    await ensure_privileges(inside, group)
+                corrected += inside.corrected
     lingering = []
     for login in outside.surplus:
         try:
@@ -189,6 +196,13 @@ async def _outside(server: Server, wanted: Wanted, limits: Limits, check: Check)
             surplus=[name for name in await our_roles(admin, database, claim, logins=True) if name not in kept],
             corrected=admin.corrected,
         )
+
+
+async def _run_as_admin(server: Server, wanted: Wanted, items: list[Item], limits: Limits, check: Check) -> list[str]:
+    """Do for extensions what only the admin may; return what it put right."""
+    async with connect(server, wanted.database, limits=limits, check=check) as inside:
+        await apply(inside, items)
+    return inside.corrected
 
 
 async def _run_scripts(server: Server, wanted: Wanted, items: list[Item], limits: Limits, check: Check) -> list[str]:
