@@ -115,3 +115,16 @@ def test_a_server_that_nobody_waits_for_is_forgotten(log):
     clock.advance(3600)
     outages.failed(Server(name="c", host="h", admin_user="u", admin_password="p"), ServerUnreachable("away"))
     assert list(outages._by_server) == ["c"]
+
+
+def test_a_failure_long_after_the_last_is_told_again(log):
+    """Nobody was let in meanwhile: what sessions were kept did for all, and hold no more."""
+    clock = FakeClock()
+    outages = Outages(log.logger, clock)
+    server = Server(name="a", host="h", admin_user="u", admin_password="p")
+    for seconds in (0, 3599, 3600):
+        clock.advance(seconds)
+        outages.failed(server, ServerUnreachable("away"))
+    assert [line["msg"] for line in log.lines] == [AWAY, AWAY]
+    outages.over(server)
+    assert log.lines[-1]["failed"] == 1

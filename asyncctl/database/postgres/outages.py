@@ -10,7 +10,7 @@ from asyncctl import Clock, Logger
 from asyncctl.database.postgres.errors import DatabaseError
 from asyncctl.database.postgres.server import Server
 
-_FORGOTTEN = 3600.0  # seconds after which nobody waits for a server any more: its databases are gone
+_FORGOTTEN = 3600.0  # seconds without a failure: its databases are gone, or what sessions it has kept were enough
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Outages:
         """Our admin was not let in; from now on `error` is known to be told. Another reason is told, too."""
         now = self._clock.monotonic()
         outage = self._by_server.get(server.name)
-        if outage is None:
+        if outage is None or now - outage.last >= _FORGOTTEN:
             self._by_server = {name: each for name, each in self._by_server.items() if now - each.last < _FORGOTTEN}
             outage = self._by_server[server.name] = _Outage(now)
         outage.failed += 1
