@@ -59,6 +59,29 @@ async def test_what_another_tenant_grants_does_not_keep_a_login_or_a_database_fr
     assert [name for name, *_ in state()[1] if "mean" not in name] == []
 
 
+@pytest.mark.parametrize("what", ["a login", "all"])
+async def test_what_it_may_pass_on_there_does_not_keep_a_role_from_going(
+    what, wanted, mean, admin, database, login, owner, claim, limits, log_in, state
+):
+    """Where it may pass on all that it may do, the admin, who acts for it too, would revoke that in its own name."""
+    name = mean.info.dbname
+    for role in (login, owner):
+        mean.execute(
+            f"""
+            GRANT ALL ON public.bait, bait.one TO {role} WITH GRANT OPTION;
+            GRANT ALL ON SCHEMA bait TO {role} WITH GRANT OPTION;
+            GRANT ALL ON DATABASE {name} TO {role} WITH GRANT OPTION;
+            """
+        )
+    with log_in(login, PASSWORD, name) as session:
+        session.execute("GRANT SELECT ON public.bait TO PUBLIC; GRANT ALL ON SCHEMA bait TO PUBLIC")
+    if what == "a login":
+        await retire(admin, database, login, claim=claim, limits=limits, check=Effects())
+        assert [each for each, *_ in state()[1] if "mean" not in each] == [owner]
+    assert await remove(admin, database, claim, limits=limits, check=Effects()) is True
+    assert [each for each, *_ in state()[1] if "mean" not in each] == []
+
+
 async def test_what_a_login_would_grant_in_another_tenants_database_does_not_keep_it_from_going(
     wanted, mean, admin, database, login, claim, limits, log_in, state
 ):

@@ -11,7 +11,17 @@ from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Check, Connection, Limits, Server, connect
 from asyncctl.database.postgres.database import lock
 from asyncctl.database.postgres.errors import DatabaseError
-from asyncctl.database.postgres.roles import forget_privileges, join, our_roles, ours, owner_role, role_claim, roles
+from asyncctl.database.postgres.roles import (
+    GROUPS,
+    acting_role,
+    forget_privileges,
+    join,
+    our_roles,
+    ours,
+    owner_role,
+    role_claim,
+    roles,
+)
 
 
 async def release(
@@ -36,11 +46,14 @@ async def release(
 
 
 async def _roles(admin: Connection, database: str, claim: Claim, login: str | None) -> list[str]:
+    """Return whose privileges are taken; what its groups may pass on, a login may, so that theirs come first."""
     if login is not None:
         found = (await roles(admin, database, claim)).get(login)
         return [login] if ours(admin, login, found, claim) is not None else []
-    owner = owner_role(database)
-    return [*await our_roles(admin, database, claim), owner] if await role_claim(admin, owner) == claim else []
+    owner, groups = owner_role(database), [acting_role(database, group) for group in GROUPS]
+    if await role_claim(admin, owner) != claim:
+        return []
+    return [owner, *sorted(await our_roles(admin, database, claim), key=lambda role: role not in groups)]
 
 
 async def _where(admin: Connection, role: str, database: str, claim: Claim) -> list[str]:

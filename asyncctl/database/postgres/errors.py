@@ -135,7 +135,7 @@ _BY_SQLSTATE: dict[str, tuple[type[DatabaseError], str]] = {
     "55006": (DatabaseInUse, "end what uses it"),
     "55P03": (DatabaseInUse, "end the session that holds the lock"),
     "40": (DatabaseInUse, "another session was at work on the same: it is tried again"),
-    "2BP01": (RoleHasDependents, "drop or reassign what depends on it"),
+    "2BP01": (RoleHasDependents, "drop, reassign or revoke what depends on it"),
     "22": (InvalidRequest, "correct the value"),
     "42704": (InvalidRequest, "correct the value"),
     "42809": (InvalidRequest, "correct the value"),

@@ -4,13 +4,14 @@ Each step reads first and writes only what differs, so that it may be repeated a
 nothing once all is as it should be. A role that bears another's claim, or none, is never touched.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from psycopg import sql
 
 from asyncctl.database.postgres.claim import Claim
 from asyncctl.database.postgres.connection import Connection
-from asyncctl.database.postgres.errors import InsufficientPrivilege, NameConflict
+from asyncctl.database.postgres.errors import DatabaseError, InsufficientPrivilege, NameConflict
 from asyncctl.database.types import Privileges
 
 GROUPS = (Privileges.READ_WRITE, Privileges.READ_ONLY)
@@ -100,19 +101,55 @@ async def forget_grants(admin: Connection, database: str, login: str) -> None:
     async with admin.transaction():
         if member:
             await admin.write(sql.SQL("REVOKE {owner} FROM {login}").format(**names))
+        await act_for(admin, owner)
         grant = sql.SQL("GRANT ALL ON DATABASE {database} TO {login} WITH GRANT OPTION").format(**names)
         await admin.write(grant, about="privileges")
         await admin.write(sql.SQL("REVOKE ALL ON DATABASE {database} FROM {login} CASCADE").format(**names))
         await admin.write(sql.SQL("GRANT CONNECT ON DATABASE {database} TO {login}").format(**names))
+        await act_for(admin, None)
         if member:
             await admin.write(sql.SQL("GRANT {owner} TO {login}").format(**names) + options)
 
 
+async def act_for(connection: Connection, role: str | None) -> None:
+    """Until the end of the transaction, act for this role alone; with None for all again that the admin may act for.
+
+    A GRANT or REVOKE is made in the name of the first of them that may make it, as PostgreSQL comes upon them; and
+    that can be whoever was given a privilege, and not who owns the object, so that nothing is revoked.
+    """
+    to = sql.SQL("NONE") if role is None else sql.Identifier(role)
+    await connection.write(sql.SQL("SET LOCAL ROLE {}").format(to))
+
+
 async def forget_privileges(connection: Connection, role: str) -> None:
-    """Take from a role of ours what it may do in the database of the session, and with databases.
+    """Take from a role of ours, which is to go, what it may do in the database of the session, and with databases.
 
     What another had to revoke the server only warns of: the role can't be dropped then, and that tells of it.
     """
+    await _drop_owned(connection, role)
+    rows = await connection.read(
+        """
+        SELECT DISTINCT pg_get_userbyid(theirs.refobjid)
+        FROM pg_shdepend theirs JOIN pg_shdepend granted USING (dbid, classid, objid)
+        WHERE theirs.deptype = 'o' AND granted.deptype = 'a' AND granted.refclassid = 'pg_authid'::regclass
+            AND pg_get_userbyid(granted.refobjid) = %s
+            AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        ORDER BY 1
+        """,
+        role,
+    )
+    for (owner,) in rows:  # it may pass all of it on, and the admin revoked it in the role's own name
+        with suppress(DatabaseError):
+            async with connection.transaction():
+                names = {"role": sql.Identifier(role), "owner": sql.Identifier(owner)}
+                await connection.write(sql.SQL("GRANT {role} TO {owner}").format(**names))
+                await act_for(connection, owner)
+                await _drop_owned(connection, role)
+                await act_for(connection, None)
+                await connection.write(sql.SQL("REVOKE {role} FROM {owner}").format(**names))
+
+
+async def _drop_owned(connection: Connection, role: str) -> None:
     try:
         await connection.write(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
     except InsufficientPrivilege as error:
