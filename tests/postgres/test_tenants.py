@@ -163,6 +163,40 @@ async def test_what_a_tenant_undoes_is_put_right_and_named(
     assert state() == good
 
 
+@pytest.fixture
+async def stranger(admin, database, limits, log_in):
+    """The login of another tenant, whose roles are older, and a function that opens a session of it."""
+    name, claim = f"{database}0", Claim("c1", "team", "other", "77aa")
+    await provision(admin, with_passwords(wish(name, claim)), limits=limits, check=Effects())
+    yield f"{name}_a", lambda where: log_in(f"{name}_a", PASSWORD, where)
+    await remove(admin, name, claim, limits=limits, check=Effects())
+
+
+@pytest.mark.parametrize("what", ["CONNECT", "ALL"])
+@pytest.mark.parametrize("through", ["nobody", "an owner", "a reader", "an owner and back"])
+async def test_what_a_strangers_login_gives_everybody_since_a_tenant_let_it_is_taken_back(
+    what, through, stranger, wanted, settle, tenant, database, owner, state, log_in
+):
+    good = state()
+    name, log_in_as_stranger = stranger
+    login, reader = (each.name for each in wanted.logins)
+    grant = f"GRANT {what} ON DATABASE {database} TO {{}} WITH GRANT OPTION"
+    tenant.execute(grant.format(name))
+    last = log_in_as_stranger(database)
+    if through != "nobody":
+        last.execute(grant.format(login if "owner" in through else reader))
+        last = log_in(login if "owner" in through else reader, PASSWORD, database)
+        last.execute("SET ROLE NONE")
+    if through == "an owner and back":
+        last.execute(grant.format(reader))
+        last = log_in(reader, PASSWORD, database)
+    last.execute(f"GRANT {what} ON DATABASE {database} TO PUBLIC")
+    assert (await settle()).corrected == ("privileges",)
+    tenant.execute(f"REVOKE {what} ON DATABASE {database} FROM {name}")  # what it may itself, the tenant says
+    await settle()
+    assert state() == good
+
+
 async def test_a_group_that_lost_its_claim_has_it_again_and_a_strangers_is_left_alone(
     wanted, settle, database, state, superuser
 ):
@@ -229,6 +263,26 @@ async def test_grants_that_a_login_made_do_not_block_its_end(
     tenant.execute(f"RESET ROLE; REVOKE GRANT OPTION FOR ALL ON DATABASE {database} FROM {login} CASCADE")
     await retire(admin, database, login, claim=claim, limits=limits, check=Effects())
     assert login not in [name for name, *_ in state()[1]]
+
+
+async def test_what_a_login_was_given_by_another_to_pass_on_does_not_block_its_end(
+    admin, database, claim, limits, state, log_in
+):
+    """In an order of their making in which the admin would revoke in the name of the login itself."""
+    wanted = wish(
+        database, claim, logins=tuple(Login(name=f"{database}_{user}_a", user=user) for user in ("one", "two"))
+    )
+    await provision(admin, with_passwords(wanted), limits=limits, check=Effects())
+    one, two = (login.name for login in wanted.logins)
+    log_in(two, PASSWORD, database).execute(
+        f"""
+        SET ROLE NONE; CREATE SCHEMA mine; CREATE TABLE mine.things (id int);
+        GRANT ALL ON mine.things TO {one} WITH GRANT OPTION; GRANT ALL ON SCHEMA mine TO {one} WITH GRANT OPTION
+        """
+    )
+    log_in(one, PASSWORD, database).execute("SET ROLE NONE; GRANT SELECT ON mine.things TO PUBLIC")
+    await retire(admin, database, one, claim=claim, limits=limits, check=Effects())
+    assert one not in [name for name, *_ in state()[1]]
 
 
 async def test_what_a_tenant_has_open_in_a_transaction_stops_one_pass_and_not_the_next(

@@ -19,6 +19,7 @@ from asyncctl.database.postgres.errors import (
     InvalidRequest,
 )
 from asyncctl.database.postgres.roles import (
+    act_for,
     drop_roles,
     foreign_database,
     forget_grants,
@@ -177,7 +178,8 @@ async def ensure_database(
 async def close_to_public(admin: Connection, database: str, claim: Claim) -> None:
     """Make sure that only roles which were granted something on the database can do anything with it.
 
-    What a login of ours gave to everybody, which the owner had let pass it on, goes too: a tenant can have it so.
+    What a role gave to everybody, which the owner had let pass it on, goes too, and that it may: a tenant can have it
+    so, by a login of his own or by another's. What the other may do itself, it still may.
 
     Raises:
         InsufficientPrivilege: the privileges are still there after REVOKE (another role granted them).
@@ -185,12 +187,25 @@ async def close_to_public(admin: Connection, database: str, claim: Claim) -> Non
     """
     if not await public_privileges(admin, database):
         return
-    statement = sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database))
-    await admin.write(statement, about="privileges")
-    if await public_privileges(admin, database):
-        for login in await _who_let_everybody(admin, database):
-            if claim.same_object(await role_claim(admin, login)):
-                await forget_grants(admin, database, login)
+    name = sql.Identifier(database)
+    revoke = sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name)
+    if not await _who_let_everybody(admin, database):
+        await admin.write(revoke, about="privileges")
+    before = None
+    while await public_privileges(admin, database) and (roles := await _who_let_everybody(admin, database)) != before:
+        strangers = []
+        for role in roles:
+            if claim.same_object(await role_claim(admin, role)):
+                await forget_grants(admin, database, role)
+            else:
+                strangers.append(sql.Identifier(role))
+        async with admin.transaction():
+            await act_for(admin, owner_role(database))
+            await admin.write(revoke, about="privileges")
+            for stranger in strangers:
+                statement = sql.SQL("REVOKE GRANT OPTION FOR ALL ON DATABASE {} FROM {} CASCADE")
+                await admin.write(statement.format(name, stranger))
+        before = roles  # one may have it from another, who comes after him
     if left := await public_privileges(admin, database):
         raise InsufficientPrivilege(
             f'PUBLIC still has {", ".join(left)} on database "{database}" on {admin.server} after REVOKE:'
@@ -205,10 +220,17 @@ async def public_privileges(admin: Connection, database: str) -> list[str]:
 
 
 async def _who_let_everybody(admin: Connection, database: str) -> list[str]:
+    """Return the roles, but for the owner, who gave something to everybody, and from whom they had it."""
     rows = await admin.read(
         """
-        SELECT DISTINCT pg_get_userbyid(grantor) FROM pg_database, aclexplode(datacl)
-        WHERE datname = %s AND grantee = 0 AND grantor <> datdba ORDER BY 1
+        WITH RECURSIVE granted AS (
+            SELECT grantor, grantee FROM pg_database, aclexplode(datacl)
+            WHERE datname = %s AND grantor <> datdba AND (is_grantable OR grantee = 0)
+        ), passed_on AS (
+            SELECT grantor FROM granted WHERE grantee = 0
+            UNION SELECT granted.grantor FROM granted JOIN passed_on ON granted.grantee = passed_on.grantor
+        )
+        SELECT pg_get_userbyid(grantor) FROM passed_on ORDER BY 1
         """,
         database,
     )
