@@ -24,6 +24,11 @@ _DEFAULTS = {"matchPolicy": "Equivalent", "scope": "*"}  # what the server adds
 _INSTALL = "Apply what `asyncctl manifests` makes in protection/ (the shipped controller's: manifests/protection)"
 
 
+async def protectable(kinds: Iterable[type[Resource]]) -> list[type[Resource]]:
+    """Those of these kinds that can be protected."""
+    return [kind for kind in kinds if await anyio.to_thread.run_sync(is_protectable, kind)]
+
+
 async def check_protection(transport: Transport, kinds: Iterable[type[Resource]], user: str) -> list[Row]:
     """One row for each of these kinds that can be protected.
 
@@ -32,8 +37,7 @@ async def check_protection(transport: Transport, kinds: Iterable[type[Resource]]
         kinds: Of the operator's own.
         user: Whom the server takes us for.
     """
-    protectable = [kind for kind in kinds if await anyio.to_thread.run_sync(is_protectable, kind)]
-    return [await _check(transport, kind, user) for kind in protectable]
+    return [await _check(transport, kind, user) for kind in await protectable(kinds)]
 
 
 async def _check(transport: Transport, kind: type[Resource], user: str) -> Row:
