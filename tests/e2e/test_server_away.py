@@ -1,6 +1,6 @@
 """A server that is away is told once, however many databases are on it; each of them says so for itself."""
 
-from tests.e2e.cluster import is_running
+from tests.e2e.cluster import condition, is_running
 from tests.e2e.failing import warnings
 from tests.e2e.waiting import until
 
@@ -18,7 +18,8 @@ def test_a_server_that_is_away_is_told_once_and_each_of_its_databases_says_so(fo
     proxy.down()
     team.create(NAMES[5])
     for name in NAMES:
-        assert "Connection refused" in team.until_refused("ServerUnreachable", name)["message"]
+        team.until_refused("ServerUnreachable", name)
+        until(lambda name=name: "Connection refused" in condition(team.database(name), "Ready")["message"])
     failed = daemon.metric("controller_runtime_reconcile_total", result="error")
     until(lambda: daemon.metric("controller_runtime_reconcile_total", result="error") >= failed + 12)
     (away,) = daemon.said(AWAY)

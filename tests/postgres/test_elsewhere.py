@@ -59,6 +59,15 @@ async def test_what_another_tenant_grants_does_not_keep_a_login_or_a_database_fr
     assert [name for name, *_ in state()[1] if "mean" not in name] == []
 
 
+async def test_what_a_login_would_grant_in_another_tenants_database_does_not_keep_it_from_going(
+    wanted, mean, admin, database, login, claim, limits, log_in, state
+):
+    mean.execute(f"GRANT CONNECT ON DATABASE {mean.info.dbname} TO {login}")
+    log_in(login, PASSWORD, mean.info.dbname).execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    await retire(admin, database, login, claim=claim, limits=limits, check=Effects())
+    assert login not in [name for name, *_ in state()[1]]
+
+
 async def test_a_login_that_can_not_be_dropped_lets_nobody_in_and_does_not_stop_the_rest(
     wanted, admin, database, login, limits, superuser, log_in
 ):

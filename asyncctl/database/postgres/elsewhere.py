@@ -44,14 +44,18 @@ async def _roles(admin: Connection, database: str, claim: Claim, login: str | No
 
 
 async def _where(admin: Connection, role: str, database: str, claim: Claim) -> list[str]:
-    """Return the other databases of this cluster's in which or with which a role may do something, and owns nothing."""
+    """Return the other databases of this cluster's in which or with which a role may do something, and owns nothing.
+
+    Default privileges of its own are no property: they die with it.
+    """
     rows = await admin.read(
         """
         SELECT datname, shobj_description(datdba, 'pg_authid')
         FROM pg_shdepend JOIN pg_database
             ON pg_database.oid = CASE WHEN classid = 'pg_database'::regclass THEN objid ELSE dbid END
         WHERE refclassid = 'pg_authid'::regclass AND pg_get_userbyid(refobjid) = %s AND datname <> %s
-        GROUP BY datname, datdba HAVING NOT bool_or(deptype = 'o') ORDER BY datname
+        GROUP BY datname, datdba
+        HAVING NOT bool_or(deptype = 'o' AND classid <> 'pg_default_acl'::regclass) ORDER BY datname
         """,
         *(role, database),
     )

@@ -191,8 +191,14 @@ async def roles(admin: Connection, database: str, claim: Claim, *, renamed: bool
                 WHERE %s AND classoid = 'pg_authid'::regclass AND starts_with(description, %s)))
         ORDER BY role.rolname
         """,
-        *(*acting, "SET" if admin.version >= 160000 else "MEMBER", database),
-        *(f"{database}_", f"{database}`", *acting, renamed, claim.prefix),  # ` comes next to _
+        *acting,
+        "SET" if admin.version >= 160000 else "MEMBER",
+        database,
+        f"{database}_",
+        f"{database}`",  # ` comes next to _
+        *acting,
+        renamed,
+        claim.prefix,
     )
     return {name: Role(Claim.parse(comment), *facts) for name, comment, *facts in rows}
 
