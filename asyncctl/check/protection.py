@@ -20,6 +20,7 @@ _PATHS = {
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }
+_DEFAULTS = {"matchPolicy": "Equivalent", "scope": "*"}  # what the server adds
 _INSTALL = "Apply what `asyncctl manifests` makes in protection/ (the shipped controller's: manifests/protection)"
 
 
@@ -64,15 +65,26 @@ async def _wrong(transport: Transport, wanted: JsonObject) -> str:
         found = (await ask(transport, "GET", path, target)).get("spec")
     except NotFound:  # also from a server before 1.30, which knows no such policies
         return f"{what} {name} is not there"
-    if not _holds(found, wanted["spec"]) or (isinstance(found, dict) and "matchResources" in found):
+    if not _holds(found, wanted["spec"]):
         return f"{what} {name} is another than this program's"
     return ""
 
 
 def _holds(found: Json, wanted: Json) -> bool:
-    """Whether all that is wanted is there; the server adds defaults."""
+    """Whether all that is wanted is there, and nothing beside it that has it hold for less, such as a selector."""
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(key in found and _holds(found[key], wanted[key]) for key in wanted)
+        return (
+            isinstance(found, dict)
+            and all(key in found and _holds(found[key], wanted[key]) for key in wanted)
+            and all(_is_nothing(key, found[key]) for key in found if key not in wanted)
+        )
     if isinstance(wanted, list) and isinstance(found, list):
         return all(any(_holds(each, item) for each in found) for item in wanted)
     return found == wanted
+
+
+def _is_nothing(key: str, value: Json) -> bool:
+    """Whether it is left out, or as the server has it then."""
+    if isinstance(value, dict):
+        return all(_is_nothing(*each) for each in value.items())
+    return not value or value == _DEFAULTS.get(key)
