@@ -170,7 +170,7 @@ def figures(runs: int, *, count: int) -> Figures:
         contestants = {name: Contestant(name, seconds) for name in PROGRAMS}
         for each in contestants.values():  # should there be no PostgreSQL
             stack.callback(each.close)
-        postgres = stack.enter_context(PostgresServer.running(logging_collector="on"))
+        postgres = stack.enter_context(PostgresServer.running(logging_collector="on", log_rotation_size="0"))
         session = stack.enter_context(psycopg.connect(postgres.uri(), autocommit=True))
         for each in contestants.values():
             stack.callback(each.close)

@@ -20,7 +20,13 @@ _PATHS = {
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }
+_DEFAULTS = {"matchPolicy": "Equivalent", "scope": "*"}  # what the server adds
 _INSTALL = "Apply what `asyncctl manifests` makes in protection/ (the shipped controller's: manifests/protection)"
+
+
+async def protectable(kinds: Iterable[type[Resource]]) -> list[type[Resource]]:
+    """Those of these kinds that can be protected."""
+    return [kind for kind in kinds if await anyio.to_thread.run_sync(is_protectable, kind)]
 
 
 async def check_protection(transport: Transport, kinds: Iterable[type[Resource]], user: str) -> list[Row]:
@@ -31,8 +37,7 @@ async def check_protection(transport: Transport, kinds: Iterable[type[Resource]]
         kinds: Of the operator's own.
         user: Whom the server takes us for.
     """
-    protectable = [kind for kind in kinds if await anyio.to_thread.run_sync(is_protectable, kind)]
-    return [await _check(transport, kind, user) for kind in protectable]
+    return [await _check(transport, kind, user) for kind in await protectable(kinds)]
 
 
 async def _check(transport: Transport, kind: type[Resource], user: str) -> Row:
@@ -64,15 +69,26 @@ async def _wrong(transport: Transport, wanted: JsonObject) -> str:
         found = (await ask(transport, "GET", path, target)).get("spec")
     except NotFound:  # also from a server before 1.30, which knows no such policies
         return f"{what} {name} is not there"
-    if not _holds(found, wanted["spec"]) or (isinstance(found, dict) and "matchResources" in found):
+    if not _holds(found, wanted["spec"]):
         return f"{what} {name} is another than this program's"
     return ""
 
 
 def _holds(found: Json, wanted: Json) -> bool:
-    """Whether all that is wanted is there; the server adds defaults."""
+    """Whether all that is wanted is there, and nothing beside it that has it hold for less, such as a selector."""
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(key in found and _holds(found[key], wanted[key]) for key in wanted)
+        return (
+            isinstance(found, dict)
+            and all(key in found and _holds(found[key], wanted[key]) for key in wanted)
+            and all(_is_nothing(key, found[key]) for key in found if key not in wanted)
+        )
     if isinstance(wanted, list) and isinstance(found, list):
         return all(any(_holds(each, item) for each in found) for item in wanted)
     return found == wanted
+
+
+def _is_nothing(key: str, value: Json) -> bool:
+    """Whether it is left out, or as the server has it then."""
+    if isinstance(value, dict):
+        return all(_is_nothing(*each) for each in value.items())
+    return not value or value == _DEFAULTS.get(key)

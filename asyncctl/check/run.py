@@ -12,7 +12,7 @@ from asyncctl.check.access import check_lease, check_rules
 from asyncctl.check.fence import check_fence
 from asyncctl.check.kinds import check_kinds, own_kinds
 from asyncctl.check.link import Link, link
-from asyncctl.check.protection import check_protection
+from asyncctl.check.protection import check_protection, protectable
 from asyncctl.check.waiting import Tell, waiting_for
 from asyncctl.client.client import Client
 from asyncctl.clock import Clock
@@ -77,7 +77,8 @@ async def _in_the_cluster(operator: Operator, settings: Settings, found: Link, c
     namespace = settings.lease_namespace or home
     needed = rules(operator, settings, lease_namespace=home)
     if found.transport is None:
-        names = ["api", "crd", "rbac", *(["lease", "fence"] if settings.leader_election else [])]
+        names = ["api", "crd", *(["protection"] if await protectable(own_kinds(operator)) else []), "rbac"]
+        names += ["lease", "fence"] if settings.leader_election else []
         return [Row(name, State.SKIPPED, found.without) for name in names]
     rows = await check_kinds(found.transport, operator, settings, needed)
     rows += await check_protection(found.transport, own_kinds(operator), found.user)

@@ -92,6 +92,8 @@ class TransientError(Exception):
             debug.
     """
 
+    told: bool = False  # also of a subclass that does not call this constructor
+
     def __init__(self, message: str = "", *, told: bool = False) -> None:
         super().__init__(message)
         self.told = told

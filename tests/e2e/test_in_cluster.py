@@ -14,6 +14,7 @@ from asyncctl.cli.postgres import PostgresUnavailable, find_binaries
 from tests.e2e.cluster import LEASES, MERGE, Team, condition, is_running
 from tests.e2e.daemon import Daemon
 from tests.e2e.node import Node
+from tests.e2e.test_deletion import GARBAGE
 from tests.e2e.waiting import until
 
 ROLES = Path(__file__).parents[2] / "manifests/rbac/operator.yaml"
@@ -385,7 +386,7 @@ def test_what_was_retained_is_taken_up_by_a_database_of_the_same_version(team, k
     uri, admin = team.binding("kept-credentials")["uri"], team.binding("kept-postgres-admin")
     team.delete(kept)
     team.until_gone(kept)
-    until(lambda: not team.get("statefulsets", "kept-postgres") and not team.pod(kept))
+    until(lambda: not team.get("statefulsets", "kept-postgres") and not team.pod(kept), deadline=GARBAGE)
     assert team.get("services", "kept-postgres") == {}
     team.make(kept, version="16")
     told = team.until(kept, "StorageReady", "VersionMismatch")

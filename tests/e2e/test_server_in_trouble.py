@@ -4,7 +4,7 @@ The server is this file's own, and breaks for real. What can be shown of the one
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -84,7 +84,7 @@ def settled(world, fork):
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
 def test_a_server_in_trouble_is_told_left_alone_and_used_when_it_is_well(trouble, machine, world, settled):
     team, daemon = world.team, settled
-    with trouble.begin(machine) as session:
+    with begun(trouble, machine, world) as session:
         before = session.execute(VERSIONS).fetchall()
         team.create(databaseName=world.name)
         is_told(team, daemon, trouble.reason, BACKOFF)
@@ -95,6 +95,18 @@ def test_a_server_in_trouble_is_told_left_alone_and_used_when_it_is_well(trouble
         assert session.execute(VERSIONS).fetchall() == before
         assert [secret["metadata"]["name"] for secret in team.secrets()] == ["settled-credentials"]
     is_over(team, trouble.reason, BACKOFF)
+
+
+@contextmanager
+def begun(trouble, machine, world):
+    """The trouble; where all of something is to be taken, nothing of it is the daemon's, who would give it back."""
+    if not trouble.serves:
+        world.proxy.down()
+        until(lambda: not machine.do("SELECT 1 FROM pg_stat_activity WHERE usename = %s", world.admin))
+    with trouble.begin(machine) as session:
+        if not trouble.serves:
+            world.proxy.up()
+        yield session
 
 
 def test_a_full_disk_is_told_and_used_when_it_has_room(disk, machine, world, settled):

@@ -159,13 +159,25 @@ async def test_the_check_tells_whether_it_is_in_force(vaults):
     del before["metadata"]["resourceVersion"]
     assert kube.request("POST", PATHS["ValidatingAdmissionPolicyBinding"], before)[0] == 201
     assert (await look(kube, Vault, kube.admin_token)).state is State.OK
-    found = kube.request("GET", policy)[1]
-    found["spec"]["failurePolicy"] = "Ignore"
-    assert kube.request("PUT", policy, found)[0] == 200
-    assert "ValidatingAdmissionPolicy deletion-protection" in (await look(kube, Vault, kube.admin_token)).message
-    found = kube.request("GET", policy)[1]
-    found["spec"]["failurePolicy"] = "Fail"
-    assert kube.request("PUT", policy, found)[0] == 200
+    whole = kube.request("GET", policy)[1]["spec"]
+    constraints = whole["matchConstraints"]
+    (rule,) = constraints["resourceRules"]
+    exempt = rule | {"resourceNames": ["scratch"]}
+    for change in (
+        {"failurePolicy": "Ignore"},
+        {"matchConditions": [{"name": "few", "expression": "oldObject.metadata.name.startsWith('a')"}]},
+        {"matchConstraints": constraints | {"namespaceSelector": {"matchLabels": {"kept": "yes"}}}},
+        {"matchConstraints": constraints | {"objectSelector": {"matchLabels": {"kept": "yes"}}}},
+        {"matchConstraints": constraints | {"excludeResourceRules": [exempt]}},
+        {"matchConstraints": constraints | {"resourceRules": [exempt]}},
+    ):
+        changed = kube.request("GET", policy)[1] | {"spec": whole | change}
+        assert kube.request("PUT", policy, changed)[0] == 200
+        row = await look(kube, Vault, kube.admin_token)
+        assert row.state is State.WARNING, change
+        assert "ValidatingAdmissionPolicy deletion-protection" in row.message
+    assert kube.request("PUT", policy, kube.request("GET", policy)[1] | {"spec": whole})[0] == 200
+    assert (await look(kube, Vault, kube.admin_token)).state is State.OK
     until(lambda: refuses(vaults, {"deletionProtection": True}))
 
 

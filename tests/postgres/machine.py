@@ -17,7 +17,8 @@ from asyncctl.cli.postgres import PostgresServer, PostgresUnavailable
 from asyncctl.database.postgres.connection import Server
 from tests.postgres.steps import until
 
-PLACES = 8  # for sessions, three of them a superuser's
+PLACES = 10  # for sessions: with some of a superuser's open, too, there is room for all that a daemon has at once
+RESERVED = 3  # of them, a superuser's: the server's default
 READ_ONLY = "default_transaction_read_only"
 _OTHERS = """
     SELECT 1 FROM pg_stat_activity
@@ -28,14 +29,14 @@ _OTHERS = """
 @contextmanager
 def own_machine(backends):
     """Run one for the length of the block."""
-    running = PostgresServer.running(max_connections=str(PLACES), max_prepared_transactions="2")
-    try:
-        server = running.__enter__()
-    except PostgresUnavailable as error:
-        backends.lack("postgres", str(error))
-    backends.have("postgres", server.version)
-    yield Machine(server)
-    running.__exit__(None, None, None)
+    with ExitStack() as stack:
+        running = PostgresServer.running(max_connections=str(PLACES), max_prepared_transactions="2")
+        try:
+            server = stack.enter_context(running)
+        except PostgresUnavailable as error:
+            backends.lack("postgres", str(error))
+        backends.have("postgres", server.version)
+        yield Machine(server)
 
 
 class Machine:
@@ -76,9 +77,15 @@ class Machine:
         It does not wait for the disk at a commit, as it is made for tests: a checkpoint does.
         """
         self.do("CHECKPOINT")
+        before = self._life()
         with self.superuser() as session, pytest.raises(psycopg.Error):
             session.execute(sql.SQL("COPY (SELECT) TO PROGRAM {}").format("cat > /dev/null; kill -9 $PPID"))
-        until(self.answers)
+        until(lambda: self.answers() and self._life() not in {None, before})  # it answers before it knows, too
+
+    def _life(self):
+        """Return what is another one after a crash; None where it is having one."""
+        with suppress(psycopg.Error):
+            return self.do("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")[0]
 
     def answers(self):
         try:
@@ -120,16 +127,19 @@ class Machine:
         """
         self.do("CREATE ROLE tenant LOGIN PASSWORD 'x'")
         options = {} if who == "postgres" else {"user": "tenant", "password": "x"}
+        places = PLACES if who == "postgres" else PLACES - RESERVED
         try:
             with ExitStack() as others:
                 first = others.enter_context(self.superuser())
+                taken = [first]
 
                 def full():
                     with suppress(psycopg.OperationalError):
                         while True:
-                            others.enter_context(self.superuser(**options))
+                            taken.append(others.enter_context(self.superuser(**options)))
                     ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> ALL (%s)"
-                    return not first.execute(ends, [["tenant", "postgres"]]).fetchall()
+                    first.execute(ends, [["tenant", "postgres"]])
+                    return len(taken) == places  # one that has just ended is not seen, and still has its place
 
                 until(full)
                 yield first

@@ -6,11 +6,13 @@ that nobody waits for any more keeps its server from being connected to until it
 such servers, or they would take all processors.
 """
 
+import asyncio
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -30,12 +32,25 @@ class Threads:
         self._left: dict[object, Future[Any]] = {}
         """By the address of its server, the step that nobody waits for any more: there is one at most."""
 
+        opening: dict[object, list[Steps[Any]]] = defaultdict(list)  # by the task that does it
+
         class Threaded(BoundedConnection):
             """A bounded connection, each step of whose opening is a thread's."""
 
             @classmethod
+            async def connect(cls, *arguments: Any, **options: Any) -> Self:  # noqa: ANN401 - as the driver's
+                """See the driver. What was given up is known to be when this ends, not when it is collected."""
+                try:
+                    return await super().connect(*arguments, **options)
+                finally:
+                    for steps in opening.pop(asyncio.current_task(), []):
+                        steps.close()
+
+            @classmethod
             def _connect_gen(cls, conninfo: str = "") -> Steps[Any]:
-                return self._threaded(super()._connect_gen(conninfo), conninfo)
+                steps = self._threaded(super()._connect_gen(conninfo), conninfo)
+                opening[asyncio.current_task()].append(steps)
+                return steps
 
         self.connection: type[BoundedConnection] = Threaded
 

@@ -10,6 +10,8 @@ from aiohttp import web
 from asyncctl.check import link, waiting
 from asyncctl.client.transport import dial
 from asyncctl.clock import SystemClock
+from asyncctl.database.operator import database_operator
+from asyncctl.database.settings import DatabaseSettings
 from asyncctl.operator.checking import State
 from asyncctl.settings import Settings
 from tests.unit.check.conftest import (
@@ -41,6 +43,13 @@ async def test_no_configuration_names_the_places_and_skips_the_rest(check, tmp_p
     assert rows.failed() == ["configuration"]
     assert "KUBECONFIG: not set" in rows["configuration"].message
     skipped_because(rows, "there is no cluster configuration", *SERVER_ROWS)
+    assert "protection" not in rows.states()  # of Widgets there is none
+
+
+async def test_without_a_cluster_the_protection_is_skipped_as_all_else(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = await check(operator=database_operator(), settings=DatabaseSettings())
+    skipped_because(rows, "there is no cluster configuration", "protection", *SERVER_ROWS)
 
 
 async def test_a_kubeconfig_that_others_may_read_is_warned_of(check, cluster, tmp_path):

@@ -108,10 +108,21 @@ async def failing(error, seconds, **members):
     return stage, began
 
 
+class PrinterDown(TransientError):
+    """As authors write errors: its words are its own, and nobody else's constructor is called."""
+
+    def __init__(self, printer):
+        self.printer = printer
+
+    def __str__(self):
+        return f"{self.printer} is down"
+
+
 @pytest.mark.parametrize(
     "error, level",
     [
         (TransientError("down"), "warning"),
+        (PrinterDown("lp0"), "warning"),
         (TransientError("down", told=True), "debug"),
         (group(TransientError("down", told=True), TransientError("down", told=True)), "debug"),
         (group(TransientError("down", told=True), TransientError("late")), "warning"),
