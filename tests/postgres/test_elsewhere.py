@@ -73,13 +73,15 @@ async def test_what_it_may_pass_on_there_does_not_keep_a_role_from_going(
             GRANT ALL ON DATABASE {name} TO {role} WITH GRANT OPTION;
             """
         )
-    with log_in(login, PASSWORD, name) as session:
-        session.execute("GRANT SELECT ON public.bait TO PUBLIC; GRANT ALL ON SCHEMA bait TO PUBLIC")
+    session = log_in(login, PASSWORD, name)  # which is open there, where its role is gone
+    session.execute("GRANT SELECT ON public.bait TO PUBLIC; GRANT ALL ON SCHEMA bait TO PUBLIC")
     if what == "a login":
         await retire(admin, database, login, claim=claim, limits=limits, check=Effects())
         assert [each for each, *_ in state()[1] if "mean" not in each] == [owner]
     assert await remove(admin, database, claim, limits=limits, check=Effects()) is True
     assert [each for each, *_ in state()[1] if "mean" not in each] == []
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
 
 
 async def test_what_a_login_would_grant_in_another_tenants_database_does_not_keep_it_from_going(

@@ -24,8 +24,10 @@ from asyncctl.database.postgres.roles import (
     foreign_database,
     forget_grants,
     join_roles,
+    our_roles,
     owner_role,
     role_claim,
+    silence,
 )
 
 _INVALID = -2  # datconnlimit of a database whose DROP was interrupted: nobody can connect, it can only be dropped
@@ -296,8 +298,16 @@ async def drop(admin: Connection, database: str, claim: Claim) -> bool:
         if there.template:
             await admin.write(_NO_TEMPLATE.format(sql.Identifier(database)))
         await _drop_database(admin, database)
+    await _end_elsewhere(admin, await our_roles(admin, database, claim))
     await drop_roles(admin, database, claim)
     return True
+
+
+async def _end_elsewhere(admin: Connection, ours: list[str]) -> None:
+    """End sessions of our logins in other databases: of a role that is gone only a superuser can."""
+    for (role,) in await admin.read("SELECT DISTINCT usename FROM pg_stat_activity WHERE usename IS NOT NULL"):
+        if role in ours:
+            await silence(admin, role)
 
 
 async def exists(admin: Connection, database: str) -> bool:

@@ -25,8 +25,6 @@ from asyncctl.database.postgres.roles import (
 from asyncctl.database.postgres.wanted import Login
 from asyncctl.database.types import Privileges
 
-_END = 5000  # milliseconds for the end of a session
-
 _MEMBER = "SELECT FROM pg_auth_members WHERE pg_get_userbyid(member) = %s AND pg_get_userbyid(roleid) = %s"
 _GRANTED = "SELECT FROM pg_database, aclexplode(datacl) WHERE datname = %s AND pg_get_userbyid(grantor) = %s"
 
@@ -107,17 +105,6 @@ async def _leave(admin: Connection, login: Login, group: str, about: str | None)
             f'login "{login.name}" on {admin.server} still is a member of role "{group}" after REVOKE, as another role'
             " granted it: let a superuser revoke it"
         )
-
-
-async def silence(admin: Connection, login: str) -> None:
-    """Let nobody log in with a login of ours any more, and end its sessions; see `drop_login`, which comes next."""
-    await join(admin, login)
-    rows = await admin.read("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", login)
-    if rows[0][0]:
-        await admin.write(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(login)))
-    if await admin.read("SELECT FROM pg_stat_activity WHERE usename = %s", login):
-        statement = sql.SQL("SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity WHERE usename = {}")
-        await admin.write(statement.format(sql.Literal(_END), sql.Literal(login)))
 
 
 async def drop_login(connection: Connection, login: str, *, database: str, claim: Claim) -> None:

@@ -23,10 +23,10 @@ from asyncctl.database.postgres.database import (
 from asyncctl.database.postgres.elsewhere import release
 from asyncctl.database.postgres.errors import InvalidRequest, RoleHasDependents, ServerReplaced
 from asyncctl.database.postgres.extensions import Item, apply, look
-from asyncctl.database.postgres.logins import drop_login, ensure_login, silence
+from asyncctl.database.postgres.logins import drop_login, ensure_login
 from asyncctl.database.postgres.ownership import claim_owner, take_over
 from asyncctl.database.postgres.privileges import ensure_privileges
-from asyncctl.database.postgres.roles import GROUPS, ensure_group, our_roles, ours, owner_role, roles
+from asyncctl.database.postgres.roles import GROUPS, ensure_group, our_roles, ours, owner_role, roles, silence
 from asyncctl.database.postgres.schemas import ensure_schemas
 from asyncctl.database.postgres.wanted import Login, Provisioned, Wanted
 from asyncctl.database.types import Claim as Recorded

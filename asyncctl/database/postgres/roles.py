@@ -14,6 +14,7 @@ from asyncctl.database.postgres.connection import Connection
 from asyncctl.database.postgres.errors import DatabaseError, InsufficientPrivilege, NameConflict
 from asyncctl.database.types import Privileges
 
+_END = 5000  # milliseconds for the end of a session
 GROUPS = (Privileges.READ_WRITE, Privileges.READ_ONLY)
 """For whose logins there is a role, made for the first of them, that has the privileges."""
 UNMARKED = Claim("", "", "", "")
@@ -119,6 +120,17 @@ async def act_for(connection: Connection, role: str | None) -> None:
     """
     to = sql.SQL("NONE") if role is None else sql.Identifier(role)
     await connection.write(sql.SQL("SET LOCAL ROLE {}").format(to))
+
+
+async def silence(admin: Connection, login: str) -> None:
+    """Let nobody log in with a login of ours any more, and end its sessions."""
+    await join(admin, login)
+    rows = await admin.read("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", login)
+    if rows[0][0]:
+        await admin.write(sql.SQL("ALTER ROLE {} NOLOGIN").format(sql.Identifier(login)))
+    if await admin.read("SELECT FROM pg_stat_activity WHERE usename = %s", login):
+        statement = sql.SQL("SELECT pg_terminate_backend(pid, {}) FROM pg_stat_activity WHERE usename = {}")
+        await admin.write(statement.format(sql.Literal(_END), sql.Literal(login)))
 
 
 async def forget_privileges(connection: Connection, role: str) -> None:
