@@ -249,8 +249,8 @@ class Team:
         return found
 
     def binding(self, name: str = "orders-credentials") -> dict[str, str]:
-        """The values of a Secret, decoded."""
-        return {key: base64.b64decode(value).decode() for key, value in self.secret(name)["data"].items()}
+        """The values of a Secret, decoded; none where it is not there."""
+        return {key: base64.b64decode(value).decode() for key, value in self.secret(name).get("data", {}).items()}
 
     def make_secret(self, name: str, **values: str) -> Object:
         wanted = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}

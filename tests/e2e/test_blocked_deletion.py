@@ -4,9 +4,8 @@ import psycopg
 import pytest
 
 from tests.e2e.cluster import condition
+from tests.e2e.failing import BACKOFF, QUICK, is_retried, warnings
 from tests.e2e.waiting import until
-
-QUICK = {"retry_base": "50ms", "retry_max": "500ms", "database_resync": "1s"}
 
 
 @pytest.fixture
@@ -30,10 +29,8 @@ def is_blocked(team, daemon, reason):
     assert found["status"]["phase"] == "Terminating"
     assert condition(found, "Stalled").get("status", "False") == "False"
     assert condition(found, "DatabaseReady")["reason"] == reason
-    failed = until(lambda: daemon.said("the pass has failed"), lambda found: len(found) >= 3)
-    delays = [record["retry_in"] for record in failed[:3]]
-    assert delays == sorted(delays)
-    assert [each["reason"] for each in team.events() if each["type"] == "Warning"] == [reason]
+    is_retried(daemon, BACKOFF)
+    assert until(lambda: warnings(team)) == [(reason, None)]
     return said["message"]
 
 
