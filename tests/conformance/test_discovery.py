@@ -1,9 +1,10 @@
 """Discovery beyond what a script can hold: the real server has many more groups."""
 
-import asyncio
 import json
 
 import pytest
+
+from tests.unit.support import answered
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
@@ -76,16 +77,17 @@ async def test_the_core_version(ask):
 
 async def test_openapi_documents_are_found_by_the_index_and_can_be_kept(client, ask):
     name = "com.example.conformance.v1.Widget"
-    schemas = {}
-    async with asyncio.timeout(30):
-        while name not in schemas:  # a real server publishes a definition's document some time after it is served
-            _, index = await ask("GET /openapi/v3")
-            if path := index["paths"].get("apis/conformance.example.com/v1"):
-                url = path["serverRelativeURL"]
-                reply = await client.send(f"GET {url}")
-                assert reply.code == 200
-                schemas = json.loads(reply.body)["components"]["schemas"]
-            await asyncio.sleep(0.01)
+
+    async def published():  # by a real server, some time after a definition is served
+        _, index = await ask("GET /openapi/v3")
+        path = index["paths"].get("apis/conformance.example.com/v1")
+        if path is None:
+            return "", None, {}
+        reply = await client.send(f"GET {path['serverRelativeURL']}")
+        assert reply.code == 200
+        return path["serverRelativeURL"], reply, json.loads(reply.body)["components"]["schemas"]
+
+    url, reply, schemas = await answered(published, lambda found: name in found[-1])
     assert reply.headers["ETag"].strip('"') == url.rpartition("hash=")[2]
     schema = schemas[name]
     assert schema["properties"]["spec"]["required"] == ["size"]
